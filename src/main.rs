@@ -1,0 +1,3 @@
+//! The `netbox` binary.
+
+fn main() {}

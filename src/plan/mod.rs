@@ -1,0 +1,3 @@
+//! Decisions: plain data in, a plan or a refusal out. Nothing here touches the machine.
+
+pub mod topology;

@@ -1,0 +1,110 @@
+//! Where everything sits: the names, addresses and hardware addresses of one gateway and its boxes.
+//!
+//! All of it follows from three numbers (the pool, the gateway's number, a box's slot), so that
+//! whoever takes something down needs no more than these to know what it was called.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// The bit that marks a packet as one that the host's NAT sent to the pool, or that came from it.
+///
+/// One bit, set and matched with its own mask, so that marks of other programs survive.
+pub const MARK: u32 = 0x0080_0000;
+
+/// The routing table that alone knows the way to the pool ("nb" in ASCII, and one more).
+pub const POOL_TABLE: u32 = 0x6e62;
+
+/// The routing table that leads nowhere, for whoever would use the host as a router.
+pub const CLOSED_TABLE: u32 = 0x6e63;
+
+/// The name of netbox's nftables tables, on the host and in the gateway.
+pub const TABLE: &str = "netbox";
+
+/// The gateway's end of the veth to the host.
+pub const OUT: &str = "out0";
+
+/// The box's end of its veth.
+pub const ETH: &str = "eth0";
+
+/// How many addresses at the start of a pool are no box's: network, gateway, the host as seen from the
+/// gateway, and spares.
+pub const RESERVED: u32 = 16;
+
+/// The number of boxes that one pool can hold: a /18 less the reserved addresses and the broadcast address.
+pub const SLOTS: u32 = (1 << 14) - RESERVED - 1;
+
+/// A hardware address.
+pub type Mac = [u8; 6];
+
+/// The gateway's hardware address on every box's veth: each is a link of its own, so one serves all.
+pub const GATEWAY_MAC: Mac = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x01];
+
+/// The hardware address of the gateway's way out.
+pub const OUT_MAC: Mac = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x02];
+
+/// The hardware address of the host's end.
+pub const HOST_MAC: Mac = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x03];
+
+/// What the gateway believes the host's hardware address to be, deliberately wrong.
+///
+/// A frame sent there reaches the host's end as one for another machine, which IP drops, unless the
+/// `guard` chain re-labels it. Without our rules, nothing enters the host.
+pub const WRONG_MAC: Mac = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x04];
+
+/// The shape of one gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// The range that boxes get their addresses from, a /18.
+    pub pool: Ipv4Net,
+    /// Counts gateways, since the kernel frees the name of a dead gateway's link late.
+    pub number: u32,
+    /// The MTU of every link, in bytes: the uplink's.
+    pub mtu: u32,
+}
+
+impl Topology {
+    /// The host's end of the veth between host and gateway.
+    #[must_use]
+    pub fn host_link(&self) -> String {
+        format!("nb{}", self.number)
+    }
+
+    /// The gateway's address: the boxes' next hop, and the source of what the gateway itself sends.
+    #[must_use]
+    pub fn gateway_address(&self) -> Ipv4Addr {
+        self.nth(1)
+    }
+
+    /// The host as the gateway's next hop. No interface has this address.
+    #[must_use]
+    pub fn next_hop(&self) -> Ipv4Addr {
+        self.nth(2)
+    }
+
+    /// The address of the box in `slot` (below [`SLOTS`]).
+    #[must_use]
+    pub fn box_address(&self, slot: u32) -> Ipv4Addr {
+        debug_assert!(slot < SLOTS);
+        self.nth(RESERVED + slot)
+    }
+
+    /// The hardware address of the box in `slot`.
+    #[must_use]
+    pub fn box_mac(slot: u32) -> Mac {
+        let [_, high, middle, low] = slot.to_be_bytes();
+        [0x02, 0x6e, 0x62, high, middle, low]
+    }
+
+    fn nth(&self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.pool.network()) + offset)
+    }
+}
+
+/// The gateway's end of a box's veth, from the box's id (8 characters). Starts with `nb`, which no
+/// network manager claims, and is never used twice.
+#[must_use]
+pub fn box_link(id: &str) -> String {
+    format!("nb{id}")
+}
