@@ -1,0 +1,126 @@
+//! Messages between the processes of one run: whole, in order, with descriptors where needed.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    socketpair,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A message is one datagram of at most this size: a command's arguments never travel here, the largest
+/// is a list of a thousand ports.
+const LARGEST: usize = 256 * 1024;
+
+/// One end of a pair.
+///
+/// Its other end's death is an end of file, also by SIGKILL.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// What came in.
+#[derive(Debug)]
+pub struct Incoming<M> {
+    /// The message.
+    pub message: M,
+    /// The descriptor that came with it.
+    pub descriptor: Option<OwnedFd>,
+}
+
+impl Channel {
+    /// Two connected ends, closed by exec.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub fn pair() -> nix::Result<(Self, Self)> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends one message. The other end may be dead (EPIPE): SIGPIPE is not raised.
+    ///
+    /// # Errors
+    /// EPIPE, ENOBUFS, EMSGSIZE.
+    pub fn send(&self, message: &impl Serialize, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let raw = descriptor.map(|fd| [fd.as_raw_fd()]);
+        let control: Vec<_> = raw.iter().map(|fds| ControlMessage::ScmRights(fds)).collect();
+        loop {
+            let iov = [IoSlice::new(&bytes)];
+            match sendmsg::<()>(self.0.as_raw_fd(), &iov, &control, MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Waits for the next message. `None`: the other end is closed, its process gone or exec'd.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2), and InvalidData for a message that is not one.
+    pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<Incoming<M>>> {
+        let mut first = [0u8; 4096];
+        let size = self.size_of_next()?;
+        let mut large = Vec::new();
+        let buffer = if size <= first.len() {
+            &mut first[..]
+        } else {
+            large.resize(size.min(LARGEST), 0);
+            &mut large[..]
+        };
+        let mut space = nix::cmsg_space!([i32; 1]);
+        let (length, descriptor) = loop {
+            let mut iov = [IoSliceMut::new(buffer)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut space), flags) {
+                Ok(message) => break (message.bytes, descriptor_of(message.cmsgs()?)),
+                Err(Errno::EINTR) => {}
+                // A peer that died with unread data of ours resets the connection.
+                Err(Errno::ECONNRESET) => return Ok(None),
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
+        Ok(Some(Incoming { message, descriptor }))
+    }
+
+    fn size_of_next(&self) -> io::Result<usize> {
+        let mut probe = [0u8; 0];
+        loop {
+            let mut iov = [IoSliceMut::new(&mut probe)];
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, None, flags) {
+                Ok(message) => return Ok(message.bytes),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) => return Ok(0),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+fn descriptor_of(messages: impl Iterator<Item = ControlMessageOwned>) -> Option<OwnedFd> {
+    let mut first = None;
+    for message in messages {
+        let ControlMessageOwned::ScmRights(descriptors) = message else { continue };
+        for raw in descriptors {
+            // SAFETY: the kernel has just installed this descriptor for this message (unix(7)), nobody
+            // else knows its number.
+            let owned = unsafe { OwnedFd::from_raw_fd(raw) };
+            first.get_or_insert(owned);
+        }
+    }
+    first
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

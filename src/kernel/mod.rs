@@ -1,0 +1,10 @@
+//! The fence around the kernel: every system call that has no safe wrapper, netlink, and all `unsafe`.
+//! It knows how, never whether.
+
+pub mod channel;
+pub mod entry;
+pub mod namespace;
+pub mod process;
+pub mod signal;
+pub mod slots;
+pub mod terminal;

@@ -1,0 +1,96 @@
+//! Namespaces: entering, leaving, telling one from another.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Opens this thread's own network namespace.
+///
+/// # Errors
+/// Where /proc is not mounted; EMFILE.
+pub fn own_network() -> io::Result<OwnedFd> {
+    Ok(File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// Opens the network namespace of process `pid`.
+///
+/// # Errors
+/// ENOENT when the process is gone; EACCES without ptrace access to it.
+pub fn network_of(pid: i32) -> io::Result<OwnedFd> {
+    Ok(File::open(format!("/proc/{pid}/ns/net"))?.into())
+}
+
+/// Moves this thread to the network namespace `network`.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn enter_network(network: BorrowedFd<'_>) -> nix::Result<()> {
+    setns(network, CloneFlags::CLONE_NEWNET)
+}
+
+/// Runs `work` in the network namespace `network`, and comes back to `home` whatever it returned.
+///
+/// # Errors
+/// The outer one when a namespace cannot be entered; this thread is then wherever it was left, and the
+/// caller must give up.
+pub fn inside<T>(
+    network: BorrowedFd<'_>,
+    home: BorrowedFd<'_>,
+    work: impl FnOnce() -> T,
+) -> nix::Result<T> {
+    enter_network(network)?;
+    let result = work();
+    enter_network(home)?;
+    Ok(result)
+}
+
+/// Moves this thread to a new, empty network namespace. It lives as long as something holds it.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN; ENOSPC when user.max_net_namespaces is reached.
+pub fn new_network() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)
+}
+
+/// Moves this process to a new, empty network namespace and a copy of its mount namespace.
+///
+/// # Errors
+/// As [`new_network`].
+pub fn new_network_and_mounts() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+}
+
+/// What tells a mount namespace from every other: its inode number, which is used again after its end,
+/// and, on Linux ≥ 6.12, an id that never is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MountNamespace {
+    /// The inode in nsfs.
+    pub inode: u64,
+    /// `NS_GET_MNTNS_ID` of ioctl_nsfs(2).
+    pub id: Option<u64>,
+}
+
+impl MountNamespace {
+    /// That of process `pid`.
+    ///
+    /// # Errors
+    /// ENOENT, ESRCH when the process is gone; EACCES without ptrace access to it.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let file = File::open(format!("/proc/{pid}/ns/mnt"))?;
+        Ok(Self { inode: file.metadata()?.ino(), id: mount_namespace_id(file.as_fd()) })
+    }
+}
+
+/// `_IOR(0xb7, 0x5, __u64)` of include/uapi/linux/nsfs.h.
+const NS_GET_MNTNS_ID: libc::c_ulong = 0x8008_b705;
+
+fn mount_namespace_id(namespace: BorrowedFd<'_>) -> Option<u64> {
+    let mut id = 0u64;
+    // SAFETY: the ioctl writes one u64 to the pointer, which is that of a u64; an older kernel answers ENOTTY.
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_MNTNS_ID, &raw mut id) };
+    Errno::result(result).ok().map(|_| id)
+}

@@ -1,0 +1,213 @@
+//! Processes: forking, waiting, killing, and what dies with whom.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{ForkResult, Pid};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+
+/// Starts a child that runs `child` in a copy of this process, and ends with the status that it returns.
+///
+/// # Errors
+/// Those of fork(2): EAGAIN, ENOMEM.
+///
+/// To be called while this process has a single thread: netbox forks before it starts any.
+pub fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
+    // SAFETY: the process has one thread (see above), so no lock can be held by a thread that the
+    // child does not have, and the child may allocate.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        // _exit: what the parent registered to run at its end is not the child's to run.
+        ForkResult::Child => exit_now(child()),
+    }
+}
+
+/// Ends this process at once, without running what the parent left in `atexit` or buffers.
+pub fn exit_now(status: u8) -> ! {
+    // SAFETY: _exit(2) takes a number and does not return.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// A process that cannot be mistaken for a later one with its number (pidfd_open(2)).
+#[derive(Debug)]
+pub struct Process {
+    /// Its number, for messages and for waiting.
+    pub pid: Pid,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// Opens a child of this process that has not been waited for (so that its number is still its own).
+    ///
+    /// # Errors
+    /// ESRCH when there is no such process; EMFILE, ENOMEM.
+    pub fn of_child(pid: Pid) -> io::Result<Self> {
+        let number = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(Errno::ESRCH)?;
+        Ok(Self { pid, fd: pidfd_open(number, PidfdFlags::empty())? })
+    }
+
+    /// Takes over a pidfd that another process opened, and the number that it told.
+    #[must_use]
+    pub const fn from_parts(pid: Pid, fd: OwnedFd) -> Self {
+        Self { pid, fd }
+    }
+
+    /// Sends a signal. A process that is gone already is no error.
+    ///
+    /// # Errors
+    /// EPERM.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        // Real-time signals have no name in rustix's enumeration but are legal numbers.
+        let Some(signal) = rustix::process::Signal::from_named_raw(signal) else {
+            return signal_number(self.fd.as_fd(), signal);
+        };
+        match pidfd_send_signal(&self.fd, signal) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn signal_number(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: pidfd_send_signal(2) reads no memory when `info` is null; the descriptor is borrowed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0u32,
+        )
+    };
+    match Errno::result(result) {
+        Ok(_) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// What became of a child, without waiting: the oldest news, or `StillAlive`.
+///
+/// # Errors
+/// ECHILD when there are no children at all.
+pub fn news_of_children(stops: bool) -> nix::Result<WaitStatus> {
+    let mut flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    if stops {
+        flags |= WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED;
+    }
+    waitid(Id::All, flags)
+}
+
+/// The status with which the program ends that mirrors a child's end: its own, or 128 + the signal.
+#[must_use]
+pub fn mirrored_status(status: &WaitStatus) -> Option<u8> {
+    match status {
+        WaitStatus::Exited(_, code) => Some((code & 0xff).to_le_bytes()[0]),
+        WaitStatus::Signaled(_, signal, _) => Some((128 + (*signal as i32)).to_le_bytes()[0]),
+        _ => None,
+    }
+}
+
+/// Makes every orphan among this process's descendants its child (PR_SET_CHILD_SUBREAPER(2const)).
+///
+/// # Errors
+/// None on Linux ≥ 3.4.
+pub fn become_subreaper() -> nix::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)
+}
+
+/// The children of this process's main thread, from /proc.
+///
+/// # Errors
+/// ENOENT on a kernel without CONFIG_PROC_CHILDREN, or without /proc.
+pub fn children() -> io::Result<Vec<Pid>> {
+    let own = std::process::id();
+    let text = std::fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
+    Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect())
+}
+
+/// Kills every child of this process, and every orphan that thereby becomes one, until none is left.
+///
+/// # Errors
+/// Where children cannot be listed. Children in uninterruptible sleep are waited for.
+pub fn kill_all_children() -> io::Result<()> {
+    loop {
+        match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(WaitStatus::StillAlive) => {
+                for child in children()? {
+                    // ESRCH: it ended by itself. It is our child and unreaped, so the number is its own.
+                    let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+                }
+                match waitid(Id::All, WaitPidFlag::WEXITED) {
+                    Ok(_) | Err(Errno::EINTR | Errno::ECHILD) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Marks every descriptor from `first` on to be closed by the next exec (close_range(2), Linux ≥ 5.11).
+///
+/// # Errors
+/// ENOSYS or EINVAL on older kernels.
+pub fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
+    range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # Errors
+/// ENOSYS on kernels before 5.9.
+///
+/// # Safety of the caller's descriptors
+/// For a process that has just been forked and owns nothing above `first` yet.
+pub fn close_from(first: RawFd) -> nix::Result<()> {
+    range(first, 0)
+}
+
+fn range(first: RawFd, flags: u32) -> nix::Result<()> {
+    // SAFETY: close_range(2) takes three numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// Closes one descriptor by number, for the standard ones, which nobody owns.
+pub fn close_standard(fd: RawFd) {
+    debug_assert!((0..3).contains(&fd));
+    // SAFETY: 0, 1 and 2 are owned by nothing in this program; EBADF is the wanted state.
+    let _ = unsafe { libc::close(fd) };
+}
+
+/// Points the standard descriptors at /dev/null, so that a long-lived helper holds nobody's pipe open.
+///
+/// # Errors
+/// Where /dev/null cannot be opened.
+pub fn let_go_of_standard_descriptors() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// Removes capability `number` from what any later exec can gain (PR_CAPBSET_DROP(2const)).
+///
+/// # Errors
+/// EINVAL for a capability that this kernel does not have, EPERM without CAP_SETPCAP.
+pub fn drop_from_bounding_set(number: u8) -> nix::Result<()> {
+    // SAFETY: this prctl(2) takes a number and touches no memory.
+    Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) }).map(drop)
+}

@@ -1,0 +1,266 @@
+//! A table of who is alive, in a file that all runs share, which the kernel itself corrects when one dies.
+//!
+//! Each slot has a word that holds the thread id of its keeper. The word is registered as a *robust
+//! futex*: when the keeper dies, by whatever, the kernel sets `FUTEX_OWNER_DIED` in it
+//! (get_robust_list(2), Documentation/locking/robust-futexes.rst). So a start sees in one pass over
+//! memory, without a system call per box, which slots are free, which are alive and which were left by
+//! the dead. It is a hint to look, not a proof: the proof is the lock on the box's directory.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// FUTEX_OWNER_DIED and FUTEX_TID_MASK of include/uapi/linux/futex.h.
+const OWNER_DIED: u32 = 0x4000_0000;
+const TID_MASK: u32 = 0x3fff_ffff;
+
+/// What a slot's words say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    /// Nobody's.
+    Free,
+    /// Its keeper, of this thread id, lives.
+    Alive(u32),
+    /// Its keeper died without giving it back.
+    Dead,
+}
+
+/// What is written beside the word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SlotNote {
+    /// The id of the box, 8 bytes of ASCII.
+    pub id: [u8; 8],
+    /// What the box holds on to: bits that the caller defines.
+    pub bits: u32,
+    /// The number of the descriptor under which the keeper holds the gateway's network namespace, or 0.
+    pub gateway_fd: u32,
+}
+
+/// The file, mapped: `count` words, then `count` notes of two u64, then the counters.
+#[derive(Debug)]
+pub struct Slots {
+    base: NonNull<u8>,
+    count: usize,
+    robust: Option<Box<Robust>>,
+}
+
+/// `struct robust_list_head` and the one entry of its list (include/uapi/linux/futex.h).
+#[derive(Debug)]
+#[repr(C)]
+struct Robust {
+    list: *const *const u8,
+    futex_offset: libc::c_long,
+    pending: *const u8,
+    entry: *const u8,
+}
+
+/// How many counters follow the notes.
+const COUNTERS: usize = 2;
+
+impl Slots {
+    /// The size of the file, in bytes, for `count` slots.
+    #[must_use]
+    pub const fn file_size(count: usize) -> usize {
+        Self::counters_at(count) + COUNTERS * 8
+    }
+
+    const fn notes_at(count: usize) -> usize {
+        (count * 4).next_multiple_of(8)
+    }
+
+    const fn counters_at(count: usize) -> usize {
+        Self::notes_at(count) + count * 16
+    }
+
+    /// Maps `file`, growing it first when it is shorter than the table. What is in it is never trusted: every
+    /// bit pattern is a legal table.
+    ///
+    /// # Errors
+    /// ENOSPC, ENOMEM; InvalidInput for a table of no slots.
+    pub fn map(file: &File, count: usize) -> io::Result<Self> {
+        let size = Self::file_size(count);
+        if file.metadata()?.len() < size as u64 {
+            file.set_len(size as u64)?;
+        }
+        let length = NonZeroUsize::new(size).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: no address is asked for, so nothing that is mapped is replaced. The file is netbox's own,
+        // never shortened, so the pages stay valid as long as the mapping.
+        let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
+        Ok(Self { base: base.cast(), count, robust: None })
+    }
+
+    fn word(&self, slot: usize) -> &AtomicU32 {
+        assert!(slot < self.count);
+        let word = self.base.as_ptr().wrapping_add(slot * 4).cast();
+        // SAFETY: within the mapping (slot < count), 4-aligned because the mapping is page-aligned, and only
+        // ever accessed atomically, by us and by the kernel.
+        unsafe { AtomicU32::from_ptr(word) }
+    }
+
+    fn wide(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset % 8 == 0 && offset + 8 <= Self::file_size(self.count));
+        let word = self.base.as_ptr().wrapping_add(offset).cast();
+        // SAFETY: within the mapping and 8-aligned (asserted; the mapping is page-aligned), and only ever
+        // accessed atomically.
+        unsafe { AtomicU64::from_ptr(word) }
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What slot `slot` is.
+    #[must_use]
+    pub fn state(&self, slot: usize) -> SlotState {
+        match self.word(slot).load(SeqCst) {
+            0 => SlotState::Free,
+            word if word & OWNER_DIED != 0 => SlotState::Dead,
+            word => SlotState::Alive(word & TID_MASK),
+        }
+    }
+
+    /// The note beside slot `slot`.
+    #[must_use]
+    pub fn note(&self, slot: usize) -> SlotNote {
+        let at = Self::notes_at(self.count) + slot * 16;
+        let rest = self.wide(at + 8).load(SeqCst).to_ne_bytes();
+        let [a, b, c, d, e, f, g, h] = rest;
+        SlotNote {
+            id: self.wide(at).load(SeqCst).to_ne_bytes(),
+            bits: u32::from_ne_bytes([a, b, c, d]),
+            gateway_fd: u32::from_ne_bytes([e, f, g, h]),
+        }
+    }
+
+    /// Writes the note beside slot `slot`.
+    pub fn set_note(&self, slot: usize, note: &SlotNote) {
+        let at = Self::notes_at(self.count) + slot * 16;
+        let [a, b, c, d] = note.bits.to_ne_bytes();
+        let [e, f, g, h] = note.gateway_fd.to_ne_bytes();
+        self.wide(at).store(u64::from_ne_bytes(note.id), SeqCst);
+        self.wide(at + 8).store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), SeqCst);
+    }
+
+    /// Counter `which` (below 2), as it was, and one more from now on.
+    pub fn count_up(&self, which: usize) -> u64 {
+        assert!(which < COUNTERS);
+        self.wide(Self::counters_at(self.count) + which * 8).fetch_add(1, SeqCst)
+    }
+
+    /// Sets counter `which` (below 2).
+    pub fn set_counter(&self, which: usize, value: u64) {
+        assert!(which < COUNTERS);
+        self.wide(Self::counters_at(self.count) + which * 8).store(value, SeqCst);
+    }
+
+    /// Counter `which` (below 2).
+    #[must_use]
+    pub fn counter(&self, which: usize) -> u64 {
+        assert!(which < COUNTERS);
+        self.wide(Self::counters_at(self.count) + which * 8).load(SeqCst)
+    }
+
+    /// Makes this thread the keeper of `slot`: from the moment the word is written, its death shows in it.
+    ///
+    /// # Errors
+    /// Those of set_robust_list(2): ENOSYS where futexes are missing.
+    pub fn take(&mut self, slot: usize, note: &SlotNote) -> io::Result<()> {
+        let word: *const u8 = self.word(slot).as_ptr().cast();
+        let mut robust = Box::new(Robust {
+            list: std::ptr::null(),
+            futex_offset: 0,
+            pending: std::ptr::null(),
+            entry: std::ptr::null(),
+        });
+        // A circular list of one entry. The kernel finds the word at the entry's address plus the offset.
+        robust.list = &raw const robust.entry;
+        robust.entry = (&raw const robust.list).cast();
+        let entry = (&raw const robust.entry).addr();
+        robust.futex_offset = word.addr().wrapping_sub(entry).cast_signed() as libc::c_long;
+        set_robust_list(&raw const *robust)?;
+        self.robust = Some(robust);
+        self.set_note(slot, note);
+        let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned();
+        self.word(slot).store(tid & TID_MASK, SeqCst);
+        Ok(())
+    }
+
+    /// Gives `slot` back, whoever had it.
+    pub fn give_back(&self, slot: usize) {
+        self.word(slot).store(0, SeqCst);
+        self.set_note(slot, &SlotNote::default());
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        if self.robust.is_some() {
+            // The list is about to be freed. Failure is impossible for a null list.
+            let _ = set_robust_list(std::ptr::null());
+        }
+        // SAFETY: the mapping is this value's own, of exactly this size, and no reference into it is left.
+        let _ = unsafe { munmap(self.base.cast(), Self::file_size(self.count)) };
+    }
+}
+
+fn set_robust_list(head: *const Robust) -> io::Result<()> {
+    const HEAD: usize = 3 * size_of::<usize>();
+    // SAFETY: the kernel keeps the pointer and reads it when this thread ends; `Slots` keeps the list in a
+    // box until it takes the registration back. libc's own list serves robust mutexes, of which there are none.
+    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_set_robust_list, head, HEAD) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> (File, Slots) {
+        let path = std::env::temp_dir().join(format!("netbox-slots-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let slots = Slots::map(&file, 16).unwrap();
+        (file, slots)
+    }
+
+    #[test]
+    fn the_kernel_marks_the_slot_of_a_thread_that_ends_without_giving_it_back() {
+        let (file, slots) = table();
+        let note = SlotNote { id: *b"abcdefgh", bits: 1, gateway_fd: 9 };
+        std::thread::spawn(move || {
+            let mut own = Slots::map(&file, 16).unwrap();
+            own.take(3, &note).unwrap();
+            assert!(matches!(own.state(3), SlotState::Alive(_)));
+            // A killed keeper drops nothing.
+            let _held = std::mem::ManuallyDrop::new(own);
+        })
+        .join()
+        .unwrap();
+        assert_eq!(slots.state(3), SlotState::Dead);
+        assert_eq!(slots.note(3), note);
+        assert_eq!(slots.state(2), SlotState::Free);
+        slots.give_back(3);
+        assert_eq!(slots.state(3), SlotState::Free);
+    }
+
+    #[test]
+    fn a_slot_that_was_given_back_is_free_after_its_keepers_end() {
+        let (file, slots) = table();
+        std::thread::spawn(move || {
+            let mut own = Slots::map(&file, 16).unwrap();
+            own.take(5, &SlotNote::default()).unwrap();
+            own.give_back(5);
+        })
+        .join()
+        .unwrap();
+        assert_eq!(slots.state(5), SlotState::Free);
+    }
+}
