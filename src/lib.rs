@@ -3,6 +3,11 @@
 //! The modules in the order in which they may use each other, values first:
 
 pub mod error;
+
+pub mod spec;
+
 pub mod plan;
+
+pub mod cli;
 
 pub mod kernel;

@@ -1,0 +1,143 @@
+//! `netbox run`
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use super::{Stop, text};
+use crate::error::{Error, Result};
+use crate::spec::{BoxName, EnvSetting, Net, PublishSpec, Request, RunRequest, UserSpec, merge, mtu};
+
+pub(super) const NAME: &str = "run";
+
+const USAGE: &str = "netbox run [OPTIONS] [--] COMMAND [ARG...]";
+
+/// The options. Values stay as they were typed, since the types of `spec` say better than clap what is
+/// wrong with one; those that look like an option are taken too, for the same reason.
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Publish a port of the box on the host: [[IP:][HOSTPORT[-END]]:]BOXPORT[-END][/tcp|udp|sctp]
+    #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true, help_heading = "Network")]
+    publish: Vec<OsString>,
+
+    /// The box's network: nat (its own, behind a router), none (its own, unconnected) or host
+    #[arg(
+        long,
+        visible_alias = "network",
+        value_name = "NETWORK",
+        default_value = "nat",
+        allow_hyphen_values = true,
+        help_heading = "Network"
+    )]
+    net: OsString,
+
+    /// The MTU of the box's link in bytes [default: the uplink's]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Network")]
+    mtu: Option<OsString>,
+
+    /// Run the command as this user, and group, by name or number [default: who called]
+    #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true, help_heading = "Isolation")]
+    user: Option<OsString>,
+
+    /// Name the box
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = "Process")]
+    name: Option<OsString>,
+
+    /// Start the command in this directory
+    #[arg(short, long, value_name = "DIR", allow_hyphen_values = true, help_heading = "Process")]
+    workdir: Option<OsString>,
+
+    /// Set a variable of the environment, or copy the caller's
+    #[arg(short, long, value_name = "NAME[=VALUE]", allow_hyphen_values = true, help_heading = "Process")]
+    env: Vec<OsString>,
+
+    /// Start with PATH, HOME, USER and TERM only
+    #[arg(long, help_heading = "Process")]
+    clear_env: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long, help_heading = "Output")]
+    dry_run: bool,
+
+    /// No warnings
+    #[arg(short, long, help_heading = "Output")]
+    quiet: bool,
+
+    /// Say what is decided and why; twice for more
+    #[arg(long, action = ArgAction::Count, help_heading = "Output")]
+    verbose: u8,
+
+    /// A box is always removed.
+    #[arg(long, hide = true, action = ArgAction::Count)]
+    rm: u8,
+
+    /// A box always has the caller's stdin.
+    #[arg(short, long, hide = true, action = ArgAction::Count)]
+    interactive: u8,
+
+    /// A box always has the caller's terminal.
+    #[arg(short, long, hide = true, action = ArgAction::Count)]
+    tty: u8,
+
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, hide = true)]
+    command: Vec<OsString>,
+}
+
+pub(super) fn command() -> Command {
+    RunArgs::augment_args(Command::new(NAME))
+        .about("Start a command in a box")
+        .override_usage(USAGE)
+        .after_help(
+            "What follows COMMAND is the command's own. Docker's --rm, -i and -t are accepted and change \
+             nothing: a box is always removed, and always has the caller's stdin and terminal.",
+        )
+}
+
+pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
+    let args = RunArgs::from_arg_matches_mut(matches)?;
+    Ok(Request::Run(RunRequest::try_from(args)?))
+}
+
+impl TryFrom<RunArgs> for RunRequest {
+    type Error = Error;
+
+    fn try_from(args: RunArgs) -> Result<Self> {
+        if args.command.is_empty() {
+            return Err(Error::usage("run needs a command to start").hint(USAGE));
+        }
+        let publish = args.publish.iter().map(publish_spec).collect::<Result<Vec<_>>>()?;
+        let request = Self {
+            name: parsed("--name", args.name, BoxName::parse)?,
+            net: text("--net", &args.net)?.parse::<Net>()?,
+            publish: merge(&publish)?,
+            mtu: parsed("--mtu", args.mtu, mtu::parse)?,
+            user: parsed("-u/--user", args.user, str::parse::<UserSpec>)?,
+            workdir: args.workdir.map(workdir).transpose()?,
+            env: args.env.iter().map(|setting| EnvSetting::parse(setting)).collect::<Result<_>>()?,
+            clear_env: args.clear_env,
+            dry_run: args.dry_run,
+            quiet: args.quiet,
+            verbose: args.verbose,
+            command: args.command,
+        };
+        request.contradictions()?;
+        Ok(request)
+    }
+}
+
+fn parsed<T>(option: &str, value: Option<OsString>, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
+    value.map(|value| parse(text(option, &value)?)).transpose()
+}
+
+fn publish_spec(value: &OsString) -> Result<PublishSpec> {
+    text("-p/--publish", value)?.parse()
+}
+
+fn workdir(value: OsString) -> Result<PathBuf> {
+    if value == OsStr::new("") {
+        return Err(Error::usage("invalid directory \"\" for -w/--workdir").because("it is empty"));
+    }
+    Ok(value.into())
+}

@@ -1,0 +1,22 @@
+//! Values and their grammar: what a user may ask for, parsed once into types that cannot hold anything else.
+//!
+//! Nothing here reads or changes the machine.
+
+#![forbid(unsafe_code)]
+
+pub mod env;
+pub mod mtu;
+pub mod name;
+pub mod net;
+pub mod port;
+pub mod publish;
+pub mod request;
+pub mod user;
+
+pub use env::EnvSetting;
+pub use name::{BoxId, BoxName};
+pub use net::Net;
+pub use port::{HostPort, PortRange, PortRequest, Protocol, supported_today};
+pub use publish::{Mapping, PublishSpec, merge};
+pub use request::{Request, RunRequest};
+pub use user::{GroupRef, UserRef, UserSpec};

@@ -1,0 +1,114 @@
+//! What a user asks of netbox, as values.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::{BoxName, EnvSetting, Net, PortRequest, UserSpec};
+use crate::error::{Error, Result};
+
+/// One command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Start a command in a box.
+    Run(RunRequest),
+    /// List the boxes.
+    Ps {
+        /// As JSON.
+        json: bool,
+    },
+    /// Remove what dead boxes left.
+    Gc,
+    /// Start a command in the gateway.
+    Gateway {
+        /// The command and its arguments, never empty.
+        command: Vec<OsString>,
+    },
+}
+
+/// What `netbox run` is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunRequest {
+    /// The name of the box.
+    pub name: Option<BoxName>,
+    /// Its network.
+    pub net: Net,
+    /// Its published ports, those with a fixed host port first.
+    pub publish: Vec<PortRequest>,
+    /// The MTU of its link in bytes; `None` for the uplink's.
+    pub mtu: Option<u32>,
+    /// Who the command runs as; `None` for the caller.
+    pub user: Option<UserSpec>,
+    /// Where the command starts; `None` for the caller's directory.
+    pub workdir: Option<PathBuf>,
+    /// Changes to the environment, in order.
+    pub env: Vec<EnvSetting>,
+    /// Whether the caller's environment is left out.
+    pub clear_env: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// No warnings.
+    pub quiet: bool,
+    /// How many times more talkative.
+    pub verbose: u8,
+    /// The command and its arguments, never empty.
+    pub command: Vec<OsString>,
+}
+
+impl RunRequest {
+    /// Finds options that cannot both be meant.
+    ///
+    /// # Errors
+    /// The first such pair (exit 2).
+    pub fn contradictions(&self) -> Result<()> {
+        let contradict = |one: &str, other: &str, cause: &str| {
+            Err(Error::usage(format!("{one} and {other} contradict each other")).because(cause))
+        };
+        let without_link = match self.net {
+            Net::Nat => None,
+            Net::None => Some(("--net none", "the box has no network")),
+            Net::Host => Some(("--net host", "the box has the network of the host")),
+        };
+        if let Some((net, cause)) = without_link {
+            if !self.publish.is_empty() {
+                return contradict(net, "-p/--publish", cause);
+            }
+            if self.mtu.is_some() {
+                return contradict(net, "--mtu", cause);
+            }
+        }
+        if self.quiet && self.verbose > 0 {
+            return contradict("-q/--quiet", "--verbose", "one asks for less, the other for more");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::merge;
+
+    #[test]
+    fn contradictions() {
+        let publish = || merge(&["80".parse().unwrap()]).unwrap();
+        for (request, words) in [
+            (
+                RunRequest { net: Net::None, publish: publish(), ..Default::default() },
+                ["--net none", "-p/--publish"],
+            ),
+            (
+                RunRequest { net: Net::Host, publish: publish(), ..Default::default() },
+                ["--net host", "-p/--publish"],
+            ),
+            (RunRequest { net: Net::None, mtu: Some(1500), ..Default::default() }, ["--net none", "--mtu"]),
+            (RunRequest { net: Net::Host, mtu: Some(1500), ..Default::default() }, ["--net host", "--mtu"]),
+            (RunRequest { quiet: true, verbose: 1, ..Default::default() }, ["--quiet", "--verbose"]),
+        ] {
+            let error = request.contradictions().unwrap_err();
+            assert_eq!(error.exit_status(), 2);
+            assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
+        }
+        let fine = RunRequest { publish: publish(), mtu: Some(1500), verbose: 2, ..Default::default() };
+        assert_eq!(fine.contradictions(), Ok(()));
+    }
+}

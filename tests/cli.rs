@@ -1,0 +1,253 @@
+//! What is typed, and what netbox takes it for.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what is wrong by failing")]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use netbox::cli::{self, Stop};
+use netbox::spec::{EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, UserRef};
+
+fn parse(args: &[&str]) -> Result<Request, Stop> {
+    cli::parse(["netbox"].iter().chain(args).map(OsString::from))
+}
+
+fn run(args: &[&str]) -> RunRequest {
+    match parse(&[&["run"], args].concat()) {
+        Ok(Request::Run(request)) => request,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+/// The first line of what is said about a wrong command line.
+fn wrong(args: &[&str]) -> String {
+    let stop = parse(args).expect_err(&format!("{args:?}"));
+    assert_eq!((stop.status, stop.to_stdout), (2, false), "{args:?}");
+    assert!(stop.text.starts_with("netbox: ") && stop.text.ends_with('\n'), "{:?}", stop.text);
+    stop.text.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_bare_run() {
+    let expected = RunRequest { command: vec!["true".into()], ..Default::default() };
+    assert_eq!(run(&["true"]), expected);
+    assert_eq!(run(&["--", "true"]), expected);
+    assert_eq!(expected.net, Net::Nat);
+}
+
+#[test]
+fn every_option_of_run() {
+    let request = run(&[
+        "-p",
+        "8080:80",
+        "--publish",
+        "127.0.0.1::443",
+        "-p=9000:90",
+        "--network",
+        "nat",
+        "--mtu",
+        "1400",
+        "--name",
+        "web",
+        "-u",
+        "alice:50",
+        "-w",
+        "/srv",
+        "-e",
+        "A=1",
+        "--env=B",
+        "-eC=",
+        "--clear-env",
+        "--dry-run",
+        "--verbose",
+        "--verbose",
+        "--",
+        "nginx",
+        "-g",
+        "daemon off;",
+    ]);
+    let ports: Vec<_> = request.publish.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, [":8080:80/tcp", ":9000:90/tcp", "127.0.0.1::443/tcp"]);
+    assert_eq!(request.publish[2].host, HostPort::Ephemeral);
+    assert_eq!(request.net, Net::Nat);
+    assert_eq!(request.mtu, Some(1400));
+    assert_eq!(request.name.unwrap().as_str(), "web");
+    let user = request.user.unwrap();
+    assert_eq!((user.user, user.group), (UserRef::Name("alice".into()), Some(GroupRef::Id(50))));
+    assert_eq!(request.workdir.unwrap(), OsStr::new("/srv"));
+    assert_eq!(
+        request.env,
+        [
+            EnvSetting::Set("A".into(), "1".into()),
+            EnvSetting::Copy("B".into()),
+            EnvSetting::Set("C".into(), "".into())
+        ]
+    );
+    assert!(request.clear_env && request.dry_run && !request.quiet);
+    assert_eq!(request.verbose, 2);
+    assert_eq!(request.command, ["nginx", "-g", "daemon off;"]);
+    assert!(run(&["-q", "ls"]).quiet);
+    assert_eq!(run(&["--net", "none", "ls"]).net, Net::None);
+    assert_eq!(run(&["--net=host", "ls"]).net, Net::Host);
+}
+
+#[test]
+fn what_follows_the_command_is_the_commands() {
+    for command in [
+        &["ls", "-la"][..],
+        &["ls", "--help"],
+        &["ls", "--version"],
+        &["ls", "-p", "80", "--net", "none", "--bogus"],
+        &["ls", "--", "-x", "--"],
+        &["ls", "", " ", "\n"],
+        &["run"],
+        &["help"],
+        &["sh", "-c", "exit 3"],
+        &[""],
+        &["", "x"],
+        &["git", "-C", "/", "--", "log", "--", "a=b"],
+    ] {
+        assert_eq!(run(command).command, command);
+        assert_eq!(run(&[&["-p", "80", "--"], command].concat()).command, command);
+    }
+    for command in [&["-x", "--help"][..], &["--"], &["--", "ls"], &["-p", "80"]] {
+        assert_eq!(run(&[&["--"], command].concat()).command, command);
+    }
+}
+
+#[test]
+fn the_commands_bytes_are_kept() {
+    let odd = OsStr::from_bytes(b"\xff\xfe=\x80").to_owned();
+    let args = ["netbox", "run", "-e"].map(OsString::from).into_iter();
+    let args = args.chain([odd.clone(), "-w".into(), odd.clone(), odd.clone(), odd.clone()]);
+    let Ok(Request::Run(request)) = cli::parse(args) else { panic!() };
+    assert_eq!(request.command, [odd.clone(), odd.clone()]);
+    assert_eq!(request.workdir.unwrap(), odd);
+    let EnvSetting::Set(name, value) = &request.env[0] else { panic!() };
+    assert_eq!((name.as_bytes(), value.as_bytes()), (&b"\xff\xfe"[..], &b"\x80"[..]));
+}
+
+#[test]
+fn what_dockers_fingers_type() {
+    let expected = run(&["ls"]);
+    for args in [
+        &["--rm", "ls"][..],
+        &["-it", "ls"],
+        &["-i", "-t", "ls"],
+        &["-ti", "--rm", "ls"],
+        &["--interactive", "--tty", "ls"],
+        &["-it", "-i", "--rm", "--rm", "--", "ls"],
+    ] {
+        assert_eq!(run(args), expected, "{args:?}");
+    }
+}
+
+#[test]
+fn the_other_commands() {
+    assert_eq!(parse(&["ps"]), Ok(Request::Ps { json: false }));
+    assert_eq!(parse(&["ps", "--json"]), Ok(Request::Ps { json: true }));
+    assert_eq!(parse(&["gc"]), Ok(Request::Gc));
+    let command = vec!["ip".into(), "-d".into(), "addr".into()];
+    assert_eq!(parse(&["gateway", "ip", "-d", "addr"]), Ok(Request::Gateway { command: command.clone() }));
+    assert_eq!(parse(&["gateway", "--", "ip", "-d", "addr"]), Ok(Request::Gateway { command }));
+}
+
+#[test]
+fn wrong_usage_names_what_is_wrong() {
+    for (args, words) in [
+        (&[][..], &["netbox"][..]),
+        (&["run"], &["run needs a command"]),
+        (&["run", "--"], &["run needs a command"]),
+        (&["run", "--name", "web"], &["run needs a command"]),
+        (&["gateway"], &["gateway needs a command"]),
+        (&["rnu", "ls"], &["rnu"]),
+        (&[""], &["''"]),
+        (&["--bogus"], &["--bogus"]),
+        (&["ps", "x"], &["'x'"]),
+        (&["gc", "--json"], &["--json"]),
+        (&["run", "--bogus", "ls"], &["--bogus"]),
+        (&["run", "--bogus=1", "ls"], &["--bogus"]),
+        (&["run", "-v", "/a:/b", "ls"], &["-v"]),
+        (&["run", "-d", "ls"], &["-d"]),
+        (&["run", "-P", "ls"], &["-P"]),
+        (&["run", "--allow", "x", "ls"], &["--allow"]),
+        (&["run", "--pub", "80", "ls"], &["--pub"]),
+        (&["run", "-p"], &["--publish"]),
+        (&["run", "-p", "localhost:1:1", "ls"], &["\"localhost:1:1\"", "\"localhost\" is not an IP address"]),
+        (&["run", "-p", "-1", "ls"], &["\"-1\""]),
+        (&["run", "-p", "8080:0", "ls"], &["\"8080:0\"", "no port 0"]),
+        (&["run", "-p", "8080:80", "-p", "8080:81", "ls"], &[":8080:80/tcp", ":8080:81/tcp"]),
+        (&["run", "--net", "bridge", "ls"], &["\"bridge\"", "nat, none and host"]),
+        (&["run", "--net", "", "ls"], &["\"\"", "nat, none and host"]),
+        (&["run", "--mtu", "67", "ls"], &["\"67\"", "68 to 65535"]),
+        (&["run", "--mtu", "-5", "ls"], &["\"-5\"", "68 to 65535"]),
+        (&["run", "--name", "../x", "ls"], &["\"../x\""]),
+        (&["run", "--name", "-rf", "ls"], &["\"-rf\"", "start with a letter"]),
+        (&["run", "--name", "", "ls"], &["\"\"", "empty"]),
+        (&["run", "--name", "a\nb", "ls"], &["\"a\\nb\""]),
+        (&["run", "--name", "a", "--name", "b", "ls"], &["--name"]),
+        (&["run", "-u", "-1", "ls"], &["\"-1\""]),
+        (&["run", "-u", "4294967295", "ls"], &["\"4294967295\""]),
+        (&["run", "-w", "", "ls"], &["--workdir"]),
+        (&["run", "-e", "=x", "ls"], &["\"=x\""]),
+        (&["run", "-e", "", "ls"], &["\"\""]),
+        (&["run", "--net", "none", "-p", "80", "ls"], &["--net none", "--publish"]),
+        (&["run", "--net", "host", "-p", "80", "ls"], &["--net host", "--publish"]),
+        (&["run", "--net", "host", "--mtu", "1400", "ls"], &["--net host", "--mtu"]),
+        (&["run", "-q", "--verbose", "ls"], &["--quiet", "--verbose"]),
+    ] {
+        let line = wrong(args);
+        assert!(words.iter().all(|word| line.contains(word)), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn wrong_bytes_are_wrong_usage() {
+    let odd = OsStr::from_bytes(b"a\xff").to_owned();
+    for option in ["-p", "--net", "--mtu", "--name", "-u"] {
+        let args = ["netbox".into(), "run".into(), option.into(), odd.clone(), "ls".into()];
+        let stop = cli::parse(args).unwrap_err();
+        assert_eq!(stop.status, 2);
+        assert!(stop.text.contains(r#""a\xFF""#) && stop.text.contains(option), "{}", stop.text);
+    }
+    for args in [vec![odd.clone()], vec!["ps".into(), odd.clone()]] {
+        let stop = cli::parse([OsString::from("netbox")].into_iter().chain(args)).unwrap_err();
+        assert_eq!((stop.status, stop.to_stdout), (2, false));
+    }
+    assert_eq!(cli::parse([]).unwrap_err().status, 2, "without even the program's name");
+}
+
+#[test]
+fn help_and_version_are_for_stdout() {
+    for (args, words) in [
+        (&["--help"][..], &["Usage: netbox", "run", "ps", "gc", "gateway", "--version"][..]),
+        (&["-h"], &["Usage: netbox"]),
+        (&["help"], &["Usage: netbox"]),
+        (
+            &["run", "--help"],
+            &["Usage: netbox run [OPTIONS] [--] COMMAND [ARG...]", "-p, --publish <SPEC>", "--network"],
+        ),
+        (&["help", "run"], &["Usage: netbox run [OPTIONS] [--] COMMAND [ARG...]", "-p, --publish <SPEC>"]),
+        (&["run", "-p", "80", "-h"], &["Usage: netbox run"]),
+        (&["ps", "--help"], &["Usage: netbox ps [--json]"]),
+        (&["gc", "--help"], &["Usage: netbox gc"]),
+        (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
+    ] {
+        let stop = parse(args).unwrap_err();
+        assert_eq!((stop.status, stop.to_stdout), (0, true), "{args:?}");
+        assert!(words.iter().all(|word| stop.text.contains(word)), "{args:?}: {}", stop.text);
+    }
+    for args in [&["--version"], &["-V"]] {
+        let stop = parse(args).unwrap_err();
+        let text = format!("netbox {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(stop, Stop { text, to_stdout: true, status: 0 });
+    }
+}
+
+#[test]
+fn the_whole_tree_is_sound_and_has_every_command() {
+    let tree = cli::command();
+    let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
+    assert_eq!(names, ["run", "ps", "gc", "gateway"]);
+    tree.debug_assert();
+}
