@@ -3,4 +3,5 @@
 //! The modules in the order in which they may use each other, values first:
 
 pub mod error;
+
 pub mod plan;
