@@ -7,3 +7,5 @@ pub mod error;
 pub mod plan;
 
 pub mod kernel;
+
+pub mod host;
