@@ -11,3 +11,5 @@ pub mod plan;
 pub mod cli;
 
 pub mod kernel;
+
+pub mod host;

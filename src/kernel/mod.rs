@@ -4,7 +4,13 @@
 pub mod channel;
 pub mod entry;
 pub mod namespace;
+pub mod net_cookie;
+pub mod netlink;
 pub mod process;
+pub mod route;
 pub mod signal;
 pub mod slots;
+pub mod sock_diag;
+pub mod sysctl;
 pub mod terminal;
+pub mod wire;

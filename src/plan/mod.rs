@@ -1,3 +1,5 @@
 //! Decisions: plain data in, a plan or a refusal out. Nothing here touches the machine.
 
+pub mod facts;
+pub mod pool;
 pub mod topology;

@@ -1,0 +1,277 @@
+//! Links: veth pairs, their state, their end.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo as Info, LinkMessage,
+};
+
+use super::{Request, Route, tolerate};
+use crate::kernel::wire::{attributes, i32_at, text_of, u32_at};
+use crate::plan::topology::Mac;
+
+/// The size of `struct ifinfomsg`, and where its index and flags are.
+const HEADER: usize = 16;
+const INDEX: usize = 4;
+const FLAGS: usize = 8;
+
+/// From `linux/if_link.h`.
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET_CONF: u16 = 1;
+const AF_INET: u16 = 2;
+
+/// `IPV4_DEVCONF_FORWARDING` of `linux/ip.h`: the place in requests, and one more than that in answers.
+const FORWARDING: u16 = 1;
+
+/// A pair of links to make, the second one in another network namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Veth<'a> {
+    /// The name of the end that stays here, 1 to 15 bytes.
+    pub name: &'a str,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The MTU of both ends, in bytes.
+    pub mtu: u32,
+    /// The name of the other end.
+    pub peer_name: &'a str,
+    /// Its hardware address.
+    pub peer_mac: Mac,
+    /// Where it goes.
+    pub peer_netns: BorrowedFd<'a>,
+}
+
+/// What to change of a link. The default changes nothing.
+///
+/// None of this (but the MTU) works in the message that makes a veth: bringing an end up is ENOTCONN,
+/// the address generation mode EAFNOSUPPORT, and the alias is ignored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LinkChange<'a> {
+    /// Administratively up or down.
+    pub up: Option<bool>,
+    /// A text for people, up to 255 bytes.
+    pub alias: Option<&'a str>,
+    /// Give the link no IPv6 address by itself (`IN6_ADDR_GEN_MODE_NONE`). EAFNOSUPPORT on a kernel without IPv6.
+    pub addr_gen_mode_none: bool,
+    /// `net.ipv4.conf.<link>.forwarding`. Unlike a write to the sysctl this leaves LRO of a network card
+    /// on and caches as they are (net/ipv4/devinet.c, `inet_set_link_af`): for fresh veths only.
+    pub forwarding_v4: Option<bool>,
+    /// In bytes.
+    pub mtu: Option<u32>,
+}
+
+/// A link as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// The number of the link in its namespace.
+    pub index: u32,
+    /// The name of the link.
+    pub name: String,
+    /// The text for people.
+    pub alias: Option<String>,
+    /// In bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Whether it is a loopback device.
+    pub loopback: bool,
+    /// `net.ipv4.conf.<link>.forwarding`.
+    pub forwarding_v4: bool,
+}
+
+/// Makes a veth. Both ends are down until [`set`] says otherwise.
+#[must_use]
+pub fn add_veth(veth: &Veth<'_>) -> Request {
+    let mut peer = end(veth.peer_name, veth.peer_mac, veth.mtu);
+    peer.attributes.push(LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()));
+    let mut here = end(veth.name, veth.mac, veth.mtu);
+    here.attributes.push(LinkAttribute::LinkInfo(vec![
+        Info::Kind(InfoKind::Veth),
+        Info::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    let what = format!("ip link add {} type veth peer {}", veth.name, veth.peer_name);
+    // NLM_F_ECHO has the new link told back, with its index, since Linux 6.2.
+    Request::new(what, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO, RouteNetlinkMessage::NewLink(here))
+}
+
+fn end(name: &str, mac: Mac, mtu: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        // The kernel's default is a pair of queues for every processor, each with memory of its own.
+        LinkAttribute::NumTxQueues(1),
+        LinkAttribute::NumRxQueues(1),
+    ];
+    message
+}
+
+/// Changes a link.
+#[must_use]
+pub fn set(index: u32, change: &LinkChange<'_>) -> Request {
+    let mut what = format!("ip link set dev #{index}");
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    if let Some(mtu) = change.mtu {
+        let _ = write!(what, " mtu {mtu}"); // writing to a String cannot fail
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+    }
+    if let Some(alias) = change.alias {
+        let _ = write!(what, " alias {alias}");
+        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+    }
+    let mut families = Vec::new();
+    if let Some(forwarding) = change.forwarding_v4 {
+        let _ = write!(what, " forwarding {}", u8::from(forwarding));
+        // By hand: the crate's request type leaves every value out that is 0.
+        let [kind, length] = [FORWARDING, 8].map(u16::to_ne_bytes);
+        let value = [&length[..], &kind[..], &u32::from(forwarding).to_ne_bytes()[..]].concat();
+        let conf = DefaultNla::new(IFLA_INET_CONF | NLA_F_NESTED, value);
+        families.push(AfSpecUnspec::Inet(vec![AfSpecInet::Other(conf)]));
+    }
+    if change.addr_gen_mode_none {
+        what.push_str(" addrgenmode none");
+        families.push(AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]));
+    }
+    if !families.is_empty() {
+        message.attributes.push(LinkAttribute::AfSpecUnspec(families));
+    }
+    if let Some(up) = change.up {
+        let _ = write!(what, " {}", if up { "up" } else { "down" });
+        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        message.header.change_mask = LinkFlags::Up;
+    }
+    // With `up` in the same message, the address generation mode is still in time: IPv6 waits for the
+    // carrier, which the kernel tells it of (net/core/link_watch.c) once this message is done.
+    Request::new(what, 0, RouteNetlinkMessage::SetLink(message))
+}
+
+/// Removes a link. Takes 20 ms and more, most of it waiting for RCU.
+#[must_use]
+pub fn delete(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Request::new(format!("ip link delete dev #{index}"), 0, RouteNetlinkMessage::DelLink(message))
+}
+
+impl Route {
+    /// Makes a veth and tells the index of the end that stays here.
+    ///
+    /// # Errors
+    /// EEXIST when a name is taken, in either namespace.
+    pub fn add_veth(&mut self, veth: &Veth<'_>) -> io::Result<u32> {
+        let mut index = None;
+        let refused = self.transact(&[add_veth(veth)], |message| {
+            index = decode(message.payload).filter(|link| link.name == veth.name).map(|link| link.index);
+        })?;
+        match (refused, index) {
+            (Some(refused), _) => Err(refused.error),
+            (None, Some(index)) => Ok(index),
+            (None, None) => self.link_index(veth.name),
+        }
+    }
+
+    /// The link of that name, if there is one.
+    ///
+    /// # Errors
+    /// Those of the socket; ERANGE for a name of more than 15 bytes.
+    pub fn link_by_name(&mut self, name: &str) -> io::Result<Option<LinkInfo>> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned()), short()];
+        let question = Request::new(format!("ip link show {name}"), 0, RouteNetlinkMessage::GetLink(message));
+        let mut found = None;
+        match self.transact(&[question], |message| found = decode(message.payload))? {
+            Some(refused) if refused.error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Some(refused) => Err(refused.error),
+            None => Ok(found),
+        }
+    }
+
+    /// The index of the link of that name.
+    ///
+    /// # Errors
+    /// ENODEV when there is none.
+    pub fn link_index(&mut self, name: &str) -> io::Result<u32> {
+        let gone = || io::Error::from_raw_os_error(libc::ENODEV);
+        self.link_by_name(name)?.map(|link| link.index).ok_or_else(gone)
+    }
+
+    /// All links of the namespace.
+    ///
+    /// # Errors
+    /// Those of the socket; EAGAIN when the table would not stand still.
+    pub fn links(&mut self) -> io::Result<Vec<LinkInfo>> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![short()];
+        self.dump(RouteNetlinkMessage::GetLink(message), decode)
+    }
+
+    /// Changes a link.
+    ///
+    /// # Errors
+    /// ENODEV when there is no such link, else what the change meets.
+    pub fn set_link(&mut self, index: u32, change: &LinkChange<'_>) -> io::Result<()> {
+        self.execute(set(index, change))
+    }
+
+    /// Removes a link. Takes 20 ms and more, most of it waiting for RCU.
+    ///
+    /// # Errors
+    /// ENODEV when there is no such link.
+    pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
+        self.execute(delete(index))
+    }
+
+    /// Removes the link of that name. One that is already gone is success.
+    ///
+    /// # Errors
+    /// EPERM and those of the socket.
+    pub fn remove_link(&mut self, name: &str) -> io::Result<()> {
+        match self.link_by_name(name)? {
+            Some(link) => tolerate(self.delete_link(link.index), &[libc::ENODEV]),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Leaves the counters out of an answer, which are most of it.
+fn short() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+fn decode(payload: &[u8]) -> Option<LinkInfo> {
+    let (index, flags) = (u32_at(payload, INDEX)?, LinkFlags::from_bits_retain(u32_at(payload, FLAGS)?));
+    let mut link = LinkInfo {
+        index,
+        name: String::new(),
+        alias: None,
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
+        forwarding_v4: false,
+    };
+    for (kind, value) in attributes(payload.get(HEADER..)?) {
+        match kind {
+            IFLA_IFNAME => link.name = text_of(value),
+            IFLA_IFALIAS => link.alias = Some(text_of(value)),
+            IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_AF_SPEC => {
+                let conf = attributes(value)
+                    .find(|(family, _)| *family == AF_INET)
+                    .and_then(|(_, inet)| attributes(inet).find(|(kind, _)| *kind == IFLA_INET_CONF));
+                link.forwarding_v4 =
+                    conf.and_then(|(_, values)| i32_at(values, 0)).is_some_and(|forwarding| forwarding != 0);
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
