@@ -13,3 +13,15 @@ pub mod cli;
 pub mod kernel;
 
 pub mod host;
+
+pub mod report;
+
+pub mod apply;
+
+pub mod serve;
+
+pub mod launch;
+
+pub mod boxes;
+
+pub mod run;

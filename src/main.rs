@@ -1,3 +1,49 @@
 //! The `netbox` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use netbox::boxes::{dry_run, gateway, gc, ps};
+use netbox::cli;
+use netbox::error::{Error, Result};
+use netbox::report::{self, Report};
+use netbox::run;
+use netbox::spec::request::Request;
+
+fn main() -> ExitCode {
+    let request = match cli::parse(std::env::args_os()) {
+        Ok(request) => request,
+        Err(stop) => {
+            if stop.to_stdout {
+                let written = report::output(&stop.text);
+                return ExitCode::from(if written { stop.status } else { 125 });
+            }
+            report::to_stderr(&stop.text);
+            return ExitCode::from(stop.status);
+        }
+    };
+    let report = match &request {
+        Request::Run(run) => Report::new(run.quiet, run.verbose > 0),
+        _ => Report::default(),
+    };
+    match carry_out(&request, &report) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            report.error(&error);
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn carry_out(request: &Request, report: &Report) -> Result<u8> {
+    match request {
+        Request::Run(request) if request.dry_run => print(&dry_run::dry_run(request, &run::who(request)?)?),
+        Request::Run(request) => run::run(request, report),
+        Request::Ps { json } => print(&ps::ps(*json)?),
+        Request::Gc => print(&gc::gc()?),
+        Request::Gateway { command } => match gateway::gateway(command)? {},
+    }
+}
+
+fn print(text: &str) -> Result<u8> {
+    if report::output(text) { Ok(0) } else { Err(Error::new("cannot write to standard output")) }
+}

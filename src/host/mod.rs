@@ -1,5 +1,6 @@
 //! Reads the machine into plain data. Writes nothing.
 
+pub mod caller;
 pub mod facts;
 pub mod holders;
 

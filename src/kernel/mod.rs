@@ -2,10 +2,13 @@
 //! It knows how, never whether.
 
 pub mod channel;
+pub mod conntrack;
 pub mod entry;
 pub mod namespace;
 pub mod net_cookie;
 pub mod netlink;
+pub mod nfnetlink;
+pub mod nft;
 pub mod process;
 pub mod route;
 pub mod signal;

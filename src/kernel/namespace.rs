@@ -36,11 +36,7 @@ pub fn enter_network(network: BorrowedFd<'_>) -> nix::Result<()> {
 /// # Errors
 /// The outer one when a namespace cannot be entered; this thread is then wherever it was left, and the
 /// caller must give up.
-pub fn inside<T>(
-    network: BorrowedFd<'_>,
-    home: BorrowedFd<'_>,
-    work: impl FnOnce() -> T,
-) -> nix::Result<T> {
+pub fn inside<T>(network: BorrowedFd<'_>, home: BorrowedFd<'_>, work: impl FnOnce() -> T) -> nix::Result<T> {
     enter_network(network)?;
     let result = work();
     enter_network(home)?;

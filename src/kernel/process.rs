@@ -1,7 +1,7 @@
 //! Processes: forking, waiting, killing, and what dies with whom.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -9,19 +9,27 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
-/// Starts a child that runs `child` in a copy of this process, and ends with the status that it returns.
+/// On which side of a fork(2) one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The process that forked, with the number of its child.
+    Parent(Pid),
+    /// The new process, a copy.
+    Child,
+}
+
+/// Makes a copy of this process. Both sides own all that the process owned: each drops what is not its own.
+///
+/// To be called while this process has a single thread: netbox forks before it starts any.
 ///
 /// # Errors
 /// Those of fork(2): EAGAIN, ENOMEM.
-///
-/// To be called while this process has a single thread: netbox forks before it starts any.
-pub fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
+pub fn fork() -> io::Result<Side> {
     // SAFETY: the process has one thread (see above), so no lock can be held by a thread that the
     // child does not have, and the child may allocate.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        // _exit: what the parent registered to run at its end is not the child's to run.
-        ForkResult::Child => exit_now(child()),
+        ForkResult::Parent { child } => Ok(Side::Parent(child)),
+        ForkResult::Child => Ok(Side::Child),
     }
 }
 
@@ -78,7 +86,6 @@ impl AsFd for Process {
 }
 
 fn signal_number(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     // SAFETY: pidfd_send_signal(2) reads no memory when `info` is null; the descriptor is borrowed.
     let result = unsafe {
         libc::syscall(
@@ -135,27 +142,36 @@ pub fn children() -> io::Result<Vec<Pid>> {
     Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect())
 }
 
-/// Kills every child of this process, and every orphan that thereby becomes one, until none is left.
+/// The children that this process has already, so that they can be told from those that it will get.
+///
+/// # Errors
+/// As [`children`].
+pub fn children_so_far() -> io::Result<Vec<Pid>> {
+    let quiet = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if waitid(Id::All, quiet) == Err(Errno::ECHILD) { Ok(Vec::new()) } else { children() }
+}
+
+/// Kills and reaps every child of this process but those in `spared`, and every orphan that thereby becomes one,
+/// until none is left.
 ///
 /// # Errors
 /// Where children cannot be listed. Children in uninterruptible sleep are waited for.
-pub fn kill_all_children() -> io::Result<()> {
+pub fn kill_children_but(spared: &[Pid]) -> io::Result<()> {
     loop {
-        match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-            Err(Errno::ECHILD) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-            Ok(WaitStatus::StillAlive) => {
-                for child in children()? {
-                    // ESRCH: it ended by itself. It is our child and unreaped, so the number is its own.
-                    let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
-                }
-                match waitid(Id::All, WaitPidFlag::WEXITED) {
-                    Ok(_) | Err(Errno::EINTR | Errno::ECHILD) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
+        let mut children = children_so_far()?;
+        children.retain(|child| !spared.contains(child));
+        if children.is_empty() {
+            return Ok(());
+        }
+        for child in &children {
+            // ESRCH: it ended by itself. It is our child and unreaped, so the number is its own.
+            let _ = nix::sys::signal::kill(*child, Signal::SIGKILL);
+        }
+        for child in children {
+            match waitid(Id::Pid(child), WaitPidFlag::WEXITED) {
+                Ok(_) | Err(Errno::EINTR | Errno::ECHILD) => {}
+                Err(errno) => return Err(errno.into()),
             }
-            Ok(_) => {}
         }
     }
 }
@@ -165,23 +181,32 @@ pub fn kill_all_children() -> io::Result<()> {
 /// # Errors
 /// ENOSYS or EINVAL on older kernels.
 pub fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
-    range(first, libc::CLOSE_RANGE_CLOEXEC)
+    range(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-/// Closes every descriptor from `first` on.
+/// Closes every descriptor above 2 but `kept`: what the caller of netbox left open is the command's business, not
+/// that of a helper which lives as long.
+///
+/// To be called when everything else that is open in this process belongs to nobody in it.
 ///
 /// # Errors
 /// ENOSYS on kernels before 5.9.
-///
-/// # Safety of the caller's descriptors
-/// For a process that has just been forked and owns nothing above `first` yet.
-pub fn close_from(first: RawFd) -> nix::Result<()> {
-    range(first, 0)
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let mut kept: Vec<_> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            range(first, fd - 1, 0)?;
+        }
+        first = first.max(fd + 1);
+    }
+    range(first, RawFd::MAX, 0)
 }
 
-fn range(first: RawFd, flags: u32) -> nix::Result<()> {
+fn range(first: RawFd, last: RawFd, flags: u32) -> nix::Result<()> {
     // SAFETY: close_range(2) takes three numbers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
 /// Closes one descriptor by number, for the standard ones, which nobody owns.
@@ -196,11 +221,20 @@ pub fn close_standard(fd: RawFd) {
 /// # Errors
 /// Where /dev/null cannot be opened.
 pub fn let_go_of_standard_descriptors() -> io::Result<()> {
+    let null = let_go_of_input_and_output()?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// Points standard input and output at /dev/null, and keeps standard error for messages.
+///
+/// # Errors
+/// Where /dev/null cannot be opened.
+pub fn let_go_of_input_and_output() -> io::Result<std::fs::File> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
-    nix::unistd::dup2_stderr(&null)?;
-    Ok(())
+    Ok(null)
 }
 
 /// Removes capability `number` from what any later exec can gain (PR_CAPBSET_DROP(2const)).
@@ -209,5 +243,6 @@ pub fn let_go_of_standard_descriptors() -> io::Result<()> {
 /// EINVAL for a capability that this kernel does not have, EPERM without CAP_SETPCAP.
 pub fn drop_from_bounding_set(number: u8) -> nix::Result<()> {
     // SAFETY: this prctl(2) takes a number and touches no memory.
-    Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) }).map(drop)
+    Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) })
+        .map(drop)
 }

@@ -224,7 +224,11 @@ mod tests {
     use super::*;
 
     fn table() -> (File, Slots) {
-        let path = std::env::temp_dir().join(format!("netbox-slots-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let path = std::env::temp_dir().join(format!(
+            "netbox-slots-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         let slots = Slots::map(&file, 16).unwrap();

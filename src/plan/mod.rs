@@ -1,5 +1,15 @@
 //! Decisions: plain data in, a plan or a refusal out. Nothing here touches the machine.
 
+#![forbid(unsafe_code)]
+
+pub mod environment;
 pub mod facts;
+pub mod gateway;
+pub mod identity;
 pub mod pool;
+pub mod record;
+pub mod refusal;
+pub mod render;
+pub mod routing;
+pub mod ruleset;
 pub mod topology;

@@ -21,6 +21,7 @@ const INDEX: usize = 4;
 const FLAGS: usize = 8;
 
 /// From `linux/if_link.h`.
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_IFALIAS: u16 = 20;
@@ -76,6 +77,8 @@ pub struct LinkInfo {
     pub name: String,
     /// The text for people.
     pub alias: Option<String>,
+    /// The hardware address, where it has one of 6 bytes.
+    pub mac: Option<Mac>,
     /// In bytes.
     pub mtu: u32,
     /// Administratively up.
@@ -253,6 +256,7 @@ fn decode(payload: &[u8]) -> Option<LinkInfo> {
         index,
         name: String::new(),
         alias: None,
+        mac: None,
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
@@ -260,6 +264,7 @@ fn decode(payload: &[u8]) -> Option<LinkInfo> {
     };
     for (kind, value) in attributes(payload.get(HEADER..)?) {
         match kind {
+            IFLA_ADDRESS => link.mac = Mac::try_from(value).ok(),
             IFLA_IFNAME => link.name = text_of(value),
             IFLA_IFALIAS => link.alias = Some(text_of(value)),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,

@@ -1,0 +1,94 @@
+//! A box's link to the gateway, and its undo.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::error::{Context, Error, Result};
+use crate::kernel::nft::Batch;
+use crate::kernel::route::link::{LinkChange, Veth};
+use crate::kernel::route::{link, neighbour, path};
+use crate::plan::record::PortMap;
+use crate::plan::routing;
+use crate::plan::ruleset::{self, Element, Family, PublishedPort};
+use crate::plan::topology::{ETH, GATEWAY_MAC, TABLE, Topology, box_link};
+
+use super::gateway::Gateway;
+use super::wiring;
+
+/// The IP protocol number of TCP (RFC 9293).
+const TCP: u8 = 6;
+
+/// Puts the veth between the gateway and the box's network namespace, with its end there still down.
+///
+/// # Errors
+/// Those of RTM_NEWLINK.
+pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &OwnedFd) -> Result<u32> {
+    let name = box_link(id);
+    let veth = Veth {
+        name: &name,
+        mac: GATEWAY_MAC,
+        mtu,
+        peer_name: ETH,
+        peer_mac: Topology::box_mac(slot),
+        peer_netns: network.as_fd(),
+    };
+    gateway.route.add_veth(&veth).context(|| format!("cannot make the link {name}"))
+}
+
+/// Lets the box in: its rules first, then its link and its route.
+///
+/// # Errors
+/// Naming the step.
+pub fn connect(gateway: &mut Gateway, id: &str, slot: u32, index: u32, ports: &[PortMap]) -> Result<()> {
+    let mut batch = Batch::new();
+    for element in gateway_elements(gateway.record.topology, id, slot, ports) {
+        // A dead box's element with the same key says the same: slots and ids are not used again while one is left.
+        batch.put_element(Family::Inet, TABLE, &element);
+    }
+    gateway.nft.commit(batch).map_err(Error::from)?;
+    let address = gateway.record.topology.box_address(slot);
+    let route = routing::box_route(address, &box_link(id));
+    let requests = [
+        link::set(index, &LinkChange { up: Some(true), ..LinkChange::default() }),
+        neighbour::set(index, address, Topology::box_mac(slot)),
+        path::add(&wiring::replacing_route_spec(&route, index)),
+    ];
+    wiring::pipeline(&mut gateway.route, &requests, "the gateway")
+}
+
+/// Shuts the box out again. The socket that did it should stay open a while: closing it waits for RCU.
+///
+/// # Errors
+/// Those of nf_tables; elements that are gone are no error.
+pub fn disconnect(gateway: &mut Gateway, id: &str, slot: u32, ports: &[PortMap]) -> io::Result<()> {
+    let mut batch = Batch::new();
+    for element in gateway_elements(gateway.record.topology, id, slot, ports) {
+        batch.delete_element(Family::Inet, TABLE, &element);
+    }
+    gateway.nft.commit(batch).map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// The elements of the gateway's sets and maps for a box.
+pub fn gateway_elements(topology: Topology, id: &str, slot: u32, ports: &[PortMap]) -> Vec<Element> {
+    let address = topology.box_address(slot);
+    let mut elements = vec![ruleset::boxes4(&box_link(id), address), ruleset::self4(address)];
+    elements.extend(translated(topology, slot, ports).flat_map(|port| port.gateway()));
+    elements
+}
+
+/// The elements of the host's maps for a box's ports.
+pub fn host_elements(topology: Topology, slot: u32, ports: &[PortMap]) -> Vec<Element> {
+    translated(topology, slot, ports).flat_map(|port| port.host()).collect()
+}
+
+/// The ports that rules know: those on loopback are relayed only.
+fn translated(topology: Topology, slot: u32, ports: &[PortMap]) -> impl Iterator<Item = PublishedPort> {
+    let address = topology.box_address(slot);
+    ports.iter().filter(|port| !port.is_loopback_only()).map(move |port| PublishedPort {
+        host_address: port.host_address,
+        protocol: TCP,
+        host_port: port.host_port,
+        target: SocketAddrV4::new(address, port.box_port),
+    })
+}

@@ -1,0 +1,39 @@
+//! Who lives, in one pass over the slot table.
+
+use crate::kernel::slots::{SlotNote, SlotState, Slots};
+
+use super::lease::{DRAINING, USES_GATEWAY};
+
+/// What the slot table says.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// Slots whose keeper died without taking its box down.
+    pub dead: Vec<(usize, SlotNote)>,
+    /// Keepers that hold the gateway: thread id and descriptor number.
+    pub holders: Vec<(u32, u32)>,
+    /// How many living boxes hang off the gateway.
+    pub users: usize,
+}
+
+/// Looks at every slot: memory only, the same few microseconds for one box and for a thousand.
+#[must_use]
+pub fn census(slots: &Slots) -> Census {
+    let mut census = Census::default();
+    for slot in 0..slots.count() {
+        match slots.state(slot) {
+            SlotState::Free => {}
+            SlotState::Dead => census.dead.push((slot, slots.note(slot))),
+            SlotState::Alive(tid) => {
+                let note = slots.note(slot);
+                if note.bits & USES_GATEWAY == 0 || note.bits & DRAINING != 0 {
+                    continue;
+                }
+                census.users += 1;
+                if note.gateway_fd != 0 && census.holders.len() < 8 {
+                    census.holders.push((tid, note.gateway_fd));
+                }
+            }
+        }
+    }
+    census
+}

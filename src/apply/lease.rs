@@ -1,0 +1,251 @@
+//! A lease: a box's slot in the pool, its id, its name and its directory, held by a lock that dies with its keeper.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode};
+
+use crate::error::{Context, Error, Result};
+use crate::kernel::slots::{SlotNote, SlotState, Slots};
+use crate::plan::record::BoxRecord;
+use crate::spec::name::{BoxId, BoxName};
+
+use super::state::{self, Locked, State};
+
+/// The box hangs off the gateway, which must live as long as it does.
+pub const USES_GATEWAY: u32 = 1;
+/// The box has ended; only its link is not yet gone.
+pub const DRAINING: u32 = 2;
+
+/// The counter in the slot table at which the search for a free slot goes on, so that an address rests
+/// before it is used again.
+const NEXT_SLOT: usize = 0;
+
+const RECORD: &str = "box.json";
+
+/// What a box holds in the state directory.
+#[derive(Debug)]
+pub struct Lease {
+    /// Its slot.
+    pub slot: u32,
+    /// Its id.
+    pub id: BoxId,
+    /// Its name, where the user gave one.
+    pub name: Option<BoxName>,
+    /// boxes/ID, locked.
+    directory: OwnedFd,
+    bits: u32,
+}
+
+impl Lease {
+    /// Takes a free slot and a fresh id, and the name that was asked for.
+    ///
+    /// Killed at any point of this, it leaves a slot that the kernel marks as dead, from which the sweep finds the rest.
+    ///
+    /// # Errors
+    /// A name that another box has, naming that box; a full pool; a full disk. Nothing is left behind then.
+    pub fn take(locked: &mut Locked<'_>, name: Option<&BoxName>, bits: u32) -> Result<Self> {
+        if let Some(name) = name {
+            name_is_free(locked, name)?;
+        }
+        let id = fresh_id().context(|| "cannot get random bytes for an id")?;
+        let slot = free_slot(locked.slots()).ok_or_else(|| {
+            Error::new("cannot start another box")
+                .because(format!("all {} addresses of the pool are taken", locked.slots().count()))
+                .hint("`netbox ps` lists the boxes")
+        })?;
+        let mut bytes = [0u8; 8];
+        bytes.copy_from_slice(id.as_str().as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
+        let note = SlotNote { id: bytes, bits, gateway_fd: 0 };
+        locked.slots_mut().take(slot, &note).context(|| "cannot register as the keeper of a slot")?;
+        match Self::make_directory(locked, &id, name) {
+            Ok(directory) => Ok(Self {
+                slot: u32::try_from(slot).unwrap_or(u32::MAX),
+                id,
+                name: name.cloned(),
+                directory,
+                bits,
+            }),
+            Err(error) => {
+                let problems = remove(locked, slot, id.as_str(), name.map(BoxName::as_str));
+                debug_assert!(problems.is_empty());
+                Err(error)
+            }
+        }
+    }
+
+    fn make_directory(locked: &Locked<'_>, id: &BoxId, name: Option<&BoxName>) -> Result<OwnedFd> {
+        let path = format!("boxes/{}", id.as_str());
+        rustix::fs::mkdirat(locked.root(), path.as_str(), Mode::from_raw_mode(0o700))
+            .map_err(io::Error::from)
+            .context(|| format!("cannot make the state directory {path}"))?;
+        let directory = state::open_directory(locked.root(), &path)
+            .context(|| format!("cannot open the state directory {path}"))?;
+        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)
+            .map_err(io::Error::from)
+            .context(|| format!("cannot lock the state directory {path}"))?;
+        if let Some(name) = name {
+            rustix::fs::symlinkat(id.as_str(), locked.root(), format!("names/{}", name.as_str()).as_str())
+                .map_err(io::Error::from)
+                .context(|| format!("cannot register the name {name}"))?;
+        }
+        Ok(directory)
+    }
+
+    /// Tells the other runs under which descriptor this process holds the gateway. The caller holds the run lock.
+    pub fn announce_gateway(&self, locked: &Locked<'_>, gateway_fd: i32) {
+        let slot = self.slot as usize;
+        let note = locked.slots().note(slot);
+        locked.slots().set_note(slot, &SlotNote { gateway_fd: gateway_fd.cast_unsigned(), ..note });
+    }
+
+    /// Writes down what the box is.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub fn write(&self, record: &BoxRecord) -> Result<()> {
+        state::write_json(&self.directory, RECORD, record)
+            .context(|| format!("cannot write the state of box {}", self.id))
+    }
+
+    /// Ends the box for everybody else: its name can be used, it counts no more for the gateway, and nobody
+    /// finds it. The slot stays until [`Lease::give_back`], because its link may live a moment longer.
+    pub fn end(&mut self, locked: &Locked<'_>) -> Vec<String> {
+        self.bits = DRAINING;
+        let slot = self.slot as usize;
+        let note = locked.slots().note(slot);
+        locked.slots().set_note(slot, &SlotNote { bits: DRAINING, gateway_fd: 0, ..note });
+        remove_files(locked, self.id.as_str(), self.name.as_ref().map(BoxName::as_str))
+    }
+
+    /// Gives the slot back, the last thing that a box holds.
+    pub fn give_back(self, state: &State) {
+        state.slots().give_back(self.slot as usize);
+    }
+}
+
+/// Removes what the box with this id has in the state directory, and frees its slot. What is gone already is as it should be.
+pub fn remove(locked: &Locked<'_>, slot: usize, id: &str, name: Option<&str>) -> Vec<String> {
+    let problems = remove_files(locked, id, name);
+    if problems.is_empty() {
+        locked.slots().give_back(slot);
+    }
+    problems
+}
+
+fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(name) = name.filter(|name| owner_of(locked, name).as_deref() == Some(id)) {
+        if let Err(error) = state::remove(locked.root(), &format!("names/{name}")) {
+            problems.push(format!("cannot free the name {name}: {error}"));
+        }
+    }
+    let path = format!("boxes/{id}");
+    for file in [RECORD, "box.json.new"] {
+        if let Err(error) = state::remove(locked.root(), &format!("{path}/{file}")) {
+            problems.push(format!("cannot remove {path}/{file}: {error}"));
+        }
+    }
+    match rustix::fs::unlinkat(locked.root(), path.as_str(), AtFlags::REMOVEDIR) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(errno) => problems.push(format!("cannot remove {path}: {}", io::Error::from(errno))),
+    }
+    problems
+}
+
+/// The id that `names/NAME` leads to.
+pub fn owner_of(locked: &Locked<'_>, name: &str) -> Option<String> {
+    let target = rustix::fs::readlinkat(locked.root(), format!("names/{name}").as_str(), Vec::new()).ok()?;
+    target.into_string().ok()
+}
+
+/// Whether a keeper holds the box's directory.
+///
+/// # Errors
+/// Those of flock(2), but for the one that means yes.
+pub fn is_held(directory: &OwnedFd) -> io::Result<bool> {
+    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            rustix::fs::flock(directory, FlockOperation::Unlock)?;
+            Ok(false)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A box as its directory describes it, and whether it lives. `None`: no such directory.
+pub fn look_up(root: &OwnedFd, id: &str) -> Option<(Option<BoxRecord>, bool)> {
+    let directory = state::open_directory(root, &format!("boxes/{id}")).ok()?;
+    // A lock that cannot be tried is taken to be held: nothing of the living is ever swept.
+    let alive = is_held(&directory).unwrap_or(true);
+    Some((state::read_json(&directory, RECORD), alive))
+}
+
+/// Whether a box may have the name.
+///
+/// # Errors
+/// Naming the box that has it.
+pub fn check_name(locked: &Locked<'_>, name: &BoxName) -> Result<()> {
+    name_is_free(locked, name)
+}
+
+fn name_is_free(locked: &Locked<'_>, name: &BoxName) -> Result<()> {
+    let Some(owner) = owner_of(locked, name.as_str()) else { return Ok(()) };
+    match look_up(locked.root(), &owner) {
+        Some((record, true)) => {
+            let pid = record.map(|record| format!(" (pid {})", record.pid)).unwrap_or_default();
+            Err(Error::new(format!("cannot call the box {name}"))
+                .because(format!("box {owner}{pid} has that name"))
+                .hint("choose another --name, or end that box"))
+        }
+        // A box that died between two steps of ending, and that the sweep has been through: only its link is left.
+        _ => state::remove(locked.root(), &format!("names/{name}"))
+            .context(|| format!("cannot free the name {name}")),
+    }
+}
+
+fn fresh_id() -> io::Result<BoxId> {
+    let mut random = [0u8; 5];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    Ok(BoxId::from_random(random))
+}
+
+fn free_slot(slots: &Slots) -> Option<usize> {
+    let count = slots.count();
+    let start = usize::try_from(slots.counter(NEXT_SLOT)).unwrap_or(0) % count;
+    let slot = (start..count).chain(0..start).find(|slot| slots.state(*slot) == SlotState::Free)?;
+    slots.set_counter(NEXT_SLOT, (slot as u64) + 1);
+    Some(slot)
+}
+
+/// The ids of all box directories. Takes time for each: not for the way of a run.
+#[must_use]
+pub fn all_ids(root: &OwnedFd) -> Vec<String> {
+    names_in(root, "boxes").into_iter().filter(|name| BoxId::parse(name).is_ok()).collect()
+}
+
+/// Removes the directory of a dead box that no slot knows.
+pub fn remove_directory(locked: &Locked<'_>, id: &str) -> Vec<String> {
+    remove_files(locked, id, None)
+}
+
+/// Removes the names that lead to no box.
+pub fn remove_dangling_names(locked: &Locked<'_>) {
+    for name in names_in(locked.root(), "names") {
+        let dangling = owner_of(locked, &name).is_none_or(|id| look_up(locked.root(), &id).is_none());
+        if dangling && BoxName::parse(&name).is_ok() {
+            // The next sweep tries again.
+            let _ = state::remove(locked.root(), &format!("names/{name}"));
+        }
+    }
+}
+
+fn names_in(root: &OwnedFd, directory: &str) -> Vec<String> {
+    let Ok(directory) = state::open_directory(root, directory) else { return Vec::new() };
+    let Ok(entries) = rustix::fs::Dir::read_from(&directory) else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned))
+        .filter(|n| !n.starts_with('.'))
+        .collect()
+}

@@ -1,0 +1,10 @@
+//! Effects, each with its undo beside it. Decides nothing.
+
+pub mod attach;
+pub mod census;
+pub mod gateway;
+pub mod lease;
+pub mod publish;
+pub mod state;
+pub mod sweep;
+mod wiring;

@@ -1,0 +1,165 @@
+//! Takes down what dead runs left. Idempotent: twice is as good as once, and killed halfway the next goes on.
+
+use std::io;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::kernel::namespace::MountNamespace;
+use crate::kernel::slots::SlotNote;
+use crate::plan::record::BoxRecord;
+use crate::plan::topology::box_link;
+
+use super::census::{Census, census};
+use super::gateway::{self, Gateway, Host};
+use super::state::Locked;
+use super::{attach, lease, publish};
+
+/// What a sweep did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// The ids of the boxes that were taken down.
+    pub boxes: Vec<String>,
+    /// Whether a gateway without holders was taken down.
+    pub gateway: bool,
+    /// What could not be undone.
+    pub problems: Vec<String>,
+}
+
+impl Swept {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.boxes.is_empty() && !self.gateway && self.problems.is_empty()
+    }
+}
+
+/// Takes down every box whose keeper is dead, and the gateway if no living box is left. The caller holds the run lock.
+///
+/// Without dead boxes it costs what `census` cost. `full`: looks at the directories too, which takes time for each box.
+pub fn sweep(locked: &Locked<'_>, host: &Host, mut found: Census, full: bool) -> (Swept, Census) {
+    let mut swept = Swept::default();
+    if full {
+        add_orphaned_directories(locked, &mut swept);
+    }
+    if !found.dead.is_empty() {
+        let record = gateway::record(locked);
+        let mut living =
+            record.as_ref().and_then(|record| gateway::join(record, host, &found).ok().flatten());
+        for (slot, note) in std::mem::take(&mut found.dead) {
+            bury(locked, slot, &note, living.as_mut(), &mut swept);
+        }
+        found = census(locked.slots());
+    }
+    if found.users == 0
+        && let Some(record) = gateway::record(locked)
+    {
+        swept.gateway = true;
+        swept.problems.extend(gateway::take_down(locked, &record));
+        if let Err(error) = gateway::remove_link(&record.topology) {
+            swept.problems.push(format!("cannot remove the link {}: {error}", record.topology.host_link()));
+        }
+    }
+    (swept, found)
+}
+
+fn bury(locked: &Locked<'_>, slot: usize, note: &SlotNote, gateway: Option<&mut Gateway>, swept: &mut Swept) {
+    let id = String::from_utf8_lossy(&note.id).into_owned();
+    // Only what we name ourselves is ever touched.
+    if crate::spec::name::BoxId::parse(&id).is_err() {
+        locked.slots().give_back(slot);
+        return;
+    }
+    let (record, alive) = lease::look_up(locked.root(), &id).unwrap_or((None, false));
+    if alive {
+        // The lock is the proof, the slot only a hint.
+        return;
+    }
+    let mut problems = Vec::new();
+    let record = record.filter(|record| record.id == id);
+    if let Some(record) = &record {
+        note_problem(&mut problems, "cannot end its processes", kill_processes(record));
+    }
+    let ports = record.as_ref().map_or(&[][..], |record| &record.ports);
+    let slot_number = u32::try_from(slot).unwrap_or(u32::MAX);
+    if let Some(attachment) = record.as_ref().and_then(|record| record.attachment)
+        && !ports.is_empty()
+    {
+        let unmapped = publish::host_nft()
+            .map_err(io::Error::other)
+            .and_then(|mut nft| publish::unmap(&mut nft, attachment.topology, slot_number, ports));
+        note_problem(&mut problems, "cannot remove its port maps", tolerate_no_table(unmapped));
+    }
+    if let Some(gateway) = gateway {
+        let gone = attach::disconnect(gateway, &id, slot_number, ports);
+        note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
+        note_problem(&mut problems, "cannot remove its link", gateway.route.remove_link(&box_link(&id)));
+    }
+    if problems.is_empty() {
+        let name = record.as_ref().map(|record| record.name.as_str()).or(None);
+        problems.extend(lease::remove(locked, slot, &id, name));
+    }
+    swept.problems.extend(problems.iter().map(|problem| format!("box {id}: {problem}")));
+    swept.boxes.push(id);
+}
+
+/// Somebody flushed the tables: then what was in them is gone as well.
+fn tolerate_no_table(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn note_problem(problems: &mut Vec<String>, what: &str, result: io::Result<()>) {
+    if let Err(error) = result {
+        problems.push(format!("{what}: {error}"));
+    }
+}
+
+/// Kills every process in the mount namespace of a dead box: all boxes but those of `--net host` have one of their own.
+///
+/// # Errors
+/// Where /proc cannot be read.
+pub fn kill_processes(record: &BoxRecord) -> io::Result<()> {
+    let Some((inode, id)) = record.mounts else { return Ok(()) };
+    let own = MountNamespace { inode, id };
+    loop {
+        let mut found = false;
+        for entry in std::fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            // ENOENT, ESRCH: it ended meanwhile. The id, where the kernel has one, is never used twice; the inode is.
+            if MountNamespace::of(pid).is_ok_and(|namespace| namespace == own) {
+                found = kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() || found;
+            }
+        }
+        if !found {
+            return Ok(());
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Directories and names that no slot knows: from before a lost slot table, or put there by somebody.
+fn add_orphaned_directories(locked: &Locked<'_>, swept: &mut Swept) {
+    for id in lease::all_ids(locked.root()) {
+        let known = (0..locked.slots().count()).any(|slot| locked.slots().note(slot).id == id.as_bytes());
+        if known || lease::look_up(locked.root(), &id).is_none_or(|(_, alive)| alive) {
+            continue;
+        }
+        if let Some((Some(record), _)) = lease::look_up(locked.root(), &id)
+            && record.id == id
+        {
+            note_problem(
+                &mut swept.problems,
+                "cannot end the processes of a dead box",
+                kill_processes(&record),
+            );
+        }
+        swept.problems.extend(lease::remove_directory(locked, &id));
+        swept.boxes.push(id);
+    }
+    lease::remove_dangling_names(locked);
+}

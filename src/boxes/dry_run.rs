@@ -1,0 +1,63 @@
+//! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
+
+use std::net::IpAddr;
+
+use crate::apply::state::State;
+use crate::apply::{attach, lease, publish};
+use crate::error::Result;
+use crate::host;
+use crate::plan::gateway;
+use crate::plan::identity::Identity;
+use crate::plan::record::PortMap;
+use crate::plan::refusal;
+use crate::plan::render::{self, BoxPlan};
+use crate::spec::net::Net;
+use crate::spec::port::{HostPort, PortRequest};
+use crate::spec::request::RunRequest;
+
+/// An id that no box has: the alphabet of ids has no 0.
+const EXAMPLE: &str = "example0";
+
+/// What the run would do, as text.
+///
+/// # Errors
+/// The refusals of a run, a taken port and a taken name among them.
+pub fn dry_run(request: &RunRequest, identity: &Identity) -> Result<String> {
+    refusal::unsupported(request)?;
+    // Held for a moment only: bind(2) is the one honest answer to whether a port is free.
+    drop(publish::reserve(&request.publish)?);
+    if let (Some(name), Ok(Some(mut state))) = (&request.name, State::open_existing()) {
+        lease::check_name(&state.lock()?, name)?;
+    }
+    let mut text = String::new();
+    if request.net == Net::Nat {
+        let plan = gateway::gateway(&host::observe()?, 0)?;
+        let topology = plan.topology;
+        let ports: Vec<_> = request.publish.iter().map(port_map).collect();
+        let one = BoxPlan {
+            id: EXAMPLE,
+            slot: 0,
+            mtu: request.mtu.unwrap_or(topology.mtu),
+            ports: &ports,
+            host_elements: attach::host_elements(topology, 0, &ports),
+            gateway_elements: attach::gateway_elements(topology, EXAMPLE, 0, &ports),
+        };
+        text.push_str(&render::gateway(&plan));
+        text.push_str(&render::box_steps(&topology, &one));
+        text.push_str(&render::rules(&plan, &one));
+    }
+    text.push_str(&render::command(identity, &request.command));
+    Ok(text)
+}
+
+fn port_map(request: &PortRequest) -> PortMap {
+    let host_address = match request.address {
+        Some(IpAddr::V4(address)) if !address.is_unspecified() => Some(address),
+        _ => None,
+    };
+    let host_port = match request.host {
+        HostPort::Fixed(port) | HostPort::Pool(port, _) => port,
+        HostPort::Ephemeral => 0,
+    };
+    PortMap { host_address, host_port, box_port: request.box_port }
+}

@@ -1,0 +1,33 @@
+//! `netbox gc`: takes down what dead runs left. Every `netbox run` does so too, for what it can see without looking at
+//! every box; this one looks at all.
+
+use std::fmt::Write;
+
+use crate::apply::census::census;
+use crate::apply::gateway::Host;
+use crate::apply::state::State;
+use crate::apply::sweep::sweep;
+use crate::error::{Error, Result};
+
+/// Sweeps, and says what was taken down.
+///
+/// # Errors
+/// Naming what could not be undone.
+pub fn gc() -> Result<String> {
+    let Some(mut state) = State::open_existing()? else { return Ok(String::new()) };
+    let host = Host::open()?;
+    let locked = state.lock()?;
+    let (swept, _) = sweep(&locked, &host, census(locked.slots()), true);
+    if let Some(problem) = swept.problems.first() {
+        return Err(Error::new("cannot take down all that dead runs left").because(problem));
+    }
+    let mut text = String::new();
+    for id in &swept.boxes {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "box {id}");
+    }
+    if swept.gateway {
+        text.push_str("gateway\n");
+    }
+    Ok(text)
+}

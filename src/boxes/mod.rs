@@ -1,0 +1,6 @@
+//! The commands on running boxes.
+
+pub mod dry_run;
+pub mod gateway;
+pub mod gc;
+pub mod ps;

@@ -1,0 +1,245 @@
+//! Connections that the kernel tracks, and forgetting some of them.
+//!
+//! A tracked connection keeps the translation it began with: who takes an address or a port into use, or
+//! gives it up, forgets what is left of its last user. The messages are those of
+//! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use netlink_packet_core::{
+    DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NlaBuffer, NlasIterator,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
+};
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+use super::nfnetlink::{Netlink, Refusal};
+use crate::error::{Error, Result};
+
+const GET: u8 = 1;
+const DELETE: u8 = 2;
+const GET_STATS: u8 = 5;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_FILTER: u16 = 25;
+
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_DST_PORT: u16 = 3;
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+
+/// What a filter compares (`CTA_FILTER_F_*`): in the two tuples, in the machine's byte order.
+const FILTER_IP_SRC: u32 = 1 << 0;
+const FILTER_PROTO_NUM: u32 = 1 << 3;
+const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
+
+/// More than so many filtered dumps cost more than one of everything: each walks the whole table.
+const FILTERED_DUMPS: usize = 4;
+
+/// Which connections are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selector {
+    /// Those that began at the address, and those that are answered by it.
+    Address(Ipv4Addr),
+    /// Those that went to the port when they began, whatever it was translated to.
+    Port {
+        /// The IP protocol number.
+        protocol: u8,
+        /// The destination port.
+        port: u16,
+    },
+}
+
+/// A socket to the connection tracking of one network namespace.
+#[derive(Debug)]
+pub struct Conntrack(Netlink);
+
+impl From<OwnedFd> for Conntrack {
+    /// Takes over a socket of [`Conntrack::open`] or of [`super::nft::Nft::open`]: both are netfilter's.
+    fn from(fd: OwnedFd) -> Self {
+        Self(Netlink::from(fd))
+    }
+}
+
+impl AsFd for Conntrack {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Conntrack {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel has no netfilter netlink.
+    pub fn open() -> Result<Self> {
+        match Netlink::open(SockProtocol::NetlinkNetFilter) {
+            Ok(socket) => Ok(Self(socket)),
+            Err(errno) => Err(Error::new("cannot open a netfilter socket").os(&errno.into())),
+        }
+    }
+
+    /// Forgets the IPv4 connections that one of `selectors` means, and returns how many they were.
+    ///
+    /// # Errors
+    /// When the kernel does not list its connections, or does not forget one.
+    pub fn flush(&mut self, selectors: &[Selector]) -> Result<usize> {
+        if selectors.is_empty() || self.count()? == 0 {
+            return Ok(0);
+        }
+        let filters: Vec<_> = selectors.iter().flat_map(|selector| selector.filters()).collect();
+        let mut found = Vec::new();
+        if filters.len() > FILTERED_DUMPS {
+            self.dump(Vec::new(), selectors, &mut found).map_err(unlisted)?;
+        } else {
+            for filter in filters {
+                match self.dump(filter, selectors, &mut found) {
+                    // Kernels before 5.8 have no filter.
+                    Err(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => {
+                        self.dump(Vec::new(), selectors, &mut found).map_err(unlisted)?;
+                    }
+                    result => result.map_err(unlisted)?,
+                }
+            }
+        }
+        let mut forgotten = 0;
+        for connection in found {
+            match self.0.request(&mut message(DELETE, 0, connection), |_, _| {}) {
+                Ok(()) => forgotten += 1,
+                // It ended meanwhile, or two selectors meant it.
+                Err(Refusal { errno: Errno::ENOENT, .. }) => {}
+                Err(refusal) => {
+                    return Err(Error::new("cannot forget a tracked connection").because(refusal));
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// How many connections of either family the namespace has. Spares the walk through the table, which
+    /// all namespaces share and which takes as long when it is empty.
+    fn count(&mut self) -> Result<u32> {
+        let mut count = 0;
+        let each = |_, payload: &[u8]| {
+            let entries = attribute(payload.get(4..).unwrap_or_default(), CTA_STATS_GLOBAL_ENTRIES);
+            count =
+                entries.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        };
+        self.0
+            .request(&mut message(GET_STATS, 0, Vec::new()), each)
+            .map_err(|refusal| Error::new("cannot count the tracked connections").because(refusal))?;
+        Ok(count)
+    }
+
+    /// Adds what deletes each connection that is meant: its original tuple, its zone and its id, so that a
+    /// later one between the same ends is left alone.
+    fn dump(
+        &mut self,
+        filter: Vec<DefaultNla>,
+        selectors: &[Selector],
+        found: &mut Vec<Vec<DefaultNla>>,
+    ) -> std::result::Result<(), Refusal> {
+        self.0.request(&mut message(GET, NLM_F_DUMP, filter), |_, payload| {
+            let connection = payload.get(4..).unwrap_or_default();
+            if selectors.iter().any(|selector| selector.matches(connection)) {
+                found.push(identity(connection));
+            }
+        })
+    }
+}
+
+fn unlisted(refusal: Refusal) -> Error {
+    Error::new("cannot list the tracked connections").because(refusal)
+}
+
+impl Selector {
+    /// The attributes that make the kernel list only what is meant, one list for each dump that it takes.
+    fn filters(self) -> Vec<Vec<DefaultNla>> {
+        match self {
+            Self::Address(address) => {
+                let source = DefaultNla::new(CTA_IP_V4_SRC, address.octets().to_vec());
+                let tuple = [nested(CTA_TUPLE_IP, &[source])];
+                let filter = |which, original, reply| vec![nested(which, &tuple), mask(original, reply)];
+                vec![filter(CTA_TUPLE_ORIG, FILTER_IP_SRC, 0), filter(CTA_TUPLE_REPLY, 0, FILTER_IP_SRC)]
+            }
+            Self::Port { protocol, port } => {
+                let protocol = DefaultNla::new(CTA_PROTO_NUM, vec![protocol]);
+                let port = DefaultNla::new(CTA_PROTO_DST_PORT, port.to_be_bytes().to_vec());
+                let tuple = [nested(CTA_TUPLE_PROTO, &[protocol, port])];
+                vec![vec![nested(CTA_TUPLE_ORIG, &tuple), mask(FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT, 0)]]
+            }
+        }
+    }
+
+    fn matches(self, connection: &[u8]) -> bool {
+        let original = attribute(connection, CTA_TUPLE_ORIG).unwrap_or_default();
+        match self {
+            Self::Address(address) => {
+                let reply = attribute(connection, CTA_TUPLE_REPLY).unwrap_or_default();
+                [original, reply].iter().any(|tuple| {
+                    let source = attribute(tuple, CTA_TUPLE_IP).and_then(|ip| attribute(ip, CTA_IP_V4_SRC));
+                    source == Some(&address.octets())
+                })
+            }
+            Self::Port { protocol, port } => attribute(original, CTA_TUPLE_PROTO).is_some_and(|tuple| {
+                attribute(tuple, CTA_PROTO_NUM) == Some(&[protocol])
+                    && attribute(tuple, CTA_PROTO_DST_PORT) == Some(&port.to_be_bytes())
+            }),
+        }
+    }
+}
+
+/// What tells a connection from all others.
+fn identity(connection: &[u8]) -> Vec<DefaultNla> {
+    [CTA_TUPLE_ORIG | NLA_F_NESTED, CTA_ZONE, CTA_ID]
+        .into_iter()
+        .filter_map(|kind| {
+            attribute(connection, kind & !NLA_F_NESTED).map(|value| DefaultNla::new(kind, value.to_vec()))
+        })
+        .collect()
+}
+
+fn mask(original: u32, reply: u32) -> DefaultNla {
+    let flags = |kind, bits: u32| DefaultNla::new(kind, bits.to_ne_bytes().to_vec());
+    nested(CTA_FILTER, &[flags(1, original), flags(2, reply)])
+}
+
+fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    let mut value = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut value);
+    DefaultNla::new(kind | NLA_F_NESTED, value)
+}
+
+/// The value of the first attribute of that kind.
+fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let found: NlaBuffer<&[u8]> =
+        NlasIterator::new(attributes).map_while(|attribute| attribute.ok()).find(|nla| nla.kind() == kind)?;
+    let length = found.value_length();
+    found.into_inner().get(4..)?.get(..length)
+}
+
+fn message(kind: u8, flags: u16, attributes: Vec<DefaultNla>) -> Vec<u8> {
+    let netfilter = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+    let inner = NetfilterMessageInner::Other {
+        subsys: NetfilterSubsystem::Conntrack,
+        message_type: kind,
+        attributes,
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let payload = NetlinkPayload::InnerMessage(NetfilterMessage::new(netfilter, inner));
+    let mut message = NetlinkMessage::new(header, payload);
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}

@@ -1,0 +1,324 @@
+//! Statements as the kernel's expressions: loads into registers, comparisons, look-ups, verdicts.
+//!
+//! The same sequences as nft(8) makes, so that it can read them back into the same text.
+
+use ipnet::Ipv4Net;
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    MetaKey, Operator as CmpOperator, Payload, Register, Verdict, VerdictAttribute,
+};
+
+use crate::plan::ruleset::{Address, Direction, Family, Field, Nfproto, Operator, Rule, Statement};
+
+const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+const ETH_P_IP: u16 = 0x0800;
+const IPPROTO_ICMP: u8 = 1;
+const ICMP_ECHO_REQUEST: u8 = 8;
+const PACKET_HOST: u8 = 0;
+const RTN_LOCAL: u32 = 2;
+
+const NFT_CT_STATE: u32 = 0;
+const NFT_CT_STATUS: u32 = 2;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
+const ESTABLISHED_RELATED: u32 = 0b110;
+/// `IPS_DST_NAT`.
+const DST_NAT: u32 = 1 << 5;
+
+const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+const NFT_NAT_SNAT: u32 = 0;
+const NFT_NAT_DNAT: u32 = 1;
+const NFT_REJECT_TCP_RST: u32 = 1;
+const NFT_REJECT_ICMPX_UNREACH: u32 = 2;
+const NFT_REJECT_ICMPX_ADMIN_PROHIBITED: u8 = 3;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+
+/// The length of an interface's name with its padding, in bytes (`IFNAMSIZ`).
+const IFNAMSIZ: usize = 16;
+
+type Expression = ListAttribute<ExpressionAttribute>;
+
+/// The expressions of a rule.
+pub(super) fn expressions(family: Family, rule: &Rule) -> Vec<Expression> {
+    let mut encoder = Encoder { out: Vec::new(), is_ipv4: family != Family::Inet };
+    for statement in &rule.0 {
+        encoder.statement(statement);
+    }
+    encoder.out
+}
+
+/// An interface's name as the kernel compares it.
+pub(super) fn interface(name: &str) -> [u8; IFNAMSIZ] {
+    let mut bytes = [0; IFNAMSIZ];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+struct Encoder {
+    out: Vec<Expression>,
+    /// Whether what was encoded so far matches IPv4 only: a rule of family inet sees both, and an
+    /// offset into the header means something else in each.
+    is_ipv4: bool,
+}
+
+impl Encoder {
+    fn statement(&mut self, statement: &Statement) {
+        match statement {
+            Statement::Interface(direction, operator, name) => self.interface(*direction, *operator, name),
+            Statement::Address(address, operator, net) => self.address(*address, *operator, net),
+            Statement::Nfproto(Nfproto::Ipv4) => self.need_ipv4(),
+            Statement::Nfproto(Nfproto::Ipv6) => {
+                self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![NFPROTO_IPV6]);
+            }
+            Statement::FrameOfIpv4 => {
+                let protocol = ETH_P_IP.to_be_bytes().to_vec();
+                self.match_meta(MetaKey::EtherTypeProtocol, CmpOperator::Equal, protocol);
+            }
+            Statement::L4Protocol(number) => {
+                self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![*number]);
+            }
+            Statement::EchoRequest => {
+                self.need_ipv4();
+                self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![IPPROTO_ICMP]);
+                self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
+                self.compare(CmpOperator::Equal, vec![ICMP_ECHO_REQUEST]);
+            }
+            Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED_RELATED),
+            Statement::TranslatedDestination => self.conntrack(NFT_CT_STATUS, DST_NAT),
+            Statement::LocalDestination => {
+                let register = number(1, Register::Reg1.into());
+                let result = number(2, NFT_FIB_RESULT_ADDRTYPE);
+                self.other("fib", vec![register, result, number(3, NFTA_FIB_F_DADDR)]);
+                self.compare(CmpOperator::Equal, RTN_LOCAL.to_ne_bytes().to_vec());
+            }
+            Statement::Lookup(fields, set) => {
+                self.load(fields);
+                let set = Lookup::Set((*set).into());
+                self.push(Expressions::Lookup(vec![set, Lookup::SourceRegister(Register::Reg1)]));
+            }
+            Statement::SetMark(bits) => {
+                self.load_meta(Register::Reg1, MetaKey::Mark);
+                self.mask(!*bits, *bits);
+                self.set_meta(MetaKey::Mark);
+            }
+            Statement::SetPacketForHost => {
+                self.immediate(vec![PACKET_HOST]);
+                self.set_meta(MetaKey::PacketType);
+            }
+            Statement::Dnat { key, map } => {
+                self.load(key);
+                self.push(Expressions::Lookup(vec![
+                    Lookup::Set((*map).into()),
+                    Lookup::SourceRegister(Register::Reg1),
+                    Lookup::DestinationRegister(Register::Reg1),
+                ]));
+                // The address is in the first register, the port in the next of 4 bytes.
+                self.nat(NFT_NAT_DNAT, Some(Register::Reg32_01));
+            }
+            Statement::Snat(address) => {
+                self.immediate(address.octets().to_vec());
+                self.nat(NFT_NAT_SNAT, None);
+            }
+            Statement::Masquerade => self.other("masq", Vec::new()),
+            Statement::RejectWithReset => self.reject(NFT_REJECT_TCP_RST, 0),
+            Statement::RejectProhibited => {
+                self.reject(NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
+            }
+            Statement::Jump(chain) => {
+                self.verdict(vec![
+                    VerdictAttribute::Code(Verdict::Jump),
+                    VerdictAttribute::Chain((*chain).into()),
+                ]);
+            }
+            Statement::Return => self.verdict(vec![VerdictAttribute::Code(Verdict::Return)]),
+            Statement::Accept => self.verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_ACCEPT))]),
+            Statement::Drop => self.verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_DROP))]),
+        }
+    }
+
+    fn interface(&mut self, direction: Direction, operator: Operator, name: &str) {
+        let key = match direction {
+            Direction::In => MetaKey::Iifname,
+            Direction::Out => MetaKey::Oifname,
+        };
+        let data = match name.strip_suffix('*') {
+            Some(prefix) => prefix.as_bytes().to_vec(),
+            None => interface(name).to_vec(),
+        };
+        self.match_meta(key, cmp_operator(operator), data);
+    }
+
+    fn address(&mut self, address: Address, operator: Operator, net: &Ipv4Net) {
+        self.need_ipv4();
+        let offset = match address {
+            Address::Source => address_offset::SOURCE,
+            Address::Destination => address_offset::DESTINATION,
+        };
+        let network = net.network().octets();
+        let (whole, rest) = (net.prefix_len() / 8, net.prefix_len() % 8);
+        if rest == 0 && whole > 0 {
+            // A prefix of whole bytes needs no mask: only those are loaded.
+            let bytes = network.iter().copied().take(usize::from(whole)).collect();
+            self.load_payload(Register::Reg1, NFT_PAYLOAD_NETWORK_HEADER, offset, u32::from(whole));
+            self.compare(cmp_operator(operator), bytes);
+        } else {
+            self.load_payload(Register::Reg1, NFT_PAYLOAD_NETWORK_HEADER, offset, 4);
+            self.mask(u32::from_ne_bytes(net.netmask().octets()), 0);
+            self.compare(cmp_operator(operator), network.to_vec());
+        }
+    }
+
+    fn need_ipv4(&mut self) {
+        if !self.is_ipv4 {
+            self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![NFPROTO_IPV4]);
+            self.is_ipv4 = true;
+        }
+    }
+
+    /// Loads fields side by side, from the first register on.
+    fn load(&mut self, fields: &[Field]) {
+        if fields.iter().any(|field| field.is_ipv4()) {
+            self.need_ipv4();
+        }
+        let mut offset = 0;
+        for field in fields {
+            let register = register(offset);
+            offset += match field {
+                Field::InputInterface => {
+                    self.load_meta(register, MetaKey::Iifname);
+                    IFNAMSIZ
+                }
+                Field::SourceAddress => {
+                    self.load_payload(register, NFT_PAYLOAD_NETWORK_HEADER, address_offset::SOURCE, 4);
+                    4
+                }
+                Field::DestinationAddress => {
+                    self.load_payload(register, NFT_PAYLOAD_NETWORK_HEADER, address_offset::DESTINATION, 4);
+                    4
+                }
+                Field::L4Protocol => {
+                    self.load_meta(register, MetaKey::L4Proto);
+                    4
+                }
+                Field::DestinationPort => {
+                    self.load_payload(register, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
+                    4
+                }
+            };
+        }
+    }
+
+    fn match_meta(&mut self, key: MetaKey, operator: CmpOperator, data: Vec<u8>) {
+        self.load_meta(Register::Reg1, key);
+        self.compare(operator, data);
+    }
+
+    fn load_meta(&mut self, register: Register, key: MetaKey) {
+        self.push(Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register)]));
+    }
+
+    fn set_meta(&mut self, key: MetaKey) {
+        self.push(Expressions::Meta(vec![Meta::Key(key), Meta::SourceRegister(Register::Reg1)]));
+    }
+
+    fn load_payload(&mut self, register: Register, base: u32, offset: u32, length: u32) {
+        self.push(Expressions::Payload(vec![
+            Payload::DestinationRegister(register),
+            Payload::Base(base),
+            Payload::Offset(offset),
+            Payload::Len(length),
+        ]));
+    }
+
+    fn conntrack(&mut self, key: u32, bits: u32) {
+        self.other("ct", vec![number(2, key), number(1, Register::Reg1.into())]);
+        self.mask(bits, 0);
+        self.compare(CmpOperator::NotEqual, vec![0; 4]);
+    }
+
+    /// `register = (register & mask) ^ xor`, in the byte order that the register has.
+    fn mask(&mut self, mask: u32, xor: u32) {
+        self.push(Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(Register::Reg1),
+            Bitwise::DestinationRegister(Register::Reg1),
+            Bitwise::Length(4),
+            Bitwise::Mask(DataAttribute::Value(mask.to_ne_bytes().to_vec())),
+            Bitwise::Xor(DataAttribute::Value(xor.to_ne_bytes().to_vec())),
+        ]));
+    }
+
+    fn compare(&mut self, operator: CmpOperator, data: Vec<u8>) {
+        self.push(Expressions::Cmp(vec![
+            Cmp::SourceRegister(Register::Reg1),
+            Cmp::Op(operator),
+            Cmp::Data(DataAttribute::Value(data)),
+        ]));
+    }
+
+    fn immediate(&mut self, data: Vec<u8>) {
+        self.push(Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Reg1),
+            Immediate::Data(DataAttribute::Value(data)),
+        ]));
+    }
+
+    fn verdict(&mut self, verdict: Vec<VerdictAttribute>) {
+        self.push(Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Verdict),
+            Immediate::Data(DataAttribute::Verdict(verdict)),
+        ]));
+    }
+
+    fn nat(&mut self, kind: u32, port: Option<Register>) {
+        let mut attributes =
+            vec![number(1, kind), number(2, NFPROTO_IPV4.into()), number(3, Register::Reg1.into())];
+        attributes.extend(port.map(|register| number(5, register.into())));
+        self.other("nat", attributes);
+    }
+
+    fn reject(&mut self, kind: u32, code: u8) {
+        self.other("reject", vec![number(1, kind), DefaultNla::new(2, vec![code])]);
+    }
+
+    fn other(&mut self, name: &str, attributes: Vec<DefaultNla>) {
+        self.push(Expressions::Other { expression_type: name.into(), attributes });
+    }
+
+    fn push(&mut self, expression: Expressions) {
+        self.out.push(expression.into());
+    }
+}
+
+/// Where the addresses are in an IPv4 header, in bytes (RFC 791).
+mod address_offset {
+    pub(super) const SOURCE: u32 = 12;
+    pub(super) const DESTINATION: u32 = 16;
+}
+
+/// The register at an offset in bytes: one of 16 where one begins, as nft(8) has it, else one of 4.
+fn register(offset: usize) -> Register {
+    const NFT_REG_1: usize = 1;
+    const NFT_REG32_00: usize = 8;
+    let number = if offset.is_multiple_of(16) { NFT_REG_1 + offset / 16 } else { NFT_REG32_00 + offset / 4 };
+    Register::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+fn cmp_operator(operator: Operator) -> CmpOperator {
+    match operator {
+        Operator::Equal => CmpOperator::Equal,
+        Operator::NotEqual => CmpOperator::NotEqual,
+    }
+}
+
+/// An attribute that is a number, in network byte order as everywhere in nf_tables.
+fn number(kind: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}

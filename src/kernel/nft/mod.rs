@@ -1,0 +1,185 @@
+//! nf_tables in process: one batch of messages is one transaction, and no `nft` program is started.
+//!
+//! The messages are those of `include/uapi/linux/netfilter/nf_tables.h`.
+
+mod batch;
+mod expression;
+mod message;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use netlink_packet_core::{NLMSG_ERROR, NlaBuffer, NlasIterator};
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+pub use batch::Batch;
+
+use super::nfnetlink::{Messages, Netlink, Refusal};
+use crate::error::{Error, Result};
+use crate::plan::ruleset::Family;
+use crate::plan::topology::TABLE;
+
+/// A socket to the nf_tables of one network namespace.
+///
+/// Closing it after something was deleted waits for the kernel's RCU, 11–16 ms, and so does the next
+/// transaction in that namespace that comes before: the caller decides when to drop it.
+#[derive(Debug)]
+pub struct Nft(Netlink);
+
+impl From<OwnedFd> for Nft {
+    /// Takes over the socket of an [`Nft::open`], in this process or another.
+    fn from(fd: OwnedFd) -> Self {
+        Self(Netlink::from(fd))
+    }
+}
+
+impl AsFd for Nft {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A transaction that the kernel refused: nothing of it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NftError {
+    refusal: Refusal,
+    step: String,
+    destroys: bool,
+}
+
+impl NftError {
+    /// The kernel's error number: `EEXIST` where something was there already, `ENOENT` where it was not.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        self.refusal.errno as i32
+    }
+
+    /// What failed, as one would say it to nft(8): `add element t4w { tcp . 80 : … }`.
+    #[must_use]
+    pub fn step(&self) -> &str {
+        &self.step
+    }
+
+    /// Whether it failed because the kernel (before 6.3) has no word for "delete what may be absent".
+    fn lacks_destroy(&self) -> bool {
+        self.destroys && matches!(self.refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP)
+    }
+}
+
+impl std::fmt::Display for NftError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "nftables: cannot {}: {}", self.step, self.refusal)
+    }
+}
+
+impl std::error::Error for NftError {}
+
+impl From<NftError> for Error {
+    fn from(error: NftError) -> Self {
+        let number = error.errno();
+        Self::new(format!("nftables: cannot {}", error.step))
+            .os(&std::io::Error::from_raw_os_error(number))
+            .because(error.refusal)
+    }
+}
+
+impl Nft {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel has no netfilter netlink.
+    pub fn open() -> Result<Self> {
+        match Netlink::open(SockProtocol::NetlinkNetFilter) {
+            Ok(socket) => Ok(Self(socket)),
+            Err(errno) => Err(Error::new("cannot open a netfilter socket").os(&errno.into())),
+        }
+    }
+
+    /// Does all of the batch, or nothing.
+    ///
+    /// # Errors
+    /// The first step that the kernel refused.
+    pub fn commit(&mut self, batch: Batch) -> Result<(), NftError> {
+        let batch = batch.finish();
+        match self.attempt(&batch) {
+            Err(error) if error.lacks_destroy() => self.attempt(&batch.portable()),
+            result => result,
+        }
+    }
+
+    fn attempt(&mut self, batch: &Batch) -> Result<(), NftError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        // The sequence numbers of the batch's frame and of its steps: first, first + 1 …
+        let first = self.0.next_sequence();
+        let (messages, last) = batch.serialize(first, || self.0.next_sequence());
+        let whole = |errno: Errno| batch.error(None, Refusal::from(errno));
+        self.0.send(&messages).map_err(whole)?;
+
+        let mut failure = None;
+        let mut buffer = [0; 4096];
+        loop {
+            let datagram = match (self.0.recv(&mut buffer), failure) {
+                (Ok(datagram), earlier) => {
+                    failure = earlier;
+                    datagram
+                }
+                (Err(_), Some(error)) => return Err(error),
+                (Err(errno), None) => return Err(whole(errno)),
+            };
+            for answer in Messages::new(datagram).filter(|answer| answer.kind == NLMSG_ERROR) {
+                // Unsigned distance: an answer to an earlier batch is far away.
+                let step = answer.sequence.wrapping_sub(first);
+                if step > last.wrapping_sub(first) {
+                    continue;
+                }
+                if let Some(refusal) = answer.refusal() {
+                    let index = usize::try_from(step).ok().and_then(|step| step.checked_sub(1));
+                    failure.get_or_insert_with(|| batch.error(index, refusal));
+                }
+                // Only the last step is acknowledged, after all refusals. One of the batch's first
+                // message (no memory, no permission, a commit that failed) can stand alone.
+                if answer.sequence == last || (step == 0 && failure.is_some()) {
+                    return failure.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
+    /// Whether the table is netbox's, by its comment; `None` if there is no such table.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn table_is_ours(&mut self, family: Family, name: &str) -> Result<Option<bool>> {
+        let mut ours = false;
+        let answer = self.0.request(&mut message::get_table(family, name), |_, payload| {
+            ours |= comment(payload).is_some_and(|comment| comment == TABLE.as_bytes());
+        });
+        match answer {
+            Ok(()) => Ok(Some(ours)),
+            Err(Refusal { errno: Errno::ENOENT, .. }) => Ok(None),
+            Err(refusal) => {
+                Err(Error::new(format!("nftables: cannot look at table {name}")).because(refusal))
+            }
+        }
+    }
+}
+
+/// The comment of a table, from the payload of `NFT_MSG_NEWTABLE`: type, length and bytes in its user data.
+fn comment(payload: &[u8]) -> Option<&[u8]> {
+    let attributes = payload.get(4..)?;
+    let mut userdata = NlasIterator::new(attributes)
+        .map_while(|attribute| attribute.ok())
+        .find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == message::NFTA_TABLE_USERDATA)
+        .map(NlaBuffer::into_inner)?
+        .get(4..)?;
+    while let [kind, length, rest @ ..] = userdata {
+        let (value, next) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == message::NFTNL_UDATA_TABLE_COMMENT {
+            return Some(value.strip_suffix(&[0]).unwrap_or(value));
+        }
+        userdata = next;
+    }
+    None
+}

@@ -1,0 +1,244 @@
+//! The box's first process, top to bottom: from the host's namespaces to the command.
+//!
+//! Everything here runs in the child that the keeper forked. It begins with all of the caller's
+//! privileges, in the host's namespaces, and ends in exec with none, in the box's.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid, setpgid};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::kernel::channel::Channel;
+use crate::kernel::signal::OriginalMask;
+use crate::kernel::terminal::Terminal;
+use crate::kernel::{entry, namespace, process, signal};
+use crate::plan::environment::{Sources, environment};
+use crate::plan::identity::Identity;
+use crate::spec::env::EnvSetting;
+use crate::spec::net::Net;
+
+use super::drop::drop_privileges;
+use super::message::{BoxFacts, FromBox, ToBox};
+use super::{box_network, mounts};
+
+/// What the box's first process has to know before it starts.
+#[derive(Debug)]
+pub struct Inside<'a> {
+    /// `--net`
+    pub net: Net,
+    /// Who the command runs as.
+    pub identity: &'a Identity,
+    /// The command and its arguments, not empty.
+    pub command: &'a [OsString],
+    /// `-w`
+    pub workdir: Option<&'a PathBuf>,
+    /// `-e`
+    pub settings: &'a [EnvSetting],
+    /// `--clear-env`
+    pub clear_env: bool,
+    /// What netbox blocked and the command gets back.
+    pub mask: OriginalMask,
+    /// Whether the command takes the terminal's foreground from the launcher at once.
+    pub take_terminal: bool,
+    /// The keeper, without which there must be no command.
+    pub keeper: Pid,
+}
+
+/// Runs the box's first process. Returns only when it failed, with the status to end with.
+pub fn first_process(inside: &Inside<'_>, keeper: &Channel) -> u8 {
+    match become_command(inside, keeper) {
+        Ok(never) => match never {},
+        Err(error) => {
+            let status = error.exit_status();
+            // The keeper may be gone: then nobody is left to tell, and the box dies as it should.
+            let _ = keeper.send(&FromBox::Failed(error), None);
+            status
+        }
+    }
+}
+
+fn become_command(inside: &Inside<'_>, keeper: &Channel) -> Result<Infallible> {
+    take_foreground(inside)?;
+    unshare(inside)?;
+    keeper.send(&FromBox::Unshared, None).context(|| "cannot reach the keeper")?;
+    if inside.net != Net::Host {
+        mounts::private(inside.identity.is_root())?;
+    }
+    let facts = wait_for_link(keeper)?;
+    if inside.net != Net::Host {
+        box_network::configure(facts.link.as_ref(), inside.identity.gid)?;
+        // After the line above, which writes there.
+        mounts::protect_kernel_settings(inside.identity.is_root())?;
+    }
+    let environment = own_environment(inside, &facts);
+    wait_for_start(keeper)?;
+    drop_privileges(inside.identity)?;
+    // As the new user: a directory that the user may not enter is refused as it would be to them.
+    enter_workdir(inside)?;
+    die_with_keeper(inside.keeper)?;
+    process::close_on_exec_from(3).context(|| "cannot close the inherited descriptors")?;
+    for fd in entry::closed_standard_descriptors() {
+        process::close_standard(fd);
+    }
+    signal::restore(&inside.mask).context(|| "cannot restore the signal mask")?;
+    Err(execute(inside.command, &environment))
+}
+
+/// A process group of its own, so that a signal to netbox's group reaches the command once, by the launcher.
+fn take_foreground(inside: &Inside<'_>) -> Result<()> {
+    let own = Pid::from_raw(0);
+    setpgid(own, own).context(|| "cannot make a process group")?;
+    if inside.take_terminal
+        && let Some(terminal) = Terminal::controlling()
+    {
+        // The terminal may have hung up meanwhile: the command will see that by itself.
+        let _ = terminal.give_to(nix::unistd::getpid());
+    }
+    Ok(())
+}
+
+fn unshare(inside: &Inside<'_>) -> Result<()> {
+    match inside.net {
+        Net::Host => Ok(()),
+        Net::Nat | Net::None => namespace::new_network_and_mounts().map_err(|errno| {
+            let error = Error::new("cannot make a network namespace").os(&errno.into());
+            match errno {
+                Errno::ENOSPC => {
+                    error.hint("the limit is user.max_net_namespaces; `lsns -t net` shows who has them")
+                }
+                _ => error,
+            }
+        }),
+    }
+}
+
+fn wait_for_link(keeper: &Channel) -> Result<BoxFacts> {
+    match keeper.receive::<ToBox>().context(|| "cannot hear the keeper")? {
+        Some(incoming) => match incoming.message {
+            ToBox::Configure(facts) => Ok(facts),
+            ToBox::Run => Err(Error::new("the keeper skipped a step")),
+        },
+        None => Err(gone()),
+    }
+}
+
+fn wait_for_start(keeper: &Channel) -> Result<()> {
+    match keeper.receive::<ToBox>().context(|| "cannot hear the keeper")? {
+        Some(_) => Ok(()),
+        None => Err(gone()),
+    }
+}
+
+fn gone() -> Error {
+    Error::new("the keeper of this box is gone")
+}
+
+fn own_environment(inside: &Inside<'_>, facts: &BoxFacts) -> Vec<(OsString, OsString)> {
+    let caller: Vec<_> = std::env::vars_os().collect();
+    let mut own = vec![("NETBOX_ID", facts.id.clone()), ("NETBOX_NAME", facts.name.clone())];
+    if let Some(link) = &facts.link {
+        own.push(("NETBOX_IPV4", link.address.to_string()));
+        own.push(("NETBOX_GATEWAY", link.gateway.to_string()));
+    }
+    environment(&Sources {
+        caller: &caller,
+        clear: inside.clear_env,
+        settings: inside.settings,
+        account: inside.identity.account.as_ref(),
+        own: &own,
+    })
+}
+
+fn enter_workdir(inside: &Inside<'_>) -> Result<()> {
+    match inside.workdir {
+        Some(path) => nix::unistd::chdir(path).context(|| format!("cannot enter {}", path.display())),
+        None => Ok(()),
+    }
+}
+
+/// After the last change of credentials, which would clear it (PR_SET_PDEATHSIG(2const)).
+fn die_with_keeper(keeper: Pid) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot set the parent-death signal")?;
+    // It may have died before the line above.
+    if getppid() == keeper { Ok(()) } else { Err(gone()) }
+}
+
+/// Replaces this process by the command: execvp(3) with the PATH of the new environment. Returns why not.
+fn execute(command: &[OsString], environment: &[(OsString, OsString)]) -> Error {
+    let Some(name) = command.first() else { return Error::usage("no command to run") };
+    let shown = name.to_string_lossy().into_owned();
+    let c_string = |bytes: Vec<u8>| CString::new(bytes).ok();
+    let arguments: Option<Vec<_>> = command.iter().map(|word| c_string(word.as_bytes().to_vec())).collect();
+    let variables: Option<Vec<_>> = environment
+        .iter()
+        .map(|(name, value)| c_string([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect();
+    let (Some(arguments), Some(variables)) = (arguments, variables) else {
+        return Error::new(format!("cannot run {shown}")).because("an argument holds a NUL byte");
+    };
+    let path = environment.iter().find(|(n, _)| n == "PATH").map(|(_, value)| value.as_bytes());
+    let mut worst = Errno::ENOENT;
+    for candidate in candidates(name.as_bytes(), path) {
+        let Some(candidate) = c_string(candidate) else { continue };
+        let Err(errno) = nix::unistd::execve(&candidate, &arguments, &variables);
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            // execvp(3): remembered while the rest of PATH is tried.
+            Errno::EACCES => worst = errno,
+            _ => {
+                worst = errno;
+                break;
+            }
+        }
+    }
+    not_executed(&shown, worst)
+}
+
+fn candidates(name: &[u8], path: Option<&[u8]>) -> Vec<Vec<u8>> {
+    if name.is_empty() {
+        return Vec::new();
+    }
+    if name.contains(&b'/') {
+        return vec![name.to_vec()];
+    }
+    // confstr(_CS_PATH) is what execvp(3) takes where PATH is unset.
+    let path = path.unwrap_or(b"/bin:/usr/bin");
+    path.split(|byte| *byte == b':')
+        .map(|directory| match directory {
+            b"" => name.to_vec(),
+            _ => [directory, b"/", name].concat(),
+        })
+        .collect()
+}
+
+fn not_executed(name: &str, errno: Errno) -> Error {
+    let error = Error::new(format!("cannot run {name}"));
+    match errno {
+        Errno::ENOENT => error.because("command not found").kind(Kind::NotFound),
+        Errno::ENOEXEC => error
+            .os(&errno.into())
+            .hint("a script needs a first line such as #!/bin/sh")
+            .kind(Kind::NotExecutable),
+        _ => error.os(&errno.into()).kind(Kind::NotExecutable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_for_in_every_directory_of_path_in_order_and_an_empty_one_is_the_current() {
+        assert_eq!(
+            candidates(b"ls", Some(b"/a::/b")),
+            [b"/a/ls".to_vec(), b"ls".to_vec(), b"/b/ls".to_vec()]
+        );
+        assert_eq!(candidates(b"./ls", Some(b"/a")), [b"./ls".to_vec()]);
+        assert!(candidates(b"", Some(b"/a")).is_empty());
+    }
+}

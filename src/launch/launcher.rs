@@ -1,0 +1,177 @@
+//! The `netbox run` process itself: it stands in for the command towards whoever started netbox.
+//!
+//! It changes nothing on the machine. Signals that it gets go to the command, the command's stops are
+//! its own, and it ends as the command did.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::{Pid, getpgrp};
+
+use crate::error::{Context, Error, Result};
+use crate::kernel::channel::Channel;
+use crate::kernel::process::Process;
+use crate::kernel::signal::Signals;
+use crate::kernel::terminal::Terminal;
+use crate::report::Report;
+
+use super::message::ToLauncher;
+
+/// How a run ended, as the launcher saw it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As the keeper said: this status, everything undone but for these problems.
+    Ended(u8, Vec<String>),
+    /// Before the command ran; likewise.
+    Failed(Error, Vec<String>),
+    /// The keeper died without a word.
+    KeeperDied,
+}
+
+/// Whether a command should have the terminal from its start: the launcher is in the foreground, and nothing
+/// downstream of a pipe may want to read the terminal meanwhile (`netbox run … | less`). A command that
+/// reads the terminal nevertheless gets it when the kernel stops it for that.
+#[must_use]
+pub fn takes_terminal_at_once() -> bool {
+    let is_pipe = rustix::fs::fstat(io::stdout())
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);
+    !is_pipe
+        && nix::unistd::isatty(io::stdin()).unwrap_or(false)
+        && Terminal::controlling().is_some_and(|terminal| terminal.is_ours())
+}
+
+/// The launcher while its keeper lives.
+#[derive(Debug)]
+pub struct Launcher<'a> {
+    keeper: &'a Channel,
+    report: &'a Report,
+    command: Option<Process>,
+    terminal: Option<Terminal>,
+    lent: bool,
+    /// Signals that came before there was a command.
+    early: Vec<i32>,
+}
+
+impl<'a> Launcher<'a> {
+    /// `lent`: the command takes the terminal by itself ([`takes_terminal_at_once`]).
+    #[must_use]
+    pub fn new(keeper: &'a Channel, report: &'a Report, lent: bool) -> Self {
+        let terminal = if lent { Terminal::controlling() } else { None };
+        Self { keeper, report, command: None, terminal, lent, early: Vec::new() }
+    }
+
+    /// Passes signals and stops on until the keeper says how the run ended. All signals must be blocked.
+    ///
+    /// # Errors
+    /// When waiting fails. The keeper sees this process end and takes the box down.
+    pub fn attend(mut self) -> Result<Outcome> {
+        let mut signals = Signals::all().context(|| "cannot watch for signals")?;
+        let outcome = loop {
+            let (spoken, signalled) = self.wait(&signals).context(|| "cannot wait for the keeper")?;
+            if signalled {
+                while let Some(signal) = signals.next().context(|| "cannot read a signal")? {
+                    self.pass_on(signal.number);
+                }
+            }
+            if spoken && let Some(outcome) = self.listen()? {
+                break outcome;
+            }
+        };
+        self.take_terminal_back();
+        Ok(outcome)
+    }
+
+    fn wait(&self, signals: &Signals) -> io::Result<(bool, bool)> {
+        let mut wanted = [
+            PollFd::new(self.keeper.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut wanted, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let [keeper, signals] = wanted.map(|fd| fd.any().unwrap_or(false));
+        Ok((keeper, signals))
+    }
+
+    fn listen(&mut self) -> Result<Option<Outcome>> {
+        let Some(incoming) = self.keeper.receive().context(|| "cannot hear the keeper")? else {
+            return Ok(Some(Outcome::KeeperDied));
+        };
+        match incoming.message {
+            ToLauncher::Box { pid } => {
+                self.command = incoming.descriptor.map(|fd| Process::from_parts(Pid::from_raw(pid), fd));
+                for signal in std::mem::take(&mut self.early) {
+                    self.pass_on(signal);
+                }
+            }
+            ToLauncher::Log(line) => self.report.detail(&line),
+            ToLauncher::Warning(line) => self.report.warning(&line),
+            ToLauncher::Stopped(signal) => self.stop_as_command_did(signal),
+            ToLauncher::Failed(error, problems) => return Ok(Some(Outcome::Failed(error, problems))),
+            ToLauncher::Ended(status, problems) => return Ok(Some(Outcome::Ended(status, problems))),
+        }
+        Ok(None)
+    }
+
+    fn pass_on(&mut self, signal: i32) {
+        // Children are the keeper's business; being continued is handled where this process was stopped; and
+        // the terminal stops only those who use it.
+        if [Signal::SIGCHLD, Signal::SIGCONT, Signal::SIGTTIN, Signal::SIGTTOU]
+            .iter()
+            .any(|s| *s as i32 == signal)
+        {
+            if signal == Signal::SIGCONT as i32 {
+                self.continue_command();
+            }
+            return;
+        }
+        match &self.command {
+            // EPERM cannot be: the command has fewer rights than this process.
+            Some(command) => drop(command.signal(signal)),
+            None => self.early.push(signal),
+        }
+    }
+
+    /// The command was stopped: so is this process, for the shell to see; unless it only wanted the terminal, and can have it.
+    fn stop_as_command_did(&mut self, signal: i32) {
+        let wants_terminal = signal == Signal::SIGTTIN as i32 || signal == Signal::SIGTTOU as i32;
+        if wants_terminal && self.lend_terminal() {
+            self.continue_command();
+            return;
+        }
+        self.take_terminal_back();
+        // Not the command's own signal: in an orphaned process group the kernel ignores it (setpgid(2)).
+        let _ = raise(Signal::SIGSTOP);
+        // Continued, by `fg` (then this group is in the foreground again) or by `bg`.
+        self.lend_terminal();
+        self.continue_command();
+    }
+
+    fn lend_terminal(&mut self) -> bool {
+        if self.terminal.is_none() {
+            self.terminal = Terminal::controlling();
+        }
+        let (Some(terminal), Some(command)) = (&self.terminal, &self.command) else { return false };
+        self.lent = terminal.is_ours() && terminal.give_to(command.pid).is_ok();
+        self.lent
+    }
+
+    fn take_terminal_back(&mut self) {
+        if let (true, Some(terminal)) = (std::mem::take(&mut self.lent), &self.terminal) {
+            // Only if it is still the command's: somebody else may have it by now. EIO: it hung up.
+            let _ = terminal.take_from(self.command.as_ref().map(|command| command.pid), getpgrp());
+        }
+    }
+
+    /// Continues the whole process group, as a shell does.
+    fn continue_command(&self) {
+        if let Some(command) = &self.command {
+            // ESRCH: it has just ended. The keeper has not waited for it while it is stopped.
+            let _ = kill(Pid::from_raw(-command.pid.as_raw()), Signal::SIGCONT);
+        }
+    }
+}

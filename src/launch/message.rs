@@ -1,0 +1,66 @@
+//! What the processes of one run tell each other.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// From the keeper to the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToLauncher {
+    /// The box's first process exists. With its pidfd.
+    Box {
+        /// Its number, and its process group's.
+        pid: i32,
+    },
+    /// A decision was taken, for `--verbose`.
+    Log(String),
+    /// A thing that the user should know, unless `--quiet`.
+    Warning(String),
+    /// The command was stopped by this signal.
+    Stopped(i32),
+    /// The run failed before the command ran. Everything is undone but for the problems named.
+    Failed(Error, Vec<String>),
+    /// The command ended with this status. Everything is undone but for the problems named.
+    Ended(u8, Vec<String>),
+}
+
+/// From the keeper to the box's first process.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToBox {
+    /// The link is in the box: configure it.
+    Configure(BoxFacts),
+    /// Everything is in place: drop every privilege and run the command.
+    Run,
+}
+
+/// What a box knows about itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BoxFacts {
+    /// `NETBOX_ID`
+    pub id: String,
+    /// `NETBOX_NAME`
+    pub name: String,
+    /// Where its link leads; `None` without one.
+    pub link: Option<BoxLink>,
+}
+
+/// The box's side of its link.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct BoxLink {
+    /// `NETBOX_IPV4`
+    pub address: Ipv4Addr,
+    /// `NETBOX_GATEWAY`, the next hop.
+    pub gateway: Ipv4Addr,
+}
+
+/// From the box's first process to the keeper. After [`ToBox::Run`] the end of the stream means that the
+/// command runs: exec closes the channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromBox {
+    /// Its namespaces are made.
+    Unshared,
+    /// It cannot go on.
+    Failed(Error),
+}

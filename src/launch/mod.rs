@@ -1,0 +1,10 @@
+//! The processes of a run: launcher, keeper, and the box's first process.
+
+pub mod box_network;
+pub mod drop;
+pub mod inside;
+pub mod launcher;
+pub mod linger;
+pub mod message;
+mod mounts;
+pub mod supervise;

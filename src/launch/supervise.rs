@@ -1,0 +1,97 @@
+//! The keeper's life while the command runs: it waits, for the command's end or the launcher's.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+
+use crate::kernel::channel::Channel;
+use crate::kernel::process::{self, Process};
+use crate::kernel::signal::Signals;
+
+use super::message::ToLauncher;
+
+/// Why the keeper stops waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The command ended, and netbox ends with this status.
+    Command(u8),
+    /// The launcher is gone: nobody wants the box any more.
+    LauncherGone,
+}
+
+/// Waits until the command or the launcher ends. `activity`: a descriptor that calls `on_activity` when it first becomes
+/// readable.
+///
+/// # Errors
+/// When waiting itself fails; the caller then ends the box.
+pub fn supervise(
+    command: &Process,
+    launcher: &Channel,
+    news: &mut Signals,
+    activity: Option<BorrowedFd<'_>>,
+    mut on_activity: impl FnMut(),
+) -> io::Result<End> {
+    let mut activity = activity;
+    loop {
+        if let Some(status) = reap(command, launcher)? {
+            return Ok(End::Command(status));
+        }
+        let (launcher_gone, woken) = {
+            // Nothing asked of the launcher's side: only its end wakes the keeper (poll(2): POLLHUP is
+            // always reported).
+            let mut wanted = vec![
+                PollFd::new(launcher.as_fd(), PollFlags::empty()),
+                PollFd::new(news.as_fd(), PollFlags::POLLIN),
+            ];
+            wanted.extend(activity.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            match poll(&mut wanted, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);
+            (happened(0), happened(2))
+        };
+        if launcher_gone {
+            return Ok(End::LauncherGone);
+        }
+        if woken {
+            // From now on whoever was called watches it.
+            activity = None;
+            on_activity();
+        }
+        while news.next()?.is_some() {}
+    }
+}
+
+/// Takes note of every child that changed: orphans of the command come here too. Returns the command's status once it ended.
+fn reap(command: &Process, launcher: &Channel) -> io::Result<Option<u8>> {
+    loop {
+        match process::news_of_children(true) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(WaitStatus::Stopped(pid, signal)) if pid == command.pid => {
+                // A dead launcher shows in the next poll.
+                let _ = launcher.send(&ToLauncher::Stopped(signal as i32), None);
+            }
+            Ok(status) if status.pid() == Some(command.pid) => {
+                if let Some(status) = process::mirrored_status(&status) {
+                    return Ok(Some(status));
+                }
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Kills what is left of the box: the command, its children, and theirs, all of which are or become this process's children.
+///
+/// # Errors
+/// Where the children cannot be listed.
+pub fn kill_box(command: &Process) -> io::Result<()> {
+    command.signal(Signal::SIGKILL as i32)?;
+    process::kill_children_but(&[])
+}

@@ -1,0 +1,81 @@
+//! What netbox writes down about a box and about its gateway, so that others find it and can take it down.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::topology::Topology;
+
+/// Where one port of a box can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMap {
+    /// The one address of the host on which the port is published; `None`: all of them.
+    pub host_address: Option<Ipv4Addr>,
+    /// The host's port.
+    pub host_port: u16,
+    /// The box's port.
+    pub box_port: u16,
+}
+
+impl PortMap {
+    /// Whether the port is published on the host's loopback only: then no rule knows it, and a neighbour's
+    /// spoofed packet meets nothing.
+    #[must_use]
+    pub fn is_loopback_only(&self) -> bool {
+        self.host_address.is_some_and(|address| address.is_loopback())
+    }
+}
+
+/// How a box is attached to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The gateway.
+    pub topology: Topology,
+    /// The box's slot in the pool.
+    pub slot: u32,
+}
+
+/// The mount namespace of a box, by which its processes are found after a crash.
+pub type MountIdentity = (u64, Option<u64>);
+
+/// One box, as its directory describes it. Written once, before the first port is mapped and before the command runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxRecord {
+    /// Short, random, never used twice.
+    pub id: String,
+    /// The name that the user gave; the id where none.
+    pub name: String,
+    /// The `netbox run` process.
+    pub pid: i32,
+    /// The keeper.
+    pub keeper_pid: i32,
+    /// The command.
+    pub box_pid: i32,
+    /// `nat`, `none` or `host`.
+    pub net: String,
+    /// `root`.
+    pub privilege: String,
+    /// The command line; bytes that are not UTF-8 are replaced.
+    pub command: Vec<String>,
+    /// RFC 3339.
+    pub started: String,
+    /// Where it hangs; `None` for boxes without the gateway.
+    pub attachment: Option<Attachment>,
+    /// Its published ports.
+    pub ports: Vec<PortMap>,
+    /// Its mount namespace; `None` for a box that shares the host's.
+    pub mounts: Option<MountIdentity>,
+}
+
+/// The gateway, as the state directory describes it. Written before the first thing that it describes is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayRecord {
+    /// Its shape.
+    pub topology: Topology,
+    /// What the kernel calls its network namespace (SO_NETNS_COOKIE): unlike an inode, never used twice.
+    pub cookie: u64,
+    /// The interfaces of the host on which netbox switched IPv4 forwarding on, and has to switch it off.
+    pub switched: Vec<String>,
+    /// The addresses of the host at that time.
+    pub host_addresses: Vec<Ipv4Addr>,
+}

@@ -1,0 +1,34 @@
+//! Everything that is known to fail before anything is touched.
+
+use crate::error::{Error, Result};
+use crate::spec::port::supported_today;
+use crate::spec::request::RunRequest;
+
+use super::identity::Caller;
+
+/// Refuses what cannot be carried out.
+///
+/// # Errors
+/// Each with its remedy.
+pub fn before_start(request: &RunRequest, caller: &Caller, is_setuid: bool) -> Result<()> {
+    unsupported(request)?;
+    if is_setuid {
+        return Err(Error::new("cannot run")
+            .because("netbox is installed setuid, which it is not made for")
+            .hint("chmod u-s it, and use sudo"));
+    }
+    if caller.uid != 0 {
+        return Err(Error::new("cannot make a box")
+            .because(format!("user {} may not change the network", caller.uid))
+            .hint("sudo netbox run …; the command still runs as you"));
+    }
+    Ok(())
+}
+
+/// Refuses what no caller can have yet.
+///
+/// # Errors
+/// Each with its remedy.
+pub fn unsupported(request: &RunRequest) -> Result<()> {
+    request.publish.iter().try_for_each(supported_today)
+}

@@ -1,0 +1,128 @@
+//! `--dry-run`: what a run would do, in the words of `ip`, `sysctl` and `nft`.
+
+use std::fmt::Write;
+
+use super::gateway::GatewayPlan;
+use super::identity::Identity;
+use super::record::PortMap;
+use super::routing;
+use super::ruleset::{self, Element};
+use super::topology::{ETH, GATEWAY_MAC, HOST_MAC, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link};
+
+/// One box to be made.
+#[derive(Debug)]
+pub struct BoxPlan<'a> {
+    /// An example of an id.
+    pub id: &'a str,
+    /// Its slot in the pool.
+    pub slot: u32,
+    /// The MTU of its link, in bytes.
+    pub mtu: u32,
+    /// Its published ports; host port 0 is one that the kernel will choose.
+    pub ports: &'a [PortMap],
+    /// The elements of the host's maps.
+    pub host_elements: Vec<Element>,
+    /// The elements of the gateway's sets and maps.
+    pub gateway_elements: Vec<Element>,
+}
+
+/// The steps that make the gateway, on the host and inside.
+#[must_use]
+pub fn gateway(plan: &GatewayPlan) -> String {
+    let t = &plan.topology;
+    let (link, gw, nh) = (t.host_link(), t.gateway_address(), t.next_hop());
+    let mut text = String::new();
+    let mut line = |words: String| text.push_str(&(words + "\n"));
+    line("# the gateway: a network namespace between boxes and host".to_owned());
+    line("sysctl -w net.ipv4.ip_forward=1                            # in the gateway".to_owned());
+    line(format!(
+        "ip link add {link} address {} mtu {} type veth peer name {OUT} address {} netns GATEWAY",
+        mac(HOST_MAC),
+        t.mtu,
+        mac(OUT_MAC)
+    ));
+    line(format!("ip -n GATEWAY addr add {gw}/32 dev {OUT}"));
+    line(format!("ip -n GATEWAY neigh add {nh} lladdr {} nud permanent dev {OUT}", mac(WRONG_MAC)));
+    for route in routing::gateway_routes(t) {
+        line(format!("ip -n GATEWAY route add {route}"));
+    }
+    line("# the host".to_owned());
+    for name in ["forwarding=1", "src_valid_mark=1", "send_redirects=0", "accept_redirects=0"] {
+        line(format!("sysctl -w net.ipv4.conf.{link}.{name}"));
+    }
+    line(format!("sysctl -w net.ipv6.conf.{link}.disable_ipv6=1"));
+    for rule in routing::host_rules(t, &plan.switched) {
+        line(format!("ip rule add {rule}"));
+    }
+    line(format!("ip neigh add {gw} lladdr {} nud permanent dev {link}", mac(OUT_MAC)));
+    for route in routing::host_routes(t) {
+        line(format!("ip route add {route}"));
+    }
+    for interface in &plan.switched {
+        line(format!("sysctl -w net.ipv4.conf.{interface}.forwarding=1"));
+    }
+    text
+}
+
+/// Both rulesets, with what a box adds to them.
+#[must_use]
+pub fn rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> String {
+    let mut host: Vec<_> = plan.switched.iter().map(|name| ruleset::switched(name)).collect();
+    host.extend(one.host_elements.iter().cloned());
+    let mut inner: Vec<_> = plan.host_addresses.iter().map(|address| ruleset::hosts4(*address)).collect();
+    inner.extend(one.gateway_elements.iter().cloned());
+    format!(
+        "# nft, on the host\n{}\n# nft, in the gateway\n{}",
+        ruleset::to_text(&ruleset::host(&plan.topology), &host),
+        ruleset::to_text(&ruleset::gateway(&plan.topology), &inner),
+    )
+}
+
+/// The steps that make one box.
+#[must_use]
+pub fn box_steps(topology: &Topology, one: &BoxPlan<'_>) -> String {
+    let (link, address, gw) = (box_link(one.id), topology.box_address(one.slot), topology.gateway_address());
+    let mut text = String::new();
+    let mut line = |words: String| text.push_str(&(words + "\n"));
+    line("# the box: its id and its address are examples".to_owned());
+    line(format!(
+        "ip -n GATEWAY link add {link} address {} mtu {} type veth peer name {ETH} address {} netns BOX",
+        mac(GATEWAY_MAC),
+        one.mtu,
+        mac(Topology::box_mac(one.slot))
+    ));
+    line(format!(
+        "ip -n GATEWAY neigh add {address} lladdr {} nud permanent dev {link}",
+        mac(Topology::box_mac(one.slot))
+    ));
+    line(format!("ip -n GATEWAY route add {}", routing::box_route(address, &link)));
+    line(format!("ip -n BOX addr add {address}/32 dev {ETH}"));
+    line(format!("ip -n BOX neigh add {gw} lladdr {} nud permanent dev {ETH}", mac(GATEWAY_MAC)));
+    line(format!("ip -n BOX route add default via {gw} dev {ETH} onlink"));
+    for port in one.ports {
+        let host = port.host_address.map_or_else(|| "0.0.0.0".to_owned(), |a| a.to_string());
+        let host_port = if port.host_port == 0 { "EPHEMERAL".to_owned() } else { port.host_port.to_string() };
+        line(format!("# {host}:{host_port}/tcp -> {address}:{}", port.box_port));
+    }
+    text
+}
+
+/// Who the command runs as, and what it runs.
+#[must_use]
+pub fn command(identity: &Identity, command: &[std::ffi::OsString]) -> String {
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let rights = if identity.is_root() {
+        "Docker's default capabilities less NET_RAW and MKNOD"
+    } else {
+        "no capabilities"
+    };
+    let mut text =
+        format!("# as user {}, group {}, with {rights} and no_new_privs\n", identity.uid, identity.gid);
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "exec {}", words.join(" "));
+    text
+}
+
+fn mac(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

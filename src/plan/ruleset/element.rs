@@ -1,0 +1,117 @@
+//! What sets and maps hold: one element for a box, an address, a published port.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::{T4A, T4W};
+
+/// The type of a value in a set or map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// The name of an interface.
+    Ifname,
+    /// An IPv4 address.
+    Ipv4,
+    /// An IP protocol number.
+    Proto,
+    /// A port.
+    Port,
+}
+
+/// A value in a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Datum {
+    /// The name of an interface.
+    Ifname(String),
+    /// An IPv4 address.
+    Ipv4(Ipv4Addr),
+    /// An IP protocol number.
+    Proto(u8),
+    /// A port.
+    Port(u16),
+}
+
+/// One element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// The name of its set or map.
+    pub set: &'static str,
+    /// What it is found by.
+    pub key: Vec<Datum>,
+    /// What is found; empty in a set.
+    pub value: Vec<Datum>,
+}
+
+pub(super) const PUBLISHED_AT: &[Type] = &[Type::Ipv4, Type::Proto, Type::Port];
+pub(super) const PUBLISHED_ANYWHERE: &[Type] = &[Type::Proto, Type::Port];
+pub(super) const SERVICE: &[Type] = &[Type::Ipv4, Type::Port];
+
+impl Element {
+    fn of_set(set: &'static str, key: impl Into<Vec<Datum>>) -> Self {
+        Self { set, key: key.into(), value: Vec::new() }
+    }
+}
+
+/// Gateway: the box behind `link` may send from `address`, and from no other.
+#[must_use]
+pub fn boxes4(link: &str, address: Ipv4Addr) -> Element {
+    Element::of_set("boxes4", [Datum::Ifname(link.into()), Datum::Ipv4(address)])
+}
+
+/// Gateway: a box that reaches itself through a published port is answered through the gateway.
+#[must_use]
+pub fn self4(address: Ipv4Addr) -> Element {
+    Element::of_set("self4", [Datum::Ipv4(address), Datum::Ipv4(address)])
+}
+
+/// Gateway: an address of the host's. Boxes reach what is published there and nothing else.
+#[must_use]
+pub fn hosts4(address: Ipv4Addr) -> Element {
+    Element::of_set("hosts4", [Datum::Ipv4(address)])
+}
+
+/// Host: an interface whose IPv4 forwarding netbox switched on, and which forwards for boxes only.
+#[must_use]
+pub fn switched(interface: &str) -> Element {
+    Element::of_set("switched", [Datum::Ifname(interface.into())])
+}
+
+/// A port of the host's that leads to a port of a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// The one address of the host's that it is published on; every address if there is none. Never a
+    /// loopback address: what is sent to those is relayed, not translated.
+    pub host_address: Option<Ipv4Addr>,
+    /// The IP protocol number: 6, 17 or 132.
+    pub protocol: u8,
+    /// The host's port.
+    pub host_port: u16,
+    /// Where it leads.
+    pub target: SocketAddrV4,
+}
+
+impl PublishedPort {
+    /// The elements of the host's maps.
+    #[must_use]
+    pub fn host(&self) -> Vec<Element> {
+        vec![self.translation()]
+    }
+
+    /// The elements of the gateway's maps and of the set of what it lets in.
+    #[must_use]
+    pub fn gateway(&self) -> Vec<Element> {
+        let key =
+            [Datum::Ipv4(*self.target.ip()), Datum::Proto(self.protocol), Datum::Port(self.target.port())];
+        vec![self.translation(), Element::of_set("pub4", key)]
+    }
+
+    fn translation(&self) -> Element {
+        let value = vec![Datum::Ipv4(*self.target.ip()), Datum::Port(self.target.port())];
+        let (protocol, port) = (Datum::Proto(self.protocol), Datum::Port(self.host_port));
+        match self.host_address {
+            Some(address) => {
+                Element { set: T4A.name, key: vec![Datum::Ipv4(address), protocol, port], value }
+            }
+            None => Element { set: T4W.name, key: vec![protocol, port], value },
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The nftables rules as plain data: what the kernel is given, what `--dry-run` prints, what tests compare.
+//!
+//! Only what netbox uses of nftables can be said here. Chains and rules are constant for a topology;
+//! boxes and ports are [`Element`]s of sets and maps, so no cost grows with their number. IPv4 only:
+//! IPv6 is closed by both rulesets.
+
+mod element;
+mod gateway;
+mod host;
+mod statement;
+mod text;
+
+pub use element::{Datum, Element, PublishedPort, Type, boxes4, hosts4, self4, switched};
+pub use gateway::gateway;
+pub use host::host;
+pub use statement::{Address, Direction, Field, Nfproto, Operator, Rule, Statement};
+pub use text::to_text;
+
+/// The address family of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    /// Packets of one device, before any protocol sees them.
+    Netdev,
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Netdev => "netdev",
+        })
+    }
+}
+
+/// A table with all that is in it, elements apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its address family.
+    pub family: Family,
+    /// Its name, unique in its family.
+    pub name: &'static str,
+    /// What tells our table from another of the same name.
+    pub comment: &'static str,
+    /// Its sets.
+    pub sets: Vec<Set>,
+    /// Its maps.
+    pub maps: Vec<Map>,
+    /// Its chains. One that others jump to may stand behind them.
+    pub chains: Vec<Chain>,
+}
+
+/// A set of (concatenated) values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set {
+    /// Its name, unique among the table's sets and maps.
+    pub name: &'static str,
+    /// The types of what an element is made of.
+    pub key: &'static [Type],
+}
+
+/// A map from (concatenated) values to (concatenated) values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Map {
+    /// Its name, unique among the table's sets and maps.
+    pub name: &'static str,
+    /// The types of what a key is made of.
+    pub key: &'static [Type],
+    /// The types of what a value is made of.
+    pub value: &'static [Type],
+}
+
+/// A list of rules, entered from a hook or by a jump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name, unique in its table. Not `mark`, `fwd` or `up`: nft's own text has no room for those.
+    pub name: &'static str,
+    /// Where packets enter it; `None` for one that is only jumped to.
+    pub hook: Option<Hook>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where a base chain hangs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// What the chain may do.
+    pub kind: ChainType,
+    /// The place on the packet's way.
+    pub point: HookPoint,
+    /// The order among the chains of one place: the lowest is first.
+    pub priority: i32,
+    /// The one device whose packets enter ([`HookPoint::Ingress`] only).
+    pub device: Option<String>,
+    /// What becomes of a packet that falls off the chain's end.
+    pub policy: Policy,
+}
+
+/// What a base chain may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainType {
+    /// Sees every packet.
+    Filter,
+    /// Sees the first packet of a connection, and decides its address translation.
+    Nat,
+}
+
+/// A place on a packet's way through the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookPoint {
+    /// As it comes off the device (netdev tables).
+    Ingress,
+    /// Before it is routed.
+    Prerouting,
+    /// To the machine itself.
+    Input,
+    /// Through the machine.
+    Forward,
+    /// From the machine itself.
+    Output,
+    /// After it is routed.
+    Postrouting,
+}
+
+/// What becomes of a packet that no rule decided about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// It goes on.
+    Accept,
+    /// It is gone.
+    Drop,
+}
+
+/// The priorities that nftables has names for (nft(8), "standard priority names").
+mod priority {
+    pub(super) const RAW: i32 = -300;
+    pub(super) const DSTNAT: i32 = -100;
+    pub(super) const FILTER: i32 = 0;
+    pub(super) const SRCNAT: i32 = 100;
+}
+
+/// A chain that hangs at a hook and lets through what no rule decides.
+fn base(name: &'static str, kind: ChainType, point: HookPoint, priority: i32, rules: Vec<Rule>) -> Chain {
+    let hook = Hook { kind, point, priority, device: None, policy: Policy::Accept };
+    Chain { name, hook: Some(hook), rules }
+}
+
+/// A filter chain that drops what no rule decides.
+fn closed(name: &'static str, point: HookPoint, priority: i32, rules: Vec<Rule>) -> Chain {
+    let hook = Hook { kind: ChainType::Filter, point, priority, device: None, policy: Policy::Drop };
+    Chain { name, hook: Some(hook), rules }
+}
+
+/// A chain that is only jumped to.
+fn regular(name: &'static str, rules: Vec<Rule>) -> Chain {
+    Chain { name, hook: None, rules }
+}
+
+/// Published ports: (host address, protocol, host port) to (box address, box port).
+const T4A: Map = Map { name: "t4a", key: element::PUBLISHED_AT, value: element::SERVICE };
+
+/// Ports published on every address: (protocol, host port) to (box address, box port).
+const T4W: Map = Map { name: "t4w", key: element::PUBLISHED_ANYWHERE, value: element::SERVICE };
+
+/// Address translation to a published port: the one of the address goes first, then the wildcard's.
+fn publish() -> Chain {
+    use Field::{DestinationAddress, DestinationPort, L4Protocol};
+    regular(
+        "publish",
+        vec![
+            Rule::from([Statement::Dnat {
+                key: &[DestinationAddress, L4Protocol, DestinationPort],
+                map: T4A.name,
+            }]),
+            Rule::from([Statement::Dnat { key: &[L4Protocol, DestinationPort], map: T4W.name }]),
+        ],
+    )
+}

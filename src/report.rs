@@ -1,0 +1,63 @@
+//! The one place that writes to standard output and standard error.
+
+use std::io::Write;
+
+use crate::error::Error;
+
+/// How much a user wants to be told.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Report {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Report {
+    /// From `--quiet` and `--verbose`.
+    #[must_use]
+    pub const fn new(quiet: bool, verbose: bool) -> Self {
+        Self { quiet, verbose }
+    }
+
+    /// Whether [`Report::detail`] writes anything.
+    #[must_use]
+    pub const fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// A failure. Always told.
+    pub fn error(&self, error: &Error) {
+        let hint = error.remedy().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        to_stderr(&format!("netbox: {error}\n{hint}"));
+    }
+
+    /// Something that could not be undone. Always told.
+    pub fn problem(&self, problem: &str) {
+        to_stderr(&format!("netbox: {problem}\n"));
+    }
+
+    /// Something to know, unless `--quiet`.
+    pub fn warning(&self, line: &str) {
+        if !self.quiet {
+            to_stderr(&format!("netbox: warning: {line}\n"));
+        }
+    }
+
+    /// A decision and the facts behind it, with `--verbose`.
+    pub fn detail(&self, line: &str) {
+        if self.verbose {
+            to_stderr(&format!("netbox: {line}\n"));
+        }
+    }
+}
+
+/// Writes what a command was asked for to standard output. `false`: it could not be written, whole.
+#[must_use]
+pub fn output(text: &str) -> bool {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+}
+
+/// In one write, so that lines of several programs do not mix. A closed standard error is nobody's to tell.
+pub fn to_stderr(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,3 @@
+//! What lives as long as a box.
+
+pub mod relay;

@@ -1,0 +1,296 @@
+//! What our netlink writes is what the real `nft` makes of the same ruleset's text.
+//!
+//! Every test runs in private user and network namespaces: it starts itself once more, for that one test,
+//! by `unshare`(1), as root and as an ordinary user alike. A machine that forbids those fails the tests.
+//! Those that want `nft` run where `NETBOX_PEERS` is 1.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by a panic, and shows its figures"
+)]
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use netbox::kernel::conntrack::{Conntrack, Selector};
+use netbox::kernel::nft::{Batch, Nft};
+use netbox::plan::ruleset::{self, Element, Family, PublishedPort, Table};
+use netbox::plan::topology::Topology;
+
+const INSIDE: &str = "NETBOX_TEST_INSIDE";
+const EEXIST: i32 = 17;
+const ENOENT: i32 = 2;
+const BOX: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 16);
+
+/// Whether this is the process inside. If it is not, runs the test `name` there and fails as it does.
+fn inside(name: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let output = Command::new("timeout")
+        .args(["60", "unshare", "--user", "--map-root-user", "--net", "--mount", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("timeout(1) and unshare(1) are needed");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} failed in its namespaces: {}\n{out}{err}", output.status);
+    assert!(out.contains("1 passed"), "{name} did not run in its namespaces\n{out}{err}");
+    for (_, figure) in out.lines().filter_map(|line| line.split_once("figure:")) {
+        println!("{name}:{figure}");
+    }
+    false
+}
+
+/// Whether tests against other programs are switched on.
+fn peers(name: &str) -> bool {
+    let on = std::env::var("NETBOX_PEERS").is_ok_and(|value| value == "1");
+    if !on {
+        println!("{name}: switched off, NETBOX_PEERS is not 1");
+    }
+    on
+}
+
+fn topology() -> Topology {
+    Topology { pool: "100.64.0.0/18".parse().unwrap(), number: 7, mtu: 1500 }
+}
+
+fn port(host_address: Option<Ipv4Addr>, protocol: u8, host_port: u16, box_port: u16) -> PublishedPort {
+    PublishedPort { host_address, protocol, host_port, target: SocketAddrV4::new(BOX, box_port) }
+}
+
+fn ports() -> [PublishedPort; 3] {
+    let address = Ipv4Addr::new(192, 0, 2, 1);
+    [port(None, 6, 8080, 80), port(Some(address), 17, 53, 5353), port(Some(address), 132, 9, 9)]
+}
+
+fn host_elements() -> Vec<Element> {
+    let mut elements = vec![ruleset::switched("eth0"), ruleset::switched("wlp0s20f3")];
+    elements.extend(ports().iter().flat_map(PublishedPort::host));
+    elements
+}
+
+fn gateway_elements() -> Vec<Element> {
+    let mut elements = vec![
+        ruleset::boxes4("nb0123456789abc", BOX),
+        ruleset::hosts4(Ipv4Addr::new(192, 0, 2, 1)),
+        ruleset::self4(BOX),
+    ];
+    elements.extend(ports().iter().flat_map(PublishedPort::gateway));
+    elements
+}
+
+fn filled(tables: &[Table], elements: &[Element]) -> Batch {
+    let mut batch = Batch::new();
+    for table in tables {
+        batch.create_table(table);
+    }
+    for element in elements {
+        batch.add_element(Family::Inet, "netbox", element);
+    }
+    batch
+}
+
+/// Runs a shell script, in a network namespace of its own if `fresh`, and returns what it printed.
+fn shell(fresh: bool, script: &str, input: &str) -> String {
+    let mut command = Command::new(if fresh { "unshare" } else { "env" });
+    command.args(if fresh { ["--net", "sh"] } else { ["--", "sh"] }).args(["-ec", script]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{script}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const LINK: &str = "ip link add nb7 type veth peer name peer0;";
+const LIST: &str = "nft list ruleset; nft -j list ruleset";
+
+fn same_as_nft(tables: &[Table], elements: &[Element]) {
+    let text = ruleset::to_text(tables, elements);
+    let theirs = shell(true, &format!("{LINK} nft -f -; {LIST}"), &text);
+    shell(false, LINK, "");
+    Nft::open().unwrap().commit(filled(tables, elements)).unwrap();
+    let ours = shell(false, LIST, "");
+    assert!(ours.contains("chain"), "nft listed no rules:\n{ours}");
+    same_lines(&ours, &theirs);
+    if elements.is_empty() {
+        same_lines(&text, &shell(false, "nft list ruleset", ""));
+    }
+}
+
+/// Compares line by line, without blank lines and handles, which count in the order of creation.
+fn same_lines(ours: &str, theirs: &str) {
+    let lines = |text: &str| -> Vec<String> {
+        text.split(['\n', '}'])
+            .map(|line| {
+                line.split(", \"handle\": ")
+                    .map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()))
+                    .collect()
+            })
+            .filter(|line: &String| !line.trim().is_empty())
+            .collect()
+    };
+    let (ours, theirs) = (lines(ours), lines(theirs));
+    let different = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
+    assert_eq!(different, None);
+    assert_eq!(ours.len(), theirs.len());
+}
+
+#[test]
+fn the_hosts_rules_are_what_nft_makes_of_their_text() {
+    let name = "the_hosts_rules_are_what_nft_makes_of_their_text";
+    if peers(name) && inside(name) {
+        same_as_nft(&ruleset::host(&topology()), &host_elements());
+    }
+}
+
+#[test]
+fn the_gateways_rules_are_what_nft_makes_of_their_text() {
+    let name = "the_gateways_rules_are_what_nft_makes_of_their_text";
+    if peers(name) && inside(name) {
+        same_as_nft(&ruleset::gateway(&topology()), &gateway_elements());
+    }
+}
+
+#[test]
+fn the_text_is_as_nft_prints_it() {
+    let name = "the_text_is_as_nft_prints_it";
+    if peers(name) && inside(name) {
+        let mut tables = ruleset::host(&topology());
+        same_as_nft(&tables, &[]);
+        let mut batch = Batch::new();
+        for table in tables.drain(..) {
+            batch.delete_table(table.family, table.name);
+        }
+        Nft::open().unwrap().commit(batch).unwrap();
+        assert_eq!(shell(false, "nft list ruleset; ip link del nb7", ""), "");
+        same_as_nft(&ruleset::gateway(&topology()), &[]);
+    }
+}
+
+#[test]
+fn a_batch_is_done_whole_or_not_at_all() {
+    if !inside("a_batch_is_done_whole_or_not_at_all") {
+        return;
+    }
+    let mut nft = Nft::open().unwrap();
+    let tables = ruleset::gateway(&topology());
+    let [good, taken] = [port(None, 6, 1, 1), port(None, 6, 2, 2)].map(|port| port.host().remove(0));
+
+    // A table and an element that is there twice: not even the table.
+    let error = nft.commit(filled(&tables, &[good.clone(), taken.clone(), taken.clone()])).unwrap_err();
+    assert_eq!(error.errno(), EEXIST);
+    assert_eq!(error.step(), "add element t4w { tcp . 2 : 100.64.0.16 . 2 }");
+    assert_eq!(nft.table_is_ours(Family::Inet, "netbox").unwrap(), None);
+
+    // A good element and a taken one: the good one is still free afterwards.
+    nft.commit(filled(&tables, std::slice::from_ref(&taken))).unwrap();
+    assert_eq!(nft.table_is_ours(Family::Inet, "netbox").unwrap(), Some(true));
+    let error = nft.commit(filled(&[], &[good.clone(), taken.clone()])).unwrap_err();
+    assert_eq!((error.errno(), error.step()), (EEXIST, "add element t4w { tcp . 2 : 100.64.0.16 . 2 }"));
+    nft.commit(filled(&[], std::slice::from_ref(&good))).unwrap();
+
+    // The same socket serves after failures; a table that is there is one.
+    let error = nft.commit(filled(&tables, &[])).unwrap_err();
+    assert_eq!((error.errno(), error.step()), (EEXIST, "create table netbox"));
+}
+
+#[test]
+fn deleting_what_is_absent_is_no_error() {
+    if !inside("deleting_what_is_absent_is_no_error") {
+        return;
+    }
+    let mut nft = Nft::open().unwrap();
+    let element = port(None, 17, 5, 5).host().remove(0);
+    for portable in [false, true] {
+        let words = |batch: Batch| if portable { batch.portable() } else { batch };
+        let mut commit = |batch: Batch| nft.commit(words(batch));
+        commit(filled(&ruleset::gateway(&topology()), &[])).unwrap();
+        let delete = || {
+            let mut batch = Batch::new();
+            batch.delete_element(Family::Inet, "netbox", &element);
+            batch
+        };
+        commit(delete()).unwrap();
+        commit(filled(&[], std::slice::from_ref(&element))).unwrap();
+        commit(delete()).unwrap();
+        commit(filled(&[], std::slice::from_ref(&element))).unwrap();
+        let mut again = Batch::new();
+        again.put_element(Family::Inet, "netbox", &element);
+        commit(again).unwrap();
+        for _ in 0..2 {
+            let mut batch = Batch::new();
+            batch.delete_table(Family::Inet, "netbox");
+            commit(batch).unwrap();
+        }
+        assert_eq!(commit(delete()).unwrap_err().errno(), ENOENT);
+        assert_eq!(nft.table_is_ours(Family::Inet, "netbox").unwrap(), None);
+    }
+}
+
+#[test]
+fn another_programs_table_is_not_ours() {
+    let name = "another_programs_table_is_not_ours";
+    if peers(name) && inside(name) {
+        shell(false, "nft add table inet netbox", "");
+        assert_eq!(Nft::open().unwrap().table_is_ours(Family::Inet, "netbox").unwrap(), Some(false));
+        shell(false, "nft -f -", "flush ruleset\ntable inet netbox {\ncomment \"netbox 2\"\n}\n");
+        assert_eq!(Nft::open().unwrap().table_is_ours(Family::Inet, "netbox").unwrap(), Some(false));
+    }
+}
+
+#[test]
+fn thousands_of_ports_fit_into_one_batch() {
+    if !inside("thousands_of_ports_fit_into_one_batch") {
+        return;
+    }
+    let mut nft = Nft::open().unwrap();
+    nft.commit(filled(&ruleset::gateway(&topology()), &[])).unwrap();
+    let elements: Vec<_> = (1..=1000).flat_map(|number| port(None, 6, number, number).gateway()).collect();
+    let start = Instant::now();
+    nft.commit(filled(&[], &elements)).unwrap();
+    println!("figure: 1000 ports ({} elements) in one batch: {:?}", elements.len(), start.elapsed());
+    let twice: Vec<_> = elements[..1500].iter().chain(&elements[1998..]).cloned().collect();
+    assert_eq!(nft.commit(filled(&[], &twice)).unwrap_err().errno(), EEXIST);
+    let more: Vec<_> = (1001..=3000).flat_map(|number| port(None, 6, number, number).gateway()).collect();
+    nft.commit(filled(&[], &more)).unwrap();
+    let error = nft.commit(filled(&[], &[more[2].clone()])).unwrap_err();
+    assert_eq!(error.step(), "add element t4w { tcp . 1002 : 100.64.0.16 . 1002 }");
+}
+
+#[test]
+fn connections_are_forgotten_by_address_and_by_port() {
+    let name = "connections_are_forgotten_by_address_and_by_port";
+    if !inside(name) {
+        return;
+    }
+    // The rules make the kernel track; the connections are to the loopback addresses.
+    shell(false, "ip link set lo up", "");
+    Nft::open().unwrap().commit(filled(&ruleset::gateway(&topology()), &[])).unwrap();
+    let mut conntrack = Conntrack::open().unwrap();
+    let (from, to) = (Ipv4Addr::new(127, 0, 0, 5), Ipv4Addr::new(127, 0, 0, 9));
+    let [by_source, by_reply] = [from, to].map(Selector::Address);
+    let by_port = Selector::Port { protocol: 17, port: 4000 };
+    let another =
+        [Selector::Address(Ipv4Addr::new(127, 0, 0, 6)), Selector::Port { protocol: 6, port: 4000 }];
+    // More selectors than it asks the kernel to filter by.
+    let many: Vec<_> = (3995..=4005).map(|port| Selector::Port { protocol: 17, port }).collect();
+
+    assert_eq!(conntrack.flush(&[by_source, by_port]).unwrap(), 0);
+    for selectors in [&[by_source][..], &[by_reply], &[by_port], &many, &[by_source, by_port]] {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.send_to(b"tracked", (to, 4000)).unwrap();
+        assert_eq!(conntrack.flush(&another).unwrap(), 0);
+        assert_eq!(conntrack.flush(selectors).unwrap(), 1, "{selectors:?}");
+        assert_eq!(conntrack.flush(selectors).unwrap(), 0, "{selectors:?}");
+    }
+    let start = Instant::now();
+    for _ in 0..100 {
+        conntrack.flush(&[by_source, by_port]).unwrap();
+    }
+    println!("figure: flush of an empty table: {:?}", start.elapsed() / 100);
+}

@@ -1,0 +1,51 @@
+//! The text of both rulesets, compared with what is written down under `tests/plan/`.
+//!
+//! `NETBOX_BLESS=1 cargo test --test ruleset` writes down what comes out; read the difference before it is kept.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use netbox::plan::ruleset::{self, PublishedPort};
+use netbox::plan::topology::Topology;
+
+const BOX: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 16);
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+fn topology() -> Topology {
+    Topology { pool: "100.64.0.0/18".parse().unwrap(), number: 7, mtu: 1500 }
+}
+
+fn ports() -> [PublishedPort; 2] {
+    let port = |host_address, protocol, host_port, box_port| PublishedPort {
+        host_address,
+        protocol,
+        host_port,
+        target: SocketAddrV4::new(BOX, box_port),
+    };
+    [port(None, 6, 8080, 80), port(Some(HOST), 17, 53, 5353)]
+}
+
+fn golden(name: &str, text: &str, expected: &str) {
+    if std::env::var_os("NETBOX_BLESS").is_some() {
+        std::fs::write(format!("{}/tests/plan/{name}", env!("CARGO_MANIFEST_DIR")), text).unwrap();
+    } else {
+        assert_eq!(text, expected, "\n{text}");
+    }
+}
+
+#[test]
+fn the_hosts_rules() {
+    let mut elements = vec![ruleset::switched("eth0"), ruleset::switched("wlan0")];
+    elements.extend(ports().iter().flat_map(PublishedPort::host));
+    let text = ruleset::to_text(&ruleset::host(&topology()), &elements);
+    golden("host.nft", &text, include_str!("plan/host.nft"));
+}
+
+#[test]
+fn the_gateways_rules() {
+    let mut elements = vec![ruleset::boxes4("nb3k9x0a7q", BOX), ruleset::hosts4(HOST), ruleset::self4(BOX)];
+    elements.extend(ports().iter().flat_map(PublishedPort::gateway));
+    let text = ruleset::to_text(&ruleset::gateway(&topology()), &elements);
+    golden("gateway.nft", &text, include_str!("plan/gateway.nft"));
+}
