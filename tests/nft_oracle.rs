@@ -233,6 +233,36 @@ fn deleting_what_is_absent_is_no_error() {
 }
 
 #[test]
+fn rules_are_replaced_in_one_batch() {
+    if !inside("rules_are_replaced_in_one_batch") {
+        return;
+    }
+    let mut nft = Nft::open().unwrap();
+    let (tables, elements) = (ruleset::host(&topology()), host_elements());
+    shell(false, LINK, "");
+    // From nothing, from all, and from one table of the two: as after somebody's flush.
+    for (round, portable) in [false, false, true, false, true].into_iter().enumerate() {
+        let mut batch = Batch::new();
+        for table in &tables {
+            batch.delete_table(table.family, table.name).create_table(table);
+        }
+        for element in &elements {
+            batch.add_element(Family::Inet, "netbox", element);
+        }
+        nft.commit(if portable { batch.portable() } else { batch }).unwrap();
+        assert_eq!(nft.table_is_ours(Family::Netdev, "netbox").unwrap(), Some(true));
+        let taken = nft.commit(filled(&[], &elements[..1])).unwrap_err();
+        assert_eq!((taken.errno(), taken.step()), (EEXIST, "add element switched { \"eth0\" }"));
+        if round == 2 {
+            let mut batch = Batch::new();
+            batch.delete_table(Family::Netdev, "netbox");
+            nft.commit(batch).unwrap();
+            assert_eq!(nft.table_is_ours(Family::Netdev, "netbox").unwrap(), None);
+        }
+    }
+}
+
+#[test]
 fn another_programs_table_is_not_ours() {
     let name = "another_programs_table_is_not_ours";
     if peers(name) && inside(name) {

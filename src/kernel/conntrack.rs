@@ -84,7 +84,7 @@ impl Conntrack {
     pub fn open() -> Result<Self> {
         match Netlink::open(SockProtocol::NetlinkNetFilter) {
             Ok(socket) => Ok(Self(socket)),
-            Err(errno) => Err(Error::new("cannot open a netfilter socket").os(&errno.into())),
+            Err(errno) => Err(Refusal::from(errno).into_error("cannot open a netfilter socket")),
         }
     }
 
@@ -118,7 +118,7 @@ impl Conntrack {
                 // It ended meanwhile, or two selectors meant it.
                 Err(Refusal { errno: Errno::ENOENT, .. }) => {}
                 Err(refusal) => {
-                    return Err(Error::new("cannot forget a tracked connection").because(refusal));
+                    return Err(refusal.into_error("cannot forget a tracked connection"));
                 }
             }
         }
@@ -136,7 +136,7 @@ impl Conntrack {
         };
         self.0
             .request(&mut message(GET_STATS, 0, Vec::new()), each)
-            .map_err(|refusal| Error::new("cannot count the tracked connections").because(refusal))?;
+            .map_err(|refusal| refusal.into_error("cannot count the tracked connections"))?;
         Ok(count)
     }
 
@@ -158,7 +158,7 @@ impl Conntrack {
 }
 
 fn unlisted(refusal: Refusal) -> Error {
-    Error::new("cannot list the tracked connections").because(refusal)
+    refusal.into_error("cannot list the tracked connections")
 }
 
 impl Selector {

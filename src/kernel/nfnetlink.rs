@@ -11,6 +11,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
+use crate::error::Error;
+
 /// How long an answer may take before it counts as lost, in seconds: a lost one must not hang a take-down.
 const PATIENCE: i64 = 5;
 
@@ -79,11 +81,18 @@ impl Netlink {
     /// Sends messages to the kernel, which has dealt with them when this returns.
     ///
     /// # Errors
-    /// What `send(2)` says; `EMSGSIZE` when it is more than the socket's buffer holds.
+    /// What `send(2)` says; `EMSGSIZE` when it is more than the socket's buffer holds, and we may not have a
+    /// larger one (which takes `CAP_NET_ADMIN` in the initial user namespace, socket(7)).
     pub fn send(&self, messages: &[u8]) -> nix::Result<()> {
+        let mut enlarged = false;
         loop {
             match send(self.fd.as_raw_fd(), messages, MsgFlags::empty()) {
                 Err(Errno::EINTR) => {}
+                Err(Errno::EMSGSIZE) if !enlarged => {
+                    enlarged = true;
+                    setsockopt(&self.fd, sockopt::SndBufForce, &messages.len())
+                        .map_err(|_| Errno::EMSGSIZE)?;
+                }
                 result => return result.map(drop),
             }
         }
@@ -235,6 +244,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The failure of `what`, for the reason that the kernel gave.
+    #[must_use]
+    pub fn into_error(self, what: impl Into<String>) -> Error {
+        Error::new(what).os(&self.errno.into()).because(self)
+    }
+
     fn take(&mut self, attribute: &NlaBuffer<&[u8]>) {
         match attribute.kind() {
             NLMSGERR_ATTR_MSG => {

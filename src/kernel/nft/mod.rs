@@ -76,10 +76,7 @@ impl std::error::Error for NftError {}
 
 impl From<NftError> for Error {
     fn from(error: NftError) -> Self {
-        let number = error.errno();
-        Self::new(format!("nftables: cannot {}", error.step))
-            .os(&std::io::Error::from_raw_os_error(number))
-            .because(error.refusal)
+        error.refusal.into_error(format!("nftables: cannot {}", error.step))
     }
 }
 
@@ -91,7 +88,7 @@ impl Nft {
     pub fn open() -> Result<Self> {
         match Netlink::open(SockProtocol::NetlinkNetFilter) {
             Ok(socket) => Ok(Self(socket)),
-            Err(errno) => Err(Error::new("cannot open a netfilter socket").os(&errno.into())),
+            Err(errno) => Err(Refusal::from(errno).into_error("cannot open a netfilter socket")),
         }
     }
 
@@ -159,9 +156,7 @@ impl Nft {
         match answer {
             Ok(()) => Ok(Some(ours)),
             Err(Refusal { errno: Errno::ENOENT, .. }) => Ok(None),
-            Err(refusal) => {
-                Err(Error::new(format!("nftables: cannot look at table {name}")).because(refusal))
-            }
+            Err(refusal) => Err(refusal.into_error(format!("nftables: cannot look at table {name}"))),
         }
     }
 }

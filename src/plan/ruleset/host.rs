@@ -15,7 +15,8 @@ use Statement::{
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
 
-/// The host's tables. The link of the topology must exist before they are loaded.
+/// The host's tables. The link of the topology need not exist yet on Linux 6.18, which
+/// attaches the guard when it comes; kernels without that refuse them (`ENOENT`, chain guard).
 #[must_use]
 pub fn host(topology: &Topology) -> Vec<Table> {
     vec![guard(topology), fence(topology)]
