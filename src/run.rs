@@ -380,6 +380,7 @@ impl<'a> Keeper<'a> {
         drop(self.waiting.take());
         let (host, mut state, mut lease) = (self.host.take()?, self.state.take()?, self.lease.take()?);
         let mut was_last = false;
+        let mut deleted = self.mapped.take().into_iter().collect::<Vec<_>>();
         match state.lock() {
             Ok(locked) => {
                 problems.extend(lease.end(&locked));
@@ -389,7 +390,9 @@ impl<'a> Keeper<'a> {
                     && gateway::record(&locked).as_ref().is_none_or(|record| record == own)
                 {
                     was_last = true;
-                    problems.extend(gateway::take_down(&locked, own));
+                    let taken_down = gateway::take_down(&locked, own);
+                    problems.extend(taken_down.problems);
+                    deleted.extend(taken_down.deleted);
                 }
             }
             Err(error) => problems.push(error.to_string()),
@@ -401,7 +404,7 @@ impl<'a> Keeper<'a> {
             gateway: self.gateway.take(),
             was_last,
             ports: std::mem::take(&mut self.ports),
-            unmapped: self.mapped.take(),
+            deleted,
         })
     }
 }

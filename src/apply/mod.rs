@@ -7,4 +7,4 @@ pub mod lease;
 pub mod publish;
 pub mod state;
 pub mod sweep;
-mod wiring;
+pub mod wiring;

@@ -55,7 +55,7 @@ pub fn sweep(locked: &Locked<'_>, host: &Host, mut found: Census, full: bool) ->
         && let Some(record) = gateway::record(locked)
     {
         swept.gateway = true;
-        swept.problems.extend(gateway::take_down(locked, &record));
+        swept.problems.extend(gateway::take_down(locked, &record).problems);
         if let Err(error) = gateway::remove_link(&record.topology) {
             swept.problems.push(format!("cannot remove the link {}: {error}", record.topology.host_link()));
         }

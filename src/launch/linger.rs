@@ -33,14 +33,14 @@ pub struct Remains {
     pub was_last: bool,
     /// The ports that were published.
     pub ports: Vec<PortMap>,
-    /// The socket that deleted the port maps, which must stay open a while.
-    pub unmapped: Option<Nft>,
+    /// The sockets that deleted rules on the host, which must stay open a while.
+    pub deleted: Vec<Nft>,
 }
 
 /// Sees the box's link, its rules in the gateway and its connections off. Problems here have nobody to be told to; what
 /// is not undone keeps the slot, and the next netbox sweeps it.
 pub fn linger(remains: Remains) {
-    let Remains { host, state, lease, gateway, was_last, ports, unmapped } = remains;
+    let Remains { host, state, lease, gateway, was_last, ports, deleted } = remains;
     let Some(mut gateway) = gateway else {
         lease.give_back(&state);
         return;
@@ -64,7 +64,7 @@ pub fn linger(remains: Remains) {
         std::thread::sleep(KERNEL_FREES);
         clean &= gateway.route.remove_link(&box_link(lease.id.as_str())).is_ok();
     }
-    drop(unmapped);
+    drop(deleted);
     if clean {
         lease.give_back(&state);
     }

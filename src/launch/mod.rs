@@ -6,5 +6,5 @@ pub mod inside;
 pub mod launcher;
 pub mod linger;
 pub mod message;
-mod mounts;
+pub mod mounts;
 pub mod supervise;
