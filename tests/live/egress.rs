@@ -22,21 +22,21 @@ fn wan() -> String {
 /// N1: by TCP, on a host whose `ip_forward` is 0, and with the host's address as source.
 fn a_box_reaches_the_outside_by_tcp() {
     let lab = Lab::new(Shape::OwnLan);
-    let outcome = lab.from_box(&["tcp", &wan()]);
+    let outcome = lab.attempt(&["tcp", &wan()]);
     assert_eq!(outcome.seen_as(), Some(IpAddr::V4(HOST)), "{outcome}");
 }
 
 /// N1: by UDP.
 fn a_box_reaches_the_outside_by_udp() {
     let lab = Lab::new(Shape::OwnLan);
-    let outcome = lab.from_box(&["udp", &wan()]);
+    let outcome = lab.attempt(&["udp", &wan()]);
     assert_eq!(outcome.seen_as(), Some(IpAddr::V4(HOST)), "{outcome}");
 }
 
 /// N1, N5: by ICMP, without a capability.
 fn a_box_reaches_the_outside_by_icmp() {
     let lab = Lab::new(Shape::OwnLan);
-    let outcome = lab.from_box(&["icmp", &WAN.to_string()]);
+    let outcome = lab.attempt(&["icmp", &WAN.to_string()]);
     assert!(outcome.reached(), "{outcome}");
 }
 
@@ -44,7 +44,7 @@ fn a_box_reaches_the_outside_by_icmp() {
 fn a_box_on_a_laptop_reaches_the_outside() {
     let lab = Lab::new(Shape::SharedUplink);
     for protocol in ["tcp", "udp"] {
-        let outcome = lab.from_box(&[protocol, &wan()]);
+        let outcome = lab.attempt(&[protocol, &wan()]);
         assert_eq!(outcome.seen_as(), Some(IpAddr::V4(HOST)), "{protocol}: {outcome}");
     }
 }

@@ -6,8 +6,21 @@
 mod lab;
 
 mod egress;
+mod isolation;
+mod leaving;
+mod privileges;
+mod process;
+mod publish;
 mod the_lab;
 
 fn main() -> std::process::ExitCode {
-    lab::main(&[the_lab::TESTS, egress::TESTS])
+    lab::main(&[
+        the_lab::TESTS,
+        egress::TESTS,
+        isolation::TESTS,
+        publish::TESTS,
+        process::TESTS,
+        privileges::TESTS,
+        leaving::TESTS,
+    ])
 }

@@ -1,8 +1,8 @@
 //! `netbox` as the tests call it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -33,28 +33,26 @@ impl Lab {
     }
 
     /// How an attempt from a box of its own ends.
-    pub(crate) fn from_box(&self, words: &[&str]) -> Outcome {
+    pub(crate) fn attempt(&self, words: &[&str]) -> Outcome {
         outcome(&self.run(&[], words))
     }
 
     /// A box whose command is a probe that stays; it is ready when this returns.
     pub(crate) fn start(&self, options: &[&str], words: &[&str]) -> RunningBox {
-        let mut child = self
-            .run_command(options, words)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("netbox can be started");
+        self.start_command(&mut self.run_command(options, words))
+    }
+
+    /// The same with a command that the caller has prepared.
+    pub(crate) fn start_command(&self, command: &mut Command) -> RunningBox {
+        // Its standard error is the test's, and so part of a failure's text.
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("netbox can be started");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("the probe's first line");
         let (pid, address) = parse_ready(&line).unwrap_or_else(|| {
-            let mut said = String::new();
-            let _ = child.stderr.take().expect("piped").read_to_string(&mut said);
-            panic!("the box did not get ready: {:?}, stdout {line:?}, stderr {said:?}", child.wait());
+            panic!("the box did not get ready: {:?}, stdout {line:?}", child.wait());
         });
-        let stderr = child.stderr.take().expect("piped");
-        RunningBox { child, stdout, stderr, pid, address, ended: false }
+        RunningBox { child, stdout, pid, address, ended: false }
     }
 }
 
@@ -83,7 +81,6 @@ pub(crate) fn words(output: &Output) -> String {
 pub(crate) struct RunningBox {
     child: Child,
     pub(crate) stdout: BufReader<ChildStdout>,
-    pub(crate) stderr: ChildStderr,
     /// The command's process, in the lab's pid namespace.
     pub(crate) pid: u32,
     pub(crate) address: Ipv4Addr,

@@ -10,7 +10,6 @@ use nix::net::if_::if_nametoindex;
 use super::netlink::{ACK, CREATE, EXCL, Message, Netlink, attribute, attributes, find, u32_at};
 
 const NEW_LINK: u16 = 16;
-const DEL_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
@@ -37,10 +36,6 @@ pub(crate) fn bridge(name: &str) {
     must("a bridge", Netlink::route().ask(&[message.attr(18, &attribute(1, b"bridge"))]));
 }
 
-pub(crate) fn delete(name: &str) {
-    must("no link", Netlink::route().ask(&[Message::new(DEL_LINK, ACK, &link(index(name), 0, 0))]));
-}
-
 pub(crate) fn up(name: &str) {
     must("a link up", Netlink::route().ask(&[Message::new(NEW_LINK, ACK, &link(index(name), 1, 1))]));
 }
@@ -60,7 +55,7 @@ pub(crate) fn set_mtu(name: &str, mtu: u32) {
 pub(crate) fn mtu(name: &str) -> u32 {
     let request = Message::new(GET_LINK, ACK, &link(index(name), 0, 0));
     let replies = Netlink::route().dump(&request).expect("a link");
-    let attributes = attributes(&replies[0].payload[16..]);
+    let attributes = attributes(&replies[0][16..]);
     u32_at(find(&attributes, 4).expect("an MTU"), 0)
 }
 

@@ -18,6 +18,7 @@
 //! Look inside:     `NETBOX_LAB_SHELL=1 cargo test --test live -- --exact NAME` opens a shell on the
 //!                  terminal, in the host's namespace, at the end or the failure of the test; there,
 //!                  `nsenter --net=$NETBOX_LAB_WAN ip addr` (or `$NETBOX_LAB_CLIENT`).
+//! Another build:   `NETBOX_LAB_PROGRAM=/usr/bin/netbox` is tested in place of the one just built.
 //! As others:       works for root (who gets all its ids, so that tests can change users) and for
 //!                  ordinary users. Without namespaces a test fails; it is never skipped.
 

@@ -87,12 +87,8 @@ pub(crate) fn find<'a>(attributes: &[(u16, &'a [u8])], kind: u16) -> Option<&'a 
     attributes.iter().find(|(k, _)| *k == kind).map(|(_, value)| *value)
 }
 
-/// A message received.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) kind: u16,
-    pub(crate) payload: Vec<u8>,
-}
+/// A message received: its header, then its attributes.
+pub(crate) type Reply = Vec<u8>;
 
 /// A netlink socket of the network namespace that the calling thread is in.
 #[derive(Debug)]
@@ -149,7 +145,7 @@ impl Netlink {
                     let code = i32::from_ne_bytes(payload[..4].try_into().expect("four bytes"));
                     return if code == 0 { Ok(replies) } else { Err(io::Error::from_raw_os_error(-code)) };
                 }
-                replies.push(Reply { kind, payload: payload.to_vec() });
+                replies.push(payload.to_vec());
                 rest = &rest[size.next_multiple_of(4).min(rest.len())..];
             }
         }

@@ -36,14 +36,13 @@ pub(crate) fn ruleset() -> Vec<String> {
         (GET_FLOWTABLE, "flowtable"),
     ] {
         for reply in all(kind, &header(0, 0)) {
-            lines.push(line(what, &reply.payload));
+            lines.push(line(what, &reply));
             if kind == GET_SET {
-                let [family, ..] = reply.payload[..] else { continue };
-                let of = attributes(&reply.payload[4..]);
+                let [family, ..] = reply[..] else { continue };
+                let of = attributes(&reply[4..]);
                 let (table, name) = (find(&of, 1).unwrap_or_default(), find(&of, 2).unwrap_or_default());
                 let request = [header(family, 0).to_vec(), attribute(1, table), attribute(2, name)].concat();
-                lines
-                    .extend(all(GET_ELEMENTS, &request).iter().map(|reply| line("elements", &reply.payload)));
+                lines.extend(all(GET_ELEMENTS, &request).iter().map(|reply| line("elements", reply)));
             }
         }
     }
@@ -54,7 +53,7 @@ pub(crate) fn ruleset() -> Vec<String> {
 pub(crate) fn tables() -> Vec<String> {
     let replies =
         Netlink::netfilter().dump(&Message::new(GET_TABLE, DUMP, &header(0, 0))).expect("a list of tables");
-    let name = |reply: &Reply| words(find(&attributes(&reply.payload[4..]), 1).unwrap_or_default());
+    let name = |reply: &Reply| words(find(&attributes(&reply[4..]), 1).unwrap_or_default());
     replies.iter().map(name).collect()
 }
 

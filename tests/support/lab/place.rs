@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -59,19 +59,6 @@ impl Place {
                 work()
             });
             done.join().unwrap_or_else(|panic| resume_unwind(panic))
-        })
-    }
-
-    /// Starts `work` on a thread in this namespace.
-    pub(crate) fn spawn<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<T> {
-        let place = self.clone();
-        thread::spawn(move || {
-            place.enter();
-            drop(place);
-            work()
         })
     }
 

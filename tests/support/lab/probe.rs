@@ -9,7 +9,8 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -179,6 +180,15 @@ pub(crate) fn main() -> ExitCode {
         ["cat", path] => print!("{}", fs::read_to_string(path).expect("a readable file")),
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a status")),
         ["raise", name] => raise(name.parse::<Signal>().expect("a signal's name")).expect("to raise"),
+        ["leave-a-child"] => {
+            // Not waited for, in a group of its own, without the standard streams: as daemons are left.
+            let mut child = std::process::Command::new(env::current_exe().expect("this program"));
+            child.arg0("/run/lab/probe").arg("sleep");
+            child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+            #[expect(clippy::zombie_processes, reason = "the point is to leave it")]
+            let _left = child.spawn().expect("a child");
+            return ExitCode::from(7);
+        }
         ["signals", ..] => return count_signals(&words[1..]),
         ["stdin"] => {
             std::io::copy(&mut std::io::stdin(), &mut std::io::stdout()).expect("to copy");

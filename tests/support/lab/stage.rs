@@ -28,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 const STAGE: &str = "NETBOX_LAB_STAGE";
 const TEST: &str = "NETBOX_LAB_TEST";
+/// The program under test, where it is not the one just built.
+const PROGRAM: &str = "NETBOX_LAB_PROGRAM";
 const OUTSIDE: &str = "NETBOX_LAB_OUTSIDE";
 const KINDS: [&str; 6] = ["user", "net", "mnt", "pid", "uts", "ipc"];
 
@@ -170,13 +172,15 @@ fn init() -> ExitCode {
     on("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
     fs::create_dir("/run/lab").expect("a directory in a fresh tmpfs");
     // Before /tmp is covered: the programs may be under it.
-    for (program, at) in [(executable.as_path(), PROBE), (env!("CARGO_BIN_EXE_netbox").as_ref(), NETBOX)] {
+    let netbox = env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_netbox").to_owned());
+    for (program, at) in [(executable.as_path(), PROBE), (netbox.as_ref(), NETBOX)] {
         fs::write(at, "").expect("a file to mount on");
         mount(Some(program), at, none, MsFlags::MS_BIND, none).expect("a bind mount of a program");
     }
     on("tmpfs", "/tmp", MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
     env::set_current_dir("/").expect("a root directory");
 
+    #[expect(clippy::zombie_processes, reason = "the loop below waits for every child")]
     let test = again("test").spawn().expect("the test's process");
     loop {
         match wait() {
@@ -225,7 +229,7 @@ fn again(stage: &str) -> Command {
 
 /// What the lab's own variables are: no business of the programs under test.
 pub(crate) fn hide_from(command: &mut Command) {
-    for variable in [STAGE, TEST, OUTSIDE, SHELL] {
+    for variable in [STAGE, TEST, OUTSIDE, PROGRAM, SHELL] {
         command.env_remove(variable);
     }
 }

@@ -2,19 +2,19 @@
 
 use std::net::Ipv4Addr;
 
+use crate::lab::in_pool;
 use crate::lab::netlink::{DUMP, Message, Netlink, attributes, find};
-use crate::lab::{in_pool, netlink::Reply};
 
 const GET: u16 = (1 << 8) | 1;
 
 pub(super) fn of_the_pool() -> Vec<String> {
     let replies =
         Netlink::netfilter().dump(&Message::new(GET, DUMP, &[0; 4])).expect("a dump of connections");
-    replies.iter().filter_map(entry).collect()
+    replies.iter().filter_map(|reply| entry(reply)).collect()
 }
 
-fn entry(reply: &Reply) -> Option<String> {
-    let all = attributes(&reply.payload[4..]);
+fn entry(reply: &[u8]) -> Option<String> {
+    let all = attributes(&reply[4..]);
     let (original, answer) = (tuple(find(&all, 1)?)?, tuple(find(&all, 2)?)?);
     let concerned = [original.0, original.1, answer.0, answer.1].into_iter().any(in_pool);
     concerned.then(|| {

@@ -129,8 +129,7 @@ pub(super) fn qdiscs() -> Vec<String> {
 }
 
 fn dump(message: Message) -> Vec<Vec<u8>> {
-    let replies = Netlink::route().dump(&message).expect("an rtnetlink dump");
-    replies.into_iter().map(|reply| reply.payload).collect()
+    Netlink::route().dump(&message).expect("an rtnetlink dump")
 }
 
 fn written(found: &[(u16, &[u8])], known: &Names) -> String {
