@@ -107,12 +107,19 @@ fn a_box_has_no_way_over_ipv6() {
     let lab = Lab::new(Shape::OwnLan);
     let [tcp, udp] = host_services(&lab);
     let running = lab.start(&[], &["sleep"]);
+    let all = nix::ifaddrs::getifaddrs().expect("the host's addresses");
+    let six = all.filter_map(|found| Some(found.address?.as_sockaddr_in6()?.ip()));
+    let host_has: Vec<Ipv6Addr> = six.filter(Ipv6Addr::is_unicast_link_local).collect();
     running.inside(|| {
         let eth0 = if_nametoindex("eth0").expect("the box's link");
         // The addresses that the kernel would make of the hardware addresses of the gateway and the host.
         let local =
             |last| SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0x6e, 0x62ff, 0xfeff, last), 22, 0, eth0);
-        for target in [local(0xff01).into(), local(0xff03).into(), SocketAddr::from((HOST6, 22))] {
+        // Usable at once; refused where IPv6 is switched off altogether, which is as good.
+        let _ = links::try_address("eth0", Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99).into(), 64);
+        let made = [local(0xff01).into(), local(0xff03).into(), SocketAddr::from((HOST6, 22))];
+        let had = host_has.iter().map(|address| SocketAddrV6::new(*address, 22, 0, eth0).into());
+        for target in made.into_iter().chain(had) {
             assert!(!probe::tcp(target).reached(), "{target}");
         }
         assert!(!probe::udp(SocketAddr::from((HOST6, 5354))).reached());

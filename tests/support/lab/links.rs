@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use nix::net::if_::if_nametoindex;
 
-use super::netlink::{ACK, CREATE, EXCL, Message, Netlink, attribute, attributes, find, u32_at};
+use super::netlink::{ACK, CREATE, DUMP, EXCL, Message, Netlink, attribute, attributes, find, u32_at};
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
@@ -51,6 +51,14 @@ pub(crate) fn set_mtu(name: &str, mtu: u32) {
     must("an MTU", Netlink::route().ask(&[message]));
 }
 
+/// Whether every link that is up has been seen by the kernel to have a carrier (`IFF_RUNNING`).
+pub(crate) fn all_running() -> bool {
+    const UP: u32 = 0x1;
+    const RUNNING: u32 = 0x40;
+    let replies = Netlink::route().dump(&Message::new(GET_LINK, DUMP, &link(0, 0, 0))).expect("the links");
+    replies.iter().all(|reply| u32_at(reply, 8) & UP == 0 || u32_at(reply, 8) & RUNNING != 0)
+}
+
 /// The MTU of a link, in bytes.
 pub(crate) fn mtu(name: &str) -> u32 {
     let request = Message::new(GET_LINK, ACK, &link(index(name), 0, 0));
@@ -60,6 +68,11 @@ pub(crate) fn mtu(name: &str) -> u32 {
 }
 
 pub(crate) fn address(name: &str, address: IpAddr, prefix: u8) {
+    must("an address", try_address(name, address, prefix));
+}
+
+/// The same where it may be refused (IPv6 may be switched off).
+pub(crate) fn try_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
     let (family, bytes) = wire(address);
     let mut header = vec![family, prefix, 0, 0];
     header.extend(index(name).to_ne_bytes());
@@ -67,7 +80,7 @@ pub(crate) fn address(name: &str, address: IpAddr, prefix: u8) {
     if address.is_ipv6() {
         message = message.u32(8, 0x02); // IFA_F_NODAD: usable at once
     }
-    must("an address", Netlink::route().ask(&[message]));
+    Netlink::route().ask(&[message])
 }
 
 /// A route to `to`/`prefix` by way of `via`, in the main table.

@@ -43,7 +43,7 @@ pub(crate) use capture::{Capture, Packet};
 pub(crate) use place::{Place, read_sysctl, sysctl};
 pub(crate) use probe::Outcome;
 pub(crate) use service::Service;
-pub(crate) use snapshot::{Snapshot, processes};
+pub(crate) use snapshot::{Snapshot, running};
 pub(crate) use stage::{LiveTest, live_tests, main};
 
 /// The program under test, as the lab mounts it.
@@ -273,8 +273,12 @@ fn attach(link: &str, (four, six): (Ipv4Addr, Ipv6Addr)) {
     links::address(link, IpAddr::V6(six), 64);
 }
 
-/// The state once it has stopped changing by itself (carriers, link-local addresses).
+/// The state once it has stopped changing by itself: the kernel may take a second to notice that both
+/// ends of a link are up, and only then gives it its link-local address.
 fn settled() -> Snapshot {
+    while !links::all_running() {
+        thread::sleep(Duration::from_millis(5));
+    }
     let mut last = Snapshot::take();
     loop {
         thread::sleep(Duration::from_millis(5));

@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use super::nftables;
 
-pub(crate) use files::processes;
+pub(crate) use files::{processes, running};
 
 /// The state of the namespaces that the calling thread is in. Equal states are equal text.
 #[derive(Debug, Clone, PartialEq, Eq)]

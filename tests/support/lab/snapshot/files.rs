@@ -49,6 +49,17 @@ pub(crate) fn processes() -> Vec<String> {
     lines
 }
 
+/// The processes of a program that runs from this path. A zombie has no program any more.
+pub(crate) fn running(program: &str) -> Vec<u32> {
+    let all = fs::read_dir("/proc").expect("the processes").flatten();
+    all.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let runs = fs::read_link(entry.path().join("exe")).ok()?;
+        (runs.as_os_str() == program).then_some(pid)
+    })
+    .collect()
+}
+
 /// What lies in /run and /tmp, but for the lab's own and for what may stay (`may_stay`).
 pub(super) fn leftovers() -> Vec<String> {
     let mut lines = Vec::new();
