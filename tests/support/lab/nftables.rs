@@ -1,6 +1,7 @@
 //! nf_tables without the `nft` program: the whole ruleset as text, its flush, and an empty table.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 
 use super::netlink::{ACK, CREATE, DUMP, Message, Netlink, Reply, attribute, attributes, find};
 
@@ -23,8 +24,14 @@ pub(crate) fn ruleset() -> Vec<String> {
     let socket = Netlink::netfilter();
     let all = |kind, request: &[u8]| -> Vec<Reply> {
         let message = Message::new(kind, DUMP, request);
-        // An old kernel may not know a kind of object: then there is none.
-        socket.dump(&message).unwrap_or_default()
+        match socket.dump(&message) {
+            Ok(replies) => replies,
+            // A set that has gone since it was listed has no elements; a kernel without stateful objects or
+            // flowtables has none.
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(_) if matches!(kind, GET_OBJECT | GET_FLOWTABLE) => Vec::new(),
+            Err(error) => panic!("the ruleset cannot be read (message {kind:#x}): {error}"),
+        }
     };
     let mut lines = Vec::new();
     for (kind, what) in [

@@ -106,6 +106,11 @@ fn isolated(name: &str, echo: bool) -> Result<(), Failed> {
     if output.status.success() {
         if echo {
             print!("{said}");
+        } else {
+            // A test that could not do all of it says so, and that is shown in any case.
+            said.lines()
+                .filter(|line| line.starts_with("not tested:"))
+                .for_each(|line| eprintln!("{name}: {line}"));
         }
         return Ok(());
     }
@@ -229,7 +234,7 @@ fn again(stage: &str) -> Command {
 
 /// What the lab's own variables are: no business of the programs under test.
 pub(crate) fn hide_from(command: &mut Command) {
-    for variable in [STAGE, TEST, OUTSIDE, PROGRAM, SHELL] {
+    for variable in [STAGE, TEST, OUTSIDE, PROGRAM, SHELL, "NETBOX_LIVE"] {
         command.env_remove(variable);
     }
 }
