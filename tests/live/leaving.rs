@@ -1,0 +1,151 @@
+//! Nothing is left behind, however a box ends.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::lab::{
+    ECHO, HOST_LAN, Lab, NETBOX, PROBE, RunningBox, Shape, WAN, live_tests, probe, running, send,
+};
+
+live_tests![
+    the_host_is_as_before_within_a_tenth_of_a_second,
+    a_commands_strays_are_gone_when_netbox_returns,
+    name_and_port_can_be_used_again_at_once,
+    twenty_boxes_at_once_from_nothing,
+    the_last_box_of_many_takes_the_gateway_with_it,
+    a_killed_first_process_ends_the_run,
+    a_killed_launcher_takes_its_box_with_it,
+    a_killed_keeper_leaves_a_whole_box_or_none,
+    a_kill_of_everything_is_swept_by_the_next_command,
+];
+
+const SERVER: [&str; 3] = ["listen", "tcp", "0.0.0.0:80"];
+
+/// L1.
+fn the_host_is_as_before_within_a_tenth_of_a_second() {
+    let lab = Lab::new(Shape::OwnLan);
+    let in_box = lab.start(&["-p", "8080:80", "-p", "127.0.0.1:9090:80"], &SERVER);
+    assert!(lab.client(|| probe::tcp(SocketAddr::from((HOST_LAN, 8080)))).reached());
+    assert!(in_box.inside(|| probe::tcp(SocketAddr::from((WAN, ECHO)))).reached());
+    in_box.end();
+    lab.assert_clean_within(Duration::from_millis(100));
+}
+
+/// L1: what the command left running in the background.
+fn a_commands_strays_are_gone_when_netbox_returns() {
+    let lab = Lab::new(Shape::OwnLan);
+    let output = lab.run(&[], &["leave-a-child"]);
+    assert_eq!(output.status.code(), Some(7), "{}", crate::lab::words(&output));
+    assert_eq!(running(PROBE), Vec::<u32>::new());
+}
+
+/// L1: by a run that starts when the last has returned.
+fn name_and_port_can_be_used_again_at_once() {
+    let lab = Lab::new(Shape::OwnLan);
+    for _ in 0..5 {
+        let in_box = lab.start(&["--name", "web", "-p", "8080:80"], &SERVER);
+        assert!(lab.client(|| probe::tcp(SocketAddr::from((HOST_LAN, 8080)))).reached());
+        in_box.end();
+    }
+}
+
+fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !done() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// L1: each with an address of its own and a way out; all gone at the end.
+fn twenty_boxes_at_once_from_nothing() {
+    let lab = Lab::new(Shape::OwnLan);
+    let boxes: Vec<RunningBox> = thread::scope(|scope| {
+        let starts: Vec<_> = (0..20).map(|_| scope.spawn(|| lab.start(&[], &["sleep"]))).collect();
+        starts.into_iter().map(|start| start.join().expect("a box")).collect()
+    });
+    let addresses: BTreeSet<Ipv4Addr> = boxes.iter().map(|in_box| in_box.address).collect();
+    assert_eq!(addresses.len(), 20, "{addresses:?}");
+    for in_box in &boxes {
+        let outcome = in_box.inside(|| probe::udp(SocketAddr::from((WAN, ECHO))));
+        assert!(outcome.reached(), "{}: {outcome}", in_box.address);
+    }
+    thread::scope(|scope| {
+        for in_box in boxes {
+            scope.spawn(|| in_box.end());
+        }
+    });
+}
+
+/// L1: and not an earlier one.
+fn the_last_box_of_many_takes_the_gateway_with_it() {
+    let lab = Lab::new(Shape::OwnLan);
+    let (first, second) = (lab.start(&[], &["sleep"]), lab.start(&[], &["sleep"]));
+    first.end();
+    let outcome = second.inside(|| probe::tcp(SocketAddr::from((WAN, ECHO))));
+    assert!(outcome.reached(), "the box that did not make the gateway: {outcome}");
+}
+
+/// R2, L1: 137.
+fn a_killed_first_process_ends_the_run() {
+    let lab = Lab::new(Shape::OwnLan);
+    let mut in_box = lab.start(&["-p", "8080:80"], &SERVER);
+    send(in_box.pid, Signal::SIGKILL);
+    assert_eq!(in_box.wait().code(), Some(137));
+}
+
+/// L2: within a second.
+fn a_killed_launcher_takes_its_box_with_it() {
+    let lab = Lab::new(Shape::OwnLan);
+    let mut in_box = lab.start(&["-p", "8080:80"], &SERVER);
+    send(in_box.launcher(), Signal::SIGKILL);
+    in_box.wait();
+    wait_until("the box is dead", Duration::from_secs(1), || running(PROBE).is_empty());
+    lab.assert_clean_within(Duration::from_secs(1));
+}
+
+/// L2: and nothing remains of either.
+fn a_killed_keeper_leaves_a_whole_box_or_none() {
+    let lab = Lab::new(Shape::OwnLan);
+    let mut in_box = lab.start(&["-p", "8080:80"], &SERVER);
+    let mut keepers = running(NETBOX);
+    keepers.retain(|pid| *pid != in_box.launcher());
+    assert!(!keepers.is_empty(), "no keeper beside the launcher");
+    for keeper in keepers {
+        send(keeper, Signal::SIGKILL);
+    }
+    thread::sleep(Duration::from_secs(1)); // the promise's own limit
+    if running(PROBE).is_empty() {
+        assert_eq!(in_box.wait().code(), Some(125));
+    } else {
+        let published = lab.client(|| probe::tcp(SocketAddr::from((HOST_LAN, 8080))));
+        assert!(published.reached(), "the box goes on without its port: {published}");
+        assert!(
+            std::net::TcpListener::bind("0.0.0.0:8080").is_err(),
+            "the box goes on without holding its port"
+        );
+        let way_out = in_box.inside(|| probe::tcp(SocketAddr::from((WAN, ECHO))));
+        assert!(way_out.reached(), "the box goes on without its way out: {way_out}");
+        in_box.end();
+    }
+}
+
+/// L2: all netbox processes at once; `gc` is a netbox command.
+fn a_kill_of_everything_is_swept_by_the_next_command() {
+    let lab = Lab::new(Shape::OwnLan);
+    let mut in_box = lab.start(&["-p", "8080:80"], &SERVER);
+    for pid in running(NETBOX) {
+        send(pid, Signal::SIGSTOP);
+    }
+    for pid in running(NETBOX) {
+        send(pid, Signal::SIGKILL);
+    }
+    in_box.wait();
+    let swept = lab.netbox(&["gc"]).output().expect("netbox can be started");
+    assert!(swept.status.success(), "{}", crate::lab::words(&swept));
+    lab.assert_clean_within(Duration::from_secs(1));
+}

@@ -1,0 +1,26 @@
+//! Live tests: what only a kernel can say. Each runs in the lab (`tests/support/lab`), needs nothing but
+//! Rust, and names the promise (docs/security.md) that it is about.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a test program is for people")]
+
+#[path = "../support/lab/mod.rs"]
+mod lab;
+
+mod egress;
+mod isolation;
+mod leaving;
+mod privileges;
+mod process;
+mod publish;
+mod the_lab;
+
+fn main() -> std::process::ExitCode {
+    lab::main(&[
+        the_lab::TESTS,
+        egress::TESTS,
+        isolation::TESTS,
+        publish::TESTS,
+        process::TESTS,
+        privileges::TESTS,
+        leaving::TESTS,
+    ])
+}

@@ -1,0 +1,194 @@
+//! Published ports: who reaches them, and who holds them.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+
+use serde_json::Value;
+
+use crate::lab::{HOST, HOST_LAN, Lab, Outcome, Shape, WAN, links, live_tests, probe, words};
+
+live_tests![
+    a_published_port_is_reached_from_everywhere,
+    a_published_udp_port_is_reached_from_everywhere,
+    a_published_port_is_reached_by_the_uplinks_neighbours,
+    a_box_reaches_its_own_published_port,
+    a_box_reaches_another_boxs_published_port,
+    a_port_published_on_one_address_is_reached_there_alone,
+    a_range_is_published_port_by_port,
+    an_ephemeral_port_is_published_and_listed,
+    a_port_without_a_host_port_is_ephemeral_on_its_address,
+    a_port_taken_by_a_process_is_an_error_that_names_it,
+    a_port_taken_by_a_box_is_an_error_that_names_it,
+    a_published_port_is_held_for_the_boxs_life,
+    the_same_port_of_another_protocol_is_free,
+];
+
+const SERVER: [&str; 3] = ["listen", "tcp", "0.0.0.0:80"];
+
+fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::from((address, port))
+}
+
+/// N2 for one protocol: from the client, from wan, and from the host by each of its addresses.
+fn assert_reached_from_everywhere(lab: &Lab, attempt: impl Fn(SocketAddr) -> Outcome + Sync, port: u16) {
+    let client = lab.client(|| attempt(at(HOST_LAN, port)));
+    assert_eq!(client.seen_as(), Some(IpAddr::V4(lab.client_address())), "from the client: {client}");
+    lab.client(|| links::route(HOST.into(), 32, HOST_LAN.into()));
+    let further = lab.client(|| attempt(at(HOST, port)));
+    assert_eq!(further.seen_as(), Some(IpAddr::V4(lab.client_address())), "by the other address: {further}");
+    let wan = lab.wan(|| attempt(at(HOST, port)));
+    assert_eq!(wan.seen_as(), Some(IpAddr::V4(WAN)), "from wan: {wan}");
+    for address in [HOST_LAN, HOST, Ipv4Addr::LOCALHOST] {
+        let host = attempt(at(address, port));
+        assert!(host.reached(), "from the host by {address}: {host}");
+    }
+}
+
+/// N2: and remote clients keep their source address.
+fn a_published_port_is_reached_from_everywhere() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "8080:80"], &SERVER);
+    assert_reached_from_everywhere(&lab, probe::tcp, 8080);
+}
+
+/// N2: the same for UDP.
+fn a_published_udp_port_is_reached_from_everywhere() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "5353:53/udp"], &["listen", "udp", "0.0.0.0:53"]);
+    assert_reached_from_everywhere(&lab, probe::udp, 5353);
+}
+
+/// N2: where client and uplink share a network.
+fn a_published_port_is_reached_by_the_uplinks_neighbours() {
+    let lab = Lab::new(Shape::SharedUplink);
+    let _server = lab.start(&["-p", "8080:80"], &SERVER);
+    let client = lab.client(|| probe::tcp(at(HOST, 8080)));
+    assert_eq!(client.seen_as(), Some(IpAddr::V4(lab.client_address())), "{client}");
+}
+
+/// N2: by the host's addresses (hairpin).
+fn a_box_reaches_its_own_published_port() {
+    let lab = Lab::new(Shape::OwnLan);
+    let server = lab.start(&["-p", "8080:80"], &SERVER);
+    for address in [HOST, HOST_LAN] {
+        let outcome = server.inside(|| probe::tcp(at(address, 8080)));
+        assert!(outcome.reached(), "by {address}: {outcome}");
+    }
+}
+
+/// N2: by the host's addresses.
+fn a_box_reaches_another_boxs_published_port() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "8080:80"], &SERVER);
+    let other = lab.start(&[], &["sleep"]);
+    for address in [HOST, HOST_LAN] {
+        let outcome = other.inside(|| probe::tcp(at(address, 8080)));
+        assert_eq!(outcome.seen_as(), Some(IpAddr::V4(other.address)), "by {address}: {outcome}");
+    }
+}
+
+/// N2: `IP:HOSTPORT:BOXPORT`.
+fn a_port_published_on_one_address_is_reached_there_alone() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "192.0.2.1:8080:80"], &SERVER);
+    let client = lab.client(|| probe::tcp(at(HOST_LAN, 8080)));
+    assert!(client.reached(), "{client}");
+    let wan = lab.wan(|| probe::tcp(at(HOST, 8080)));
+    assert!(!wan.reached(), "{wan}");
+    let loopback = probe::tcp(at(Ipv4Addr::LOCALHOST, 8080));
+    assert!(!loopback.reached(), "{loopback}");
+}
+
+/// N2: `HOSTPORT-END:BOXPORT-END`.
+fn a_range_is_published_port_by_port() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "8000-8002:80-82"], &["listen", "tcp", "0.0.0.0:81"]);
+    let outcomes =
+        [8000, 8001, 8002, 8003].map(|port| lab.client(|| probe::tcp(at(HOST_LAN, port))).reached());
+    assert_eq!(outcomes, [false, true, false, false]);
+}
+
+/// The only published port that `netbox ps` lists.
+fn listed_port(lab: &Lab) -> (String, u16) {
+    let output = lab.netbox(&["ps", "--json"]).output().expect("netbox can be started");
+    assert!(output.status.success(), "{}", words(&output));
+    let list: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", words(&output)));
+    let port = &list[0]["ports"][0];
+    let number = port["host_port"].as_u64().and_then(|number| u16::try_from(number).ok());
+    let address = port["host_address"].as_str().unwrap_or("").to_owned();
+    (address, number.unwrap_or_else(|| panic!("no host port in {list}")))
+}
+
+/// N2: `BOXPORT` alone; `ps --json` tells which.
+fn an_ephemeral_port_is_published_and_listed() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "80"], &SERVER);
+    let (_, port) = listed_port(&lab);
+    let client = lab.client(|| probe::tcp(at(HOST_LAN, port)));
+    assert!(client.reached(), "port {port}: {client}");
+}
+
+/// N2: `IP::BOXPORT`.
+fn a_port_without_a_host_port_is_ephemeral_on_its_address() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "127.0.0.1::80"], &SERVER);
+    let (address, port) = listed_port(&lab);
+    assert_eq!(address, "127.0.0.1");
+    assert!(probe::tcp(at(Ipv4Addr::LOCALHOST, port)).reached());
+    assert!(!lab.client(|| probe::tcp(at(HOST_LAN, port))).reached());
+}
+
+/// N3: before anything is changed, and without starting the command.
+fn a_port_taken_by_a_process_is_an_error_that_names_it() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _taken = TcpListener::bind("0.0.0.0:8080").expect("a free port");
+    let output = lab.run(&["-p", "8080:80"], &["exit", "0"]);
+    assert_eq!(output.status.code(), Some(125), "{}", words(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("8080") && said.contains(&std::process::id().to_string()), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("hint: ") || line.contains("hint: ")), "{said}");
+    assert_eq!(lab.difference(), "", "nothing may have been changed");
+}
+
+/// N3: a box is named by its name.
+fn a_port_taken_by_a_box_is_an_error_that_names_it() {
+    let lab = Lab::new(Shape::OwnLan);
+    let server = lab.start(&["--name", "first", "-p", "8080:80"], &SERVER);
+    let before = lab.difference();
+    for spec in ["8080:80", "192.0.2.1:8080:80", "127.0.0.1:8080:80"] {
+        let output = lab.run(&["-p", spec], &["exit", "0"]);
+        assert_eq!(output.status.code(), Some(125), "{spec}: {}", words(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("first"), "{spec}: {said}");
+    }
+    assert_eq!(lab.difference(), before, "nothing may have been changed");
+    assert!(lab.client(|| probe::tcp(at(HOST_LAN, 8080))).reached(), "the first box goes on");
+    drop(server);
+}
+
+/// N3, L1: nobody else can bind it while the box lives; anybody can once netbox has returned.
+fn a_published_port_is_held_for_the_boxs_life() {
+    let lab = Lab::new(Shape::OwnLan);
+    let options = ["-p", "8080:80", "-p", "192.0.2.1:9090:80", "-p", "5353:53/udp"];
+    let server = lab.start(&options, &SERVER);
+    let taken = |result: std::io::Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
+    for address in ["0.0.0.0:8080", "127.0.0.1:8080", "198.51.100.1:8080", "192.0.2.1:9090"] {
+        assert!(taken(TcpListener::bind(address).map(drop)), "{address} could be bound");
+    }
+    assert!(taken(UdpSocket::bind("0.0.0.0:5353").map(drop)), "udp 5353 could be bound");
+    server.end();
+    for address in ["0.0.0.0:8080", "192.0.2.1:9090"] {
+        TcpListener::bind(address).unwrap_or_else(|error| panic!("{address} after the box's end: {error}"));
+    }
+    UdpSocket::bind("0.0.0.0:5353").expect("the UDP port after the box's end");
+}
+
+/// N3: a port is taken for one protocol.
+fn the_same_port_of_another_protocol_is_free() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _tcp = lab.start(&["-p", "8080:80"], &SERVER);
+    let _udp = lab.start(&["-p", "8080:53/udp"], &["listen", "udp", "0.0.0.0:53"]);
+    assert!(lab.client(|| probe::tcp(at(HOST_LAN, 8080))).reached());
+    assert!(lab.client(|| probe::udp(at(HOST_LAN, 8080))).reached());
+}

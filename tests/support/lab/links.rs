@@ -1,0 +1,130 @@
+//! Links, addresses and routes, made in the namespace that the calling thread is in.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use nix::net::if_::if_nametoindex;
+
+use super::netlink::{ACK, CREATE, DUMP, EXCL, Message, Netlink, attribute, attributes, find, u32_at};
+
+const NEW_LINK: u16 = 16;
+const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const NEW_ROUTE: u16 = 24;
+const NEW_RULE: u16 = 32;
+
+const MAKE: u16 = ACK | CREATE | EXCL;
+
+pub(crate) const MAIN: u8 = 254;
+
+/// A pair of veths: `name` here, `peer` in the namespace `there`.
+pub(crate) fn veth(name: &str, peer: &str, there: &File) {
+    let fd = u32::try_from(there.as_raw_fd()).expect("an open descriptor");
+    // IFLA_IFNAME 3, IFLA_NET_NS_FD 28, IFLA_LINKINFO 18 { KIND 1, DATA 2 { VETH_INFO_PEER 1 } }
+    let peer = [link(0, 0, 0).to_vec(), attribute(3, &text(peer)), attribute(28, &fd.to_ne_bytes())].concat();
+    let info = [attribute(1, b"veth"), attribute(2, &attribute(1, &peer))].concat();
+    must(
+        "a veth pair",
+        Netlink::route().ask(&[Message::new(NEW_LINK, MAKE, &link(0, 0, 0)).text(3, name).attr(18, &info)]),
+    );
+}
+
+pub(crate) fn bridge(name: &str) {
+    let message = Message::new(NEW_LINK, MAKE, &link(0, 0, 0)).text(3, name);
+    must("a bridge", Netlink::route().ask(&[message.attr(18, &attribute(1, b"bridge"))]));
+}
+
+pub(crate) fn up(name: &str) {
+    must("a link up", Netlink::route().ask(&[Message::new(NEW_LINK, ACK, &link(index(name), 1, 1))]));
+}
+
+/// Makes `name` a port of the bridge `master`.
+pub(crate) fn enslave(name: &str, master: &str) {
+    let message = Message::new(NEW_LINK, ACK, &link(index(name), 0, 0)).u32(10, index(master));
+    must("a bridge port", Netlink::route().ask(&[message]));
+}
+
+pub(crate) fn set_mtu(name: &str, mtu: u32) {
+    let message = Message::new(NEW_LINK, ACK, &link(index(name), 0, 0)).u32(4, mtu);
+    must("an MTU", Netlink::route().ask(&[message]));
+}
+
+/// Whether every link that is up has been seen by the kernel to have a carrier (`IFF_RUNNING`).
+pub(crate) fn all_running() -> bool {
+    const UP: u32 = 0x1;
+    const RUNNING: u32 = 0x40;
+    let replies = Netlink::route().dump(&Message::new(GET_LINK, DUMP, &link(0, 0, 0))).expect("the links");
+    replies.iter().all(|reply| u32_at(reply, 8) & UP == 0 || u32_at(reply, 8) & RUNNING != 0)
+}
+
+/// The MTU of a link, in bytes.
+pub(crate) fn mtu(name: &str) -> u32 {
+    let request = Message::new(GET_LINK, ACK, &link(index(name), 0, 0));
+    let replies = Netlink::route().dump(&request).expect("a link");
+    let attributes = attributes(&replies[0][16..]);
+    u32_at(find(&attributes, 4).expect("an MTU"), 0)
+}
+
+pub(crate) fn address(name: &str, address: IpAddr, prefix: u8) {
+    must("an address", try_address(name, address, prefix));
+}
+
+/// The same where it may be refused (IPv6 may be switched off).
+pub(crate) fn try_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
+    let (family, bytes) = wire(address);
+    let mut header = vec![family, prefix, 0, 0];
+    header.extend(index(name).to_ne_bytes());
+    let mut message = Message::new(NEW_ADDRESS, MAKE, &header).attr(1, &bytes).attr(2, &bytes);
+    if address.is_ipv6() {
+        message = message.u32(8, 0x02); // IFA_F_NODAD: usable at once
+    }
+    Netlink::route().ask(&[message])
+}
+
+/// A route to `to`/`prefix` by way of `via`, in the main table.
+pub(crate) fn route(to: IpAddr, prefix: u8, via: IpAddr) {
+    let ((family, to), (_, via)) = (wire(to), wire(via));
+    // rtmsg: family, dst_len, src_len, tos, table, protocol (4 = static), scope, type (1 = unicast), flags
+    let header = [family, prefix, 0, 0, MAIN, 4, 0, 1, 0, 0, 0, 0];
+    must(
+        "a route",
+        Netlink::route().ask(&[Message::new(NEW_ROUTE, MAKE, &header).attr(1, &to).attr(5, &via)]),
+    );
+}
+
+/// A rule with this priority that looks up the main table.
+pub(crate) fn rule(priority: u32) {
+    // fib_rule_hdr: family, dst_len, src_len, tos, table, 0, 0, action (1 = look up), flags
+    let header = [2, 0, 0, 0, MAIN, 0, 0, 1, 0, 0, 0, 0];
+    must("a rule", Netlink::route().ask(&[Message::new(NEW_RULE, MAKE, &header).u32(6, priority)]));
+}
+
+fn index(name: &str) -> u32 {
+    if_nametoindex(name).unwrap_or_else(|errno| panic!("no link {name} in this namespace: {errno}"))
+}
+
+fn text(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0]].concat()
+}
+
+/// `ifinfomsg`.
+fn link(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+fn wire(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(four) => (2, four.octets().to_vec()),
+        IpAddr::V6(six) => (10, six.octets().to_vec()),
+    }
+}
+
+fn must(what: &str, result: io::Result<()>) {
+    result.unwrap_or_else(|error| panic!("the lab cannot make {what}: {error}"));
+}

@@ -1,0 +1,258 @@
+//! What runs inside boxes: this program under the name `probe`, so that nothing but Rust is needed.
+//!
+//! `tcp ADDR`, `udp ADDR`, `icmp IP` print an [`Outcome`]; `listen tcp|udp ADDR` and `sleep` print
+//! `ready PID IP` and go on for ever; the others show what the command sees of itself.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::service;
+
+/// After so long without any answer, an attempt counts as silently dropped.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How an attempt to reach something ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// With an answer, which is the address that the server saw.
+    Reached(String),
+    /// With an error, told at once.
+    Refused(String),
+    /// With nothing.
+    Silent,
+}
+
+impl Outcome {
+    /// What a probe printed.
+    pub(crate) fn parse(said: &str) -> Option<Self> {
+        let said = said.trim();
+        match said.split_once(' ') {
+            Some(("reached", answer)) => Some(Self::Reached(answer.to_owned())),
+            Some(("refused", error)) => Some(Self::Refused(error.to_owned())),
+            _ => (said == "silent").then_some(Self::Silent),
+        }
+    }
+
+    pub(crate) fn reached(&self) -> bool {
+        matches!(self, Self::Reached(_))
+    }
+
+    pub(crate) fn refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+
+    /// The source address that the server saw.
+    pub(crate) fn seen_as(&self) -> Option<IpAddr> {
+        match self {
+            Self::Reached(answer) => answer.parse::<SocketAddr>().ok().map(|peer| peer.ip()),
+            _ => None,
+        }
+    }
+
+    fn of(error: &std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Self::Silent,
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reached(answer) => write!(f, "reached {answer}"),
+            Self::Refused(error) => write!(f, "refused {error}"),
+            Self::Silent => f.write_str("silent"),
+        }
+    }
+}
+
+/// Connects and waits for the server's first line.
+pub(crate) fn tcp(to: SocketAddr) -> Outcome {
+    let attempt = || {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut answer = String::new();
+        if BufReader::new(stream).read_line(&mut answer)? == 0 {
+            return Err(std::io::Error::other("closed without an answer"));
+        }
+        Ok(answer.trim().to_owned())
+    };
+    attempt().map_or_else(|error| Outcome::of(&error), Outcome::Reached)
+}
+
+/// Sends a datagram and waits for the answer.
+pub(crate) fn udp(to: SocketAddr) -> Outcome {
+    let any: IpAddr =
+        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let attempt = || {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(b"who am I?")?;
+        let mut answer = [0; 2048];
+        let length = socket.recv(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    attempt().map_or_else(|error| Outcome::of(&error), Outcome::Reached)
+}
+
+/// An echo request from a ping socket, which needs no capability but `ping_group_range`.
+pub(crate) fn icmp(to: Ipv4Addr) -> Outcome {
+    let attempt = || -> Result<(), nix::Error> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, SockProtocol::Icmp)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
+        let request = [8, 0, 0, 0, 0, 0, 0, 1]; // type 8: echo; the kernel fills in checksum and id
+        sendto(
+            socket.as_raw_fd(),
+            &request,
+            &SockaddrIn::from(std::net::SocketAddrV4::new(to, 0)),
+            MsgFlags::empty(),
+        )?;
+        recv(socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty())?;
+        Ok(())
+    };
+    match attempt() {
+        Ok(()) => Outcome::Reached("an echo".to_owned()),
+        Err(errno) => Outcome::of(&errno.into()),
+    }
+}
+
+/// The `main` of the program when it is called `probe`.
+pub(crate) fn main() -> ExitCode {
+    let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let socket_address = |text: &str| text.parse::<SocketAddr>().expect("ADDRESS:PORT");
+    match words[..] {
+        ["tcp", to] => println!("{}", tcp(socket_address(to))),
+        ["udp", to] => println!("{}", udp(socket_address(to))),
+        ["icmp", to] => println!("{}", icmp(to.parse().expect("an IPv4 address"))),
+        ["timed", "tcp", to] => {
+            let start = Instant::now();
+            let outcome = tcp(socket_address(to));
+            println!("{} {outcome}", start.elapsed().as_millis());
+        }
+        ["listen", "tcp", at] => {
+            let listener = TcpListener::bind(socket_address(at)).expect("to listen");
+            ready();
+            service::serve_tcp(&listener, |_| {});
+        }
+        ["listen", "udp", at] => {
+            let server = UdpSocket::bind(socket_address(at)).expect("to bind");
+            ready();
+            service::serve_udp(&server, |_| {});
+        }
+        ["hold", "tcp", at] => {
+            let stream = TcpStream::connect_timeout(&socket_address(at), PATIENCE).expect("a connection");
+            ready();
+            sleep_for_ever();
+            drop(stream);
+        }
+        ["sleep"] => {
+            ready();
+            sleep_for_ever();
+        }
+        ["arguments", ..] => print_raw(env::args_os().skip(2)),
+        ["environment"] => print_raw(env::vars_os().map(|(name, value)| {
+            let mut line = name;
+            line.push("=");
+            line.push(value);
+            line
+        })),
+        ["descriptors"] => descriptors(),
+        ["directory"] => println!("{}", env::current_dir().expect("a directory").display()),
+        ["status"] => print!("{}", fs::read_to_string("/proc/self/status").expect("this process's status")),
+        ["cat", path] => print!("{}", fs::read_to_string(path).expect("a readable file")),
+        ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a status")),
+        ["raise", name] => raise(name.parse::<Signal>().expect("a signal's name")).expect("to raise"),
+        ["leave-a-child"] => {
+            // Not waited for, in a group of its own, without the standard streams: as daemons are left.
+            let mut child = std::process::Command::new(env::current_exe().expect("this program"));
+            child.arg0("/run/lab/probe").arg("sleep");
+            child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+            #[expect(clippy::zombie_processes, reason = "the point is to leave it")]
+            let _left = child.spawn().expect("a child");
+            return ExitCode::from(7);
+        }
+        ["signals", ..] => return count_signals(&words[1..]),
+        ["stdin"] => {
+            std::io::copy(&mut std::io::stdin(), &mut std::io::stdout()).expect("to copy");
+        }
+        _ => {
+            eprintln!("probe: {words:?}?");
+            return ExitCode::from(99);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Blocks the signals named, says that it is ready, and prints each as it comes; ends with SIGUSR2.
+fn count_signals(names: &[&str]) -> ExitCode {
+    let mut set = SigSet::empty();
+    for name in names.iter().copied().chain(["SIGUSR2"]) {
+        set.add(name.parse().expect("a signal's name"));
+    }
+    set.thread_block().expect("to block signals");
+    ready();
+    loop {
+        let signal = set.wait().expect("a signal");
+        println!("{signal}");
+        if signal == Signal::SIGUSR2 {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+/// One line to whoever waits for it: the process and its address.
+fn ready() {
+    let address = own_address().map_or_else(|| "-".to_owned(), |address| address.to_string());
+    println!("ready {} {address}", std::process::id());
+    std::io::stdout().flush().expect("somebody who listens");
+}
+
+/// The first IPv4 address that is not the loopback interface's.
+pub(crate) fn own_address() -> Option<Ipv4Addr> {
+    let all = nix::ifaddrs::getifaddrs().ok()?;
+    let mut four = all.filter_map(|found| Some(found.address?.as_sockaddr_in()?.ip()));
+    four.find(|address| !address.is_loopback())
+}
+
+fn descriptors() {
+    // The directory's own descriptor is gone again when the links are read.
+    let names: Vec<_> = fs::read_dir("/proc/self/fd").expect("the descriptors").flatten().collect();
+    for name in names {
+        if let Ok(target) = fs::read_link(name.path()) {
+            println!("{} {}", name.file_name().to_string_lossy(), target.display());
+        }
+    }
+}
+
+fn sleep_for_ever() {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The items byte for byte, each ended by a NUL.
+fn print_raw(items: impl Iterator<Item = std::ffi::OsString>) {
+    let mut out = std::io::stdout().lock();
+    for item in items {
+        out.write_all(item.as_bytes()).expect("to print");
+        out.write_all(&[0]).expect("to print");
+    }
+}
