@@ -215,6 +215,10 @@ impl<'a> Keeper<'a> {
             attach::connect(gateway, lease.id.as_str(), lease.slot, index, &self.ports)?;
         }
         self.write_record()?;
+        self.hear_that_it_is(FromBox::Configured)?;
+        if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
+            attach::settle(gateway, lease.id.as_str())?;
+        }
         self.map_ports()?;
         self.launcher_still_wants_it()?;
         self.to_box.send(&ToBox::Run, None).or_else(|_| self.ask_box_why())?;
@@ -271,19 +275,25 @@ impl<'a> Keeper<'a> {
 
     /// Waits for the box's namespaces, then puts a link between the gateway and them.
     fn add_link(&mut self) -> Result<Option<u32>> {
-        match self.to_box.receive::<FromBox>().context(|| "cannot hear the box's first process")? {
-            Some(incoming) => match incoming.message {
-                FromBox::Unshared => {}
-                FromBox::Failed(error) => return Err(error),
-            },
-            None => return Err(died_early()),
-        }
+        self.hear_that_it_is(FromBox::Unshared)?;
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(None) };
         let pid = self.command.pid.as_raw();
         let network: OwnedFd =
             namespace::network_of(pid).context(|| "cannot open the box's network namespace")?;
         let mtu = self.start.request.mtu.unwrap_or(gateway.record.topology.mtu);
         attach::add_link(gateway, lease.id.as_str(), lease.slot, mtu, &network).map(Some)
+    }
+
+    /// Waits until the box's first process has come so far.
+    fn hear_that_it_is(&self, step: FromBox) -> Result<()> {
+        match self.to_box.receive::<FromBox>().context(|| "cannot hear the box's first process")? {
+            Some(incoming) if incoming.message == step => Ok(()),
+            Some(incoming) => match incoming.message {
+                FromBox::Failed(error) => Err(error),
+                _ => Err(Error::new("the box's first process skipped a step")),
+            },
+            None => Err(died_early()),
+        }
     }
 
     fn write_record(&self) -> Result<()> {
@@ -335,7 +345,7 @@ impl<'a> Keeper<'a> {
         match self.to_box.receive::<FromBox>().context(|| "cannot hear the box's first process")? {
             Some(incoming) => match incoming.message {
                 FromBox::Failed(error) => Err(error),
-                FromBox::Unshared => Err(died_early()),
+                FromBox::Unshared | FromBox::Configured => Err(died_early()),
             },
             // Exec closed its end; or it was killed, and then that is how the command ended.
             None => Ok(()),

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::error::{Context, Error, Result};
 use crate::kernel::nft::Batch;
 use crate::kernel::route::link::{LinkChange, Veth};
-use crate::kernel::route::{link, neighbour, path};
+use crate::kernel::route::{neighbour, path};
 use crate::plan::record::PortMap;
 use crate::plan::routing;
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
@@ -19,7 +19,7 @@ use super::wiring;
 /// The IP protocol number of TCP (RFC 9293).
 const TCP: u8 = 6;
 
-/// Puts the veth between the gateway and the box's network namespace, with its end there still down.
+/// Puts the veth between the gateway and the box's network namespace, with the box's end still down.
 ///
 /// # Errors
 /// Those of RTM_NEWLINK.
@@ -33,10 +33,15 @@ pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &
         peer_mac: Topology::box_mac(slot),
         peer_netns: network.as_fd(),
     };
-    gateway.route.add_veth(&veth).context(|| format!("cannot make the link {name}"))
+    let index = gateway.route.add_veth(&veth).context(|| format!("cannot make the link {name}"))?;
+    // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
+    // up second, can send at once; this one is helped by `settle`.
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    gateway.route.set_link(index, &up).context(|| format!("cannot bring up the link {name}"))?;
+    Ok(index)
 }
 
-/// Lets the box in: its rules first, then its link and its route.
+/// Lets the box in: its rules, its neighbour entry and its route.
 ///
 /// # Errors
 /// Naming the step.
@@ -50,11 +55,19 @@ pub fn connect(gateway: &mut Gateway, id: &str, slot: u32, index: u32, ports: &[
     let address = gateway.record.topology.box_address(slot);
     let route = routing::box_route(address, &box_link(id));
     let requests = [
-        link::set(index, &LinkChange { up: Some(true), ..LinkChange::default() }),
         neighbour::set(index, address, Topology::box_mac(slot)),
         path::add(&wiring::replacing_route_spec(&route, index)),
     ];
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
+}
+
+/// To be called when the box's end is up too: from here on packets reach the box.
+///
+/// # Errors
+/// When the link is gone.
+pub fn settle(gateway: &mut Gateway, id: &str) -> Result<()> {
+    let name = box_link(id);
+    gateway.route.settle(&name).context(|| format!("cannot bring up the link {name}"))
 }
 
 /// Shuts the box out again. The socket that did it should stay open a while: closing it waits for RCU.

@@ -30,6 +30,9 @@ const NUMBERS: u64 = 10_000;
 
 const RECORD: &str = "gateway";
 
+/// The loopback interface is the first of every network namespace (net/core/net_namespace.c).
+const LO: u32 = 1;
+
 /// A living gateway, held: it goes on as long as this value does.
 #[derive(Debug)]
 pub struct Gateway {
@@ -186,6 +189,8 @@ fn build(gateway: &mut Gateway, host_route: &mut Route) -> Result<()> {
     host_rules(&gateway.record)?;
     host_routing(host_route, &gateway.record, outer)?;
     gateway_routing(gateway, &topology, inner)?;
+    let name = topology.host_link();
+    host_route.settle(&name).context(|| format!("cannot bring up the link {name}"))?;
     for interface in &gateway.record.switched {
         wiring::switch_forwarding(interface, true)?;
     }
@@ -247,22 +252,22 @@ fn host_routing(route: &mut Route, record: &GatewayRecord, link: u32) -> Result<
     requests.push(link::set(link, &alias));
     requests.push(neighbour::set(link, topology.gateway_address(), OUT_MAC));
     for one in routing::host_routes(topology) {
-        requests.push(path::add(&wiring::route_spec(&one, link)));
+        requests.push(path::add(&wiring::replacing_route_spec(&one, link)));
     }
     wiring::pipeline(route, &requests, "the host")
 }
 
 fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Result<()> {
-    let lo = 1;
     let mut requests = vec![
-        link::set(lo, &LinkChange { up: Some(true), ..LinkChange::default() }),
+        link::set(LO, &LinkChange { up: Some(true), ..LinkChange::default() }),
         address::add(link, topology.gateway_address(), 32),
         link::set(link, &LinkChange { up: Some(true), ..LinkChange::default() }),
         // Wrong on purpose: see WRONG_MAC.
         neighbour::set(link, topology.next_hop(), WRONG_MAC),
     ];
     for one in routing::gateway_routes(topology) {
-        requests.push(path::add(&wiring::route_spec(&one, link)));
+        let index = if one.dev.as_deref() == Some("lo") { LO } else { link };
+        requests.push(path::add(&wiring::route_spec(&one, index)));
     }
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
@@ -320,9 +325,10 @@ fn remove_routing(route: &mut Route, record: &GatewayRecord, problems: &mut Vec<
         let result = route.remove_rule(&wiring::rule_spec(&one));
         note(problems, || format!("cannot remove the routing rule {one}"), result);
     }
-    // The route through the link goes with the link.
-    for one in routing::host_routes(&record.topology).iter().filter(|one| one.dev.is_none()) {
-        let result = route.remove_route(&wiring::route_spec(one, 0));
+    for one in routing::host_routes(&record.topology) {
+        // Named without its interface, whose index nobody knows any more.
+        let named = routing::Route { dev: None, via: None, ..one.clone() };
+        let result = route.remove_route(&wiring::route_spec(&named, 0));
         note(problems, || format!("cannot remove the route {one}"), result);
     }
 }

@@ -219,6 +219,14 @@ fn free_slot(slots: &Slots) -> Option<usize> {
     Some(slot)
 }
 
+/// The first living box whose record fits. Takes time for each: not for the way of a run.
+#[must_use]
+pub fn find(state: &State, fits: impl Fn(&BoxRecord) -> bool) -> Option<BoxRecord> {
+    let living =
+        |id: String| look_up(state.root(), &id).filter(|(_, alive)| *alive).and_then(|(record, _)| record);
+    all_ids(state.root()).into_iter().filter_map(living).find(fits)
+}
+
 /// The ids of all box directories. Takes time for each: not for the way of a run.
 #[must_use]
 pub fn all_ids(root: &OwnedFd) -> Vec<String> {

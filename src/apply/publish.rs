@@ -21,6 +21,8 @@ use crate::plan::topology::{TABLE, Topology};
 use crate::spec::port::{HostPort, PortRequest};
 
 use super::attach::host_elements;
+use super::lease;
+use super::state::State;
 
 /// A port of the host's that is ours.
 #[derive(Debug)]
@@ -102,15 +104,27 @@ fn cannot_hold(request: &PortRequest, address: Option<Ipv4Addr>, port: u16, errn
 fn all_taken(request: &PortRequest, address: Option<Ipv4Addr>, port: u16, is_pool: bool) -> Error {
     let error = Error::new(format!("cannot publish {request}"));
     let place = format!("{}:{port}", address.unwrap_or(Ipv4Addr::UNSPECIFIED));
-    let holder = holders::holder_of_tcp_port(address, port);
-    let holder = holder
-        .map_or_else(|| "something that cannot be seen from here".to_owned(), |holder| holder.to_string());
+    let holder = name_of_holder(address, port);
     let cause = if is_pool {
         format!("all of its ports are taken; {place} by {holder}")
     } else {
         format!("{place} is already taken by {holder}")
     };
     error.because(cause).hint("choose another host port; `netbox ps` lists the boxes")
+}
+
+/// Who has a port: a box by its name, any other process as far as this user may know.
+fn name_of_holder(address: Option<Ipv4Addr>, port: u16) -> String {
+    let Some(holder) = holders::holder_of_tcp_port(address, port) else {
+        return "something that cannot be seen from here".to_owned();
+    };
+    // Only now, when the run has failed, is there time to look at every box.
+    let state = State::open_existing().ok().flatten();
+    let record = state.and_then(|state| lease::find(&state, |record| Some(record.keeper_pid) == holder.pid));
+    match record {
+        Some(record) => format!("box {} (pid {})", record.name, record.pid),
+        None => holder.to_string(),
+    }
 }
 
 /// Maps the ports: from here on the outside reaches the box.

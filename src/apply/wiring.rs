@@ -72,7 +72,7 @@ pub fn replacing_route_spec(route: &routing::Route, link: u32) -> RouteSpec {
 /// Naming the setting.
 pub fn set_up_gateway_sysctls() -> Result<()> {
     // Before there is an interface, so that each begins with these.
-    let settings: [(&[&str], &str); 7] = [
+    let settings: [(&[&str], &str); 8] = [
         (&["ipv4", "ip_forward"], "1"),
         // Replies may come by a link that a reverse look-up would not choose; who may send what is the rules' matter.
         (&["ipv4", "conf", "all", "rp_filter"], "0"),
@@ -81,6 +81,8 @@ pub fn set_up_gateway_sysctls() -> Result<()> {
         (&["ipv4", "conf", "default", "send_redirects"], "0"),
         (&["ipv4", "conf", "all", "accept_redirects"], "0"),
         (&["ipv4", "conf", "default", "accept_redirects"], "0"),
+        // What is denied is answered, each time: a box shall not wait for a time-out.
+        (&["ipv4", "icmp_ratelimit"], "0"),
     ];
     for (path, value) in settings {
         sysctl::write(path, value).context(|| format!("cannot set {} in the gateway", path.join(".")))?;

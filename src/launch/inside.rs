@@ -75,6 +75,7 @@ fn become_command(inside: &Inside<'_>, keeper: &Channel) -> Result<Infallible> {
         // After the line above, which writes there.
         mounts::protect_kernel_settings(inside.identity.is_root())?;
     }
+    keeper.send(&FromBox::Configured, None).context(|| "cannot reach the keeper")?;
     let environment = own_environment(inside, &facts);
     wait_for_start(keeper)?;
     drop_privileges(inside.identity)?;

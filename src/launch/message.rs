@@ -57,10 +57,12 @@ pub struct BoxLink {
 
 /// From the box's first process to the keeper. After [`ToBox::Run`] the end of the stream means that the
 /// command runs: exec closes the channel.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromBox {
     /// Its namespaces are made.
     Unshared,
+    /// Its network is configured and its mounts are made.
+    Configured,
     /// It cannot go on.
     Failed(Error),
 }

@@ -110,17 +110,17 @@ pub fn host_rules<'a>(topology: &Topology, switched: impl IntoIterator<Item = &'
 /// The routes that the gateway needs, but for one to each box.
 #[must_use]
 pub fn gateway_routes(topology: &Topology) -> Vec<Route> {
-    let closed = Route {
-        kind: Kind::Unreachable,
-        destination: Some(topology.pool),
-        via: None,
-        dev: None,
-        table: None,
-        metric: None,
-    };
     vec![
-        // So that what is sent to a dead box is not sent to the host.
-        closed,
+        // Addresses that no box has: to where the forward chain sees them, and answers at once. An `unreachable` route
+        // would answer before that, and rarely: the kernel limits it to a few per second (net.ipv4.route.error_cost).
+        Route {
+            kind: Kind::Unicast,
+            destination: Some(topology.pool),
+            via: None,
+            dev: Some("lo".to_owned()),
+            table: None,
+            metric: None,
+        },
         Route {
             kind: Kind::Unicast,
             destination: None,

@@ -198,6 +198,17 @@ impl Route {
         }
     }
 
+    /// Makes a link of a pair, whose ends are both up, carry packets from now on.
+    ///
+    /// The end that came up first has no queue until the kernel's link watch has run, some time later, and
+    /// drops what is sent (net/core/link_watch.c). Asking for the link runs it at once (`rtnl_getlink`, Linux ≥ 6.8).
+    ///
+    /// # Errors
+    /// ENODEV when there is no such link.
+    pub fn settle(&mut self, name: &str) -> io::Result<()> {
+        self.link_index(name).map(drop)
+    }
+
     /// The index of the link of that name.
     ///
     /// # Errors

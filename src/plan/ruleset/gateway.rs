@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::statement::{daddr, iifname, oifname_not};
+use super::statement::{daddr, iifname, oifname, oifname_not};
 use super::{
     ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, T4A, T4W, Table, Type, base, closed,
     priority, publish, regular,
@@ -41,9 +41,15 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         Rule::from([Lookup(&[DestinationAddress], "hosts4"), Jump("publish")]),
     ];
     let mut forwarded = vec![
+        // An address of the pool that no box has leads to lo, so that what is sent there comes by here and is
+        // answered. What was let through all the same, of a box that has just ended, ends with its second visit.
+        Rule::from([iifname("lo"), Drop]),
         Rule::from([Established, Accept]),
+        Rule::from([oifname("lo"), Jump("deny")]),
         // The host's conntrack is out of sight here, so what comes from it is matched by where it goes.
         Rule::from([iifname(OUT), Lookup(&[DestinationAddress, Protocol, DestinationPort], "pub4"), Accept]),
+        // The host itself, which nobody else can pass for: the kernel drops what comes in with its own address.
+        Rule::from([iifname(OUT), Lookup(&[SourceAddress], "hosts4"), Accept]),
         Rule::from([iifname(OUT), Drop]),
         Rule::from([TranslatedDestination, Accept]),
         Rule::from([oifname_not(OUT), Jump("deny")]),
