@@ -17,15 +17,14 @@ use nix::unistd::Pid;
 use crate::apply::attach;
 use crate::apply::census::census;
 use crate::apply::gateway::{self, Gateway, Host};
-use crate::apply::lease::{self, Lease};
+use crate::apply::lease::{self, Lease, Shared};
 use crate::apply::publish;
-use crate::apply::state::State;
-use crate::apply::sweep::sweep;
+use crate::apply::state::{Locked, State};
+use crate::apply::sweep::{sweep, tolerate_no_table};
 use crate::error::{Context, Error, Result};
 use crate::host::caller;
 use crate::kernel::channel::Channel;
 use crate::kernel::namespace::{self, MountNamespace};
-use crate::kernel::nft::Nft;
 use crate::kernel::process::{self, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
 use crate::launch::inside::{self, Inside};
@@ -183,7 +182,6 @@ struct Keeper<'a> {
     ports: Vec<PortMap>,
     waiting: Option<Waiting>,
     relay: Option<Relay>,
-    mapped: Option<Nft>,
 }
 
 impl<'a> Keeper<'a> {
@@ -200,7 +198,6 @@ impl<'a> Keeper<'a> {
             ports: Vec::new(),
             waiting: None,
             relay: None,
-            mapped: None,
         }
     }
 
@@ -208,11 +205,11 @@ impl<'a> Keeper<'a> {
     fn build(&mut self) -> Result<()> {
         self.reserve_ports()?;
         self.join_the_others()?;
-        let facts = self.facts();
         let link = self.add_link()?;
+        let facts = self.facts();
         self.to_box.send(&ToBox::Configure(facts), None).or_else(|_| self.ask_box_why())?;
         if let (Some(gateway), Some(lease), Some(index)) = (&mut self.gateway, &self.lease, link) {
-            attach::connect(gateway, lease.id.as_str(), lease.slot, index, &self.ports)?;
+            attach::connect(gateway, lease.id.as_str(), lease.slot, index)?;
         }
         self.write_record()?;
         self.hear_that_it_is(FromBox::Configured)?;
@@ -239,10 +236,10 @@ impl<'a> Keeper<'a> {
 
     /// Under the run lock: sweeps what the dead left, takes a lease, and joins the gateway or makes it.
     fn join_the_others(&mut self) -> Result<()> {
-        let host = Host::open()?;
+        let host = self.host.insert(Host::open()?);
         let state = self.state.insert(State::open()?);
         let mut locked = state.lock()?;
-        let (swept, found) = sweep(&locked, &host, census(locked.slots()), false);
+        let (swept, found) = sweep(&locked, host, census(locked.slots()), false);
         if !swept.is_empty() {
             tell(self.launcher, &ToLauncher::Log(format!("swept what dead runs left: {swept:?}")));
         }
@@ -253,11 +250,14 @@ impl<'a> Keeper<'a> {
         let bits = if request.net == Net::Nat { lease::USES_GATEWAY } else { 0 };
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), bits)?);
         if request.net == Net::Nat {
-            let gateway = self.gateway.insert(gateway::join_or_make(&locked, &host, &found)?);
-            lease.announce_gateway(&locked, gateway.descriptor());
+            let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found)?);
+            attach::let_in(&locked, gateway, lease.id.as_str(), lease.slot, &self.ports)?;
+            lease.announce(&locked, Shared::Network, gateway.network.as_fd());
+            lease.announce(&locked, Shared::GatewayNft, gateway.nft.as_fd());
         }
-        drop(locked);
-        self.host = Some(host);
+        if let Some(nft) = host.open_nft() {
+            lease.announce(&locked, Shared::HostNft, nft.as_fd());
+        }
         Ok(())
     }
 
@@ -325,11 +325,18 @@ impl<'a> Keeper<'a> {
     }
 
     fn map_ports(&mut self) -> Result<()> {
-        if let (Some(gateway), Some(lease), false) = (&self.gateway, &self.lease, self.ports.is_empty()) {
-            let nft = self.mapped.insert(publish::host_nft()?);
-            publish::map(nft, gateway.record.topology, lease.slot, &self.ports)?;
+        let (Some(gateway), Some(lease), Some(host), Some(state)) =
+            (&self.gateway, &self.lease, &mut self.host, &mut self.state)
+        else {
+            return Ok(());
+        };
+        if self.ports.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let locked = state.lock()?;
+        let nft = host.nft(&locked, &census(locked.slots()))?;
+        lease.announce(&locked, Shared::HostNft, nft.as_fd());
+        publish::map(&locked, nft, gateway.record.topology, lease.slot, &self.ports)
     }
 
     fn launcher_still_wants_it(&self) -> Result<()> {
@@ -374,48 +381,60 @@ impl<'a> Keeper<'a> {
         ended.unwrap_or(End::Command(125))
     }
 
-    /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, name, count; and the host's
-    /// side of the gateway with its last box. Never stops at an error. What is left takes the kernel's time.
+    /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the
+    /// host's side of the gateway with its last box. Never stops at an error. What is left takes the kernel's time.
     fn take_down(mut self, problems: &mut Vec<String>) -> Option<Remains> {
         if let Some(relay) = self.relay.take() {
             relay.stop();
         }
-        let topology = self.gateway.as_ref().map(|gateway| gateway.record.topology);
-        if let (Some(nft), Some(topology), Some(lease)) = (&mut self.mapped, topology, &self.lease)
-            && let Err(error) = publish::unmap(nft, topology, lease.slot, &self.ports)
-        {
-            problems.push(format!("cannot remove the port maps: {error}"));
-        }
-        // After the maps: the port must not be somebody else's while a rule still leads to the box.
-        drop(self.waiting.take());
-        let (host, mut state, mut lease) = (self.host.take()?, self.state.take()?, self.lease.take()?);
+        let (mut host, mut state, mut lease) = (self.host.take()?, self.state.take()?, self.lease.take()?);
         let mut was_last = false;
-        let mut deleted = self.mapped.take().into_iter().collect::<Vec<_>>();
         match state.lock() {
             Ok(locked) => {
+                if let Some(gateway) = &mut self.gateway {
+                    close_ports(&locked, &mut host, gateway, &lease, &self.ports, problems);
+                }
+                // After the maps: the port must not be somebody else's while a rule still leads to the box.
+                drop(self.waiting.take());
                 problems.extend(lease.end(&locked));
+                let found = census(locked.slots());
                 let own = self.gateway.as_ref().map(|gateway| &gateway.record);
                 if let Some(own) = own
-                    && census(locked.slots()).users == 0
+                    && found.users == 0
                     && gateway::record(&locked).as_ref().is_none_or(|record| record == own)
                 {
                     was_last = true;
-                    let taken_down = gateway::take_down(&locked, own);
-                    problems.extend(taken_down.problems);
-                    deleted.extend(taken_down.deleted);
+                    problems.extend(gateway::take_down(&locked, &mut host, &found, own));
+                }
+                if let Some(nft) = host.open_nft() {
+                    lease.announce(&locked, Shared::HostNft, nft.as_fd());
                 }
             }
             Err(error) => problems.push(error.to_string()),
         }
-        Some(Remains {
-            host,
-            state,
-            lease,
-            gateway: self.gateway.take(),
-            was_last,
-            ports: std::mem::take(&mut self.ports),
-            deleted,
-        })
+        Some(Remains { host, state, lease, gateway: self.gateway.take(), was_last })
+    }
+}
+
+/// Takes the box's ports and its address out of the rules, on the host and in the gateway.
+fn close_ports(
+    locked: &Locked<'_>,
+    host: &mut Host,
+    gateway: &mut Gateway,
+    lease: &Lease,
+    ports: &[PortMap],
+    problems: &mut Vec<String>,
+) {
+    let topology = gateway.record.topology;
+    if !ports.is_empty()
+        && let Some(nft) = host.open_nft()
+        && let Err(error) = tolerate_no_table(publish::unmap(locked, nft, topology, lease.slot, ports))
+    {
+        problems.push(format!("cannot remove the port maps: {error}"));
+    }
+    let shut_out = attach::shut_out(locked, gateway, lease.id.as_str(), lease.slot, ports);
+    if let Err(error) = tolerate_no_table(shut_out) {
+        problems.push(format!("cannot remove the box's rules in the gateway: {error}"));
     }
 }
 
@@ -442,9 +461,9 @@ fn after_keeper(earlier: &[Pid]) -> Error {
 
 /// Sweeps what dead runs left, and returns what could not be undone.
 fn sweep_all() -> Result<Vec<String>> {
-    let host = Host::open()?;
+    let mut host = Host::open()?;
     let mut state = State::open()?;
     let locked = state.lock()?;
-    let (swept, _) = sweep(&locked, &host, census(locked.slots()), false);
+    let (swept, _) = sweep(&locked, &mut host, census(locked.slots()), false);
     Ok(swept.problems)
 }

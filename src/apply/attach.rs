@@ -1,11 +1,10 @@
 //! A box's link to the gateway, and its undo.
 
-use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Context, Error, Result};
-use crate::kernel::nft::Batch;
+use crate::kernel::nft::{Batch, NftError};
 use crate::kernel::route::link::{LinkChange, Veth};
 use crate::kernel::route::{neighbour, path};
 use crate::plan::record::PortMap;
@@ -14,6 +13,7 @@ use crate::plan::ruleset::{self, Element, Family, PublishedPort};
 use crate::plan::topology::{ETH, GATEWAY_MAC, TABLE, Topology, box_link};
 
 use super::gateway::Gateway;
+use super::state::Locked;
 use super::wiring;
 
 /// The IP protocol number of TCP (RFC 9293).
@@ -41,17 +41,49 @@ pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &
     Ok(index)
 }
 
-/// Lets the box in: its rules, its neighbour entry and its route.
+/// Lets what comes from the box's link, with the box's address, into the gateway, and what is published in to it. The
+/// link need not exist yet.
 ///
 /// # Errors
-/// Naming the step.
-pub fn connect(gateway: &mut Gateway, id: &str, slot: u32, index: u32, ports: &[PortMap]) -> Result<()> {
+/// Those of nf_tables.
+pub fn let_in(
+    _locked: &Locked<'_>,
+    gateway: &mut Gateway,
+    id: &str,
+    slot: u32,
+    ports: &[PortMap],
+) -> Result<()> {
     let mut batch = Batch::new();
     for element in gateway_elements(gateway.record.topology, id, slot, ports) {
         // A dead box's element with the same key says the same: slots and ids are not used again while one is left.
         batch.put_element(Family::Inet, TABLE, &element);
     }
-    gateway.nft.commit(batch).map_err(Error::from)?;
+    gateway.nft.commit(batch).map_err(Error::from)
+}
+
+/// Shuts the box out again.
+///
+/// # Errors
+/// Those of nf_tables; elements that are gone are no error.
+pub fn shut_out(
+    _locked: &Locked<'_>,
+    gateway: &mut Gateway,
+    id: &str,
+    slot: u32,
+    ports: &[PortMap],
+) -> Result<(), NftError> {
+    let mut batch = Batch::new();
+    for element in gateway_elements(gateway.record.topology, id, slot, ports) {
+        batch.delete_element(Family::Inet, TABLE, &element);
+    }
+    gateway.nft.commit(batch)
+}
+
+/// Gives the box its neighbour entry and its route.
+///
+/// # Errors
+/// Naming the step.
+pub fn connect(gateway: &mut Gateway, id: &str, slot: u32, index: u32) -> Result<()> {
     let address = gateway.record.topology.box_address(slot);
     let route = routing::box_route(address, &box_link(id));
     let requests = [
@@ -68,18 +100,6 @@ pub fn connect(gateway: &mut Gateway, id: &str, slot: u32, index: u32, ports: &[
 pub fn settle(gateway: &mut Gateway, id: &str) -> Result<()> {
     let name = box_link(id);
     gateway.route.settle(&name).context(|| format!("cannot bring up the link {name}"))
-}
-
-/// Shuts the box out again. The socket that did it should stay open a while: closing it waits for RCU.
-///
-/// # Errors
-/// Those of nf_tables; elements that are gone are no error.
-pub fn disconnect(gateway: &mut Gateway, id: &str, slot: u32, ports: &[PortMap]) -> io::Result<()> {
-    let mut batch = Batch::new();
-    for element in gateway_elements(gateway.record.topology, id, slot, ports) {
-        batch.delete_element(Family::Inet, TABLE, &element);
-    }
-    gateway.nft.commit(batch).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// The elements of the gateway's sets and maps for a box.

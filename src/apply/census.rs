@@ -2,15 +2,20 @@
 
 use crate::kernel::slots::{SlotNote, SlotState, Slots};
 
-use super::lease::{DRAINING, USES_GATEWAY};
+use super::lease::{DRAINING, Shared, USES_GATEWAY};
+
+/// So many keepers to ask: one of them is alive.
+const ENOUGH: usize = 8;
 
 /// What the slot table says.
 #[derive(Debug, Default)]
 pub struct Census {
     /// Slots whose keeper died without taking its box down.
     pub dead: Vec<(usize, SlotNote)>,
-    /// Keepers that hold the gateway: thread id and descriptor number.
-    pub holders: Vec<(u32, u32)>,
+    /// Keepers that hold the gateway: process id and their note.
+    pub holders: Vec<(u32, SlotNote)>,
+    /// Any keepers, those that only linger too: they may hold a socket on the host.
+    pub anybody: Vec<(u32, SlotNote)>,
     /// How many living boxes hang off the gateway.
     pub users: usize,
 }
@@ -25,12 +30,15 @@ pub fn census(slots: &Slots) -> Census {
             SlotState::Dead => census.dead.push((slot, slots.note(slot))),
             SlotState::Alive(tid) => {
                 let note = slots.note(slot);
+                if note.descriptors[Shared::HostNft as usize] != 0 && census.anybody.len() < ENOUGH {
+                    census.anybody.push((tid, note));
+                }
                 if note.bits & USES_GATEWAY == 0 || note.bits & DRAINING != 0 {
                     continue;
                 }
                 census.users += 1;
-                if note.gateway_fd != 0 && census.holders.len() < 8 {
-                    census.holders.push((tid, note.gateway_fd));
+                if note.descriptors[Shared::Network as usize] != 0 && census.holders.len() < ENOUGH {
+                    census.holders.push((tid, note));
                 }
             }
         }

@@ -4,14 +4,17 @@
 //! before the link is up, forwarding last. It is taken down in the opposite order.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::namespace;
 use crate::kernel::net_cookie::netns_cookie;
 use crate::kernel::nft::{Batch, Nft};
+use crate::kernel::process::share_descriptor;
 use crate::kernel::route::link::{LinkChange, Veth};
 use crate::kernel::route::{Request, Route, address, link, neighbour, path, rule};
+use crate::kernel::slots::SlotNote;
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::record::GatewayRecord;
 use crate::plan::ruleset::{self, Family};
@@ -19,6 +22,7 @@ use crate::plan::topology::{HOST_MAC, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
 use crate::plan::{gateway, routing};
 
 use super::census::Census;
+use super::lease::Shared;
 use super::state::{self, Locked};
 use super::wiring;
 
@@ -50,6 +54,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Host {
     network: OwnedFd,
+    nft: Option<Nft>,
 }
 
 impl Host {
@@ -59,7 +64,7 @@ impl Host {
     /// Where /proc is not mounted.
     pub fn open() -> Result<Self> {
         let network = namespace::own_network().context(|| "cannot open the host's network namespace")?;
-        Ok(Self { network })
+        Ok(Self { network, nft: None })
     }
 
     /// Its descriptor.
@@ -67,24 +72,67 @@ impl Host {
     pub const fn network(&self) -> &OwnedFd {
         &self.network
     }
+
+    /// Its nf_tables socket: one that a keeper has, or a new one.
+    ///
+    /// Keepers pass one socket on from each to the next, and use it under the run lock. For when a socket of netfilter's is
+    /// closed while anything that was deleted in its namespace is not yet freed, the kernel waits for that, 10 ms and more,
+    /// and lets nobody else commit meanwhile (`nft_rcv_nl_event`). With one socket nobody closes the last.
+    ///
+    /// # Errors
+    /// Those of socket(2).
+    pub fn nft(&mut self, _locked: &Locked<'_>, census: &Census) -> Result<&mut Nft> {
+        match self.nft {
+            Some(ref mut nft) => Ok(nft),
+            None => {
+                let own = cookie_here()?;
+                let shared =
+                    census.anybody.iter().find_map(|(pid, note)| share_nft(*pid, note, Shared::HostNft, own));
+                Ok(self.nft.insert(match shared {
+                    Some(nft) => nft,
+                    None => Nft::open()?,
+                }))
+            }
+        }
+    }
+
+    /// The socket, where this process has used it.
+    pub const fn open_nft(&mut self) -> Option<&mut Nft> {
+        self.nft.as_mut()
+    }
+}
+
+/// The cookie of the network namespace that this thread is in.
+fn cookie_here() -> Result<u64> {
+    let (probe, _) = UnixDatagram::pair().context(|| "cannot make a socket")?;
+    netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
+}
+
+/// The socket that process `pid` has, if it is what its note says.
+fn share_nft(pid: u32, note: &SlotNote, which: Shared, cookie: u64) -> Option<Nft> {
+    let number = *note.descriptors.get(which as usize)?;
+    // The process may have ended, and its number may be somebody else's: what comes back is looked at.
+    let socket = (number != 0).then(|| share_descriptor(pid, number).ok()).flatten()?;
+    (Nft::is_one(socket.as_fd()) && netns_cookie(socket.as_fd()).ok() == Some(cookie))
+        .then(|| Nft::from(socket))
 }
 
 /// Joins the gateway that lives, or makes one. The caller holds the run lock and has a lease that counts.
 ///
 /// # Errors
 /// Naming the step that failed; what was made is taken down again.
-pub fn join_or_make(locked: &Locked<'_>, host: &Host, census: &Census) -> Result<Gateway> {
+pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway> {
     if let Some(record) = record(locked) {
         if let Some(gateway) = join(&record, host, census)? {
             return Ok(gateway);
         }
         // Its holders died: the namespace is gone, the host's side is not.
-        let problems = take_down(locked, &record).problems;
+        let problems = take_down(locked, host, census, &record);
         if let Some(problem) = problems.first() {
             return Err(Error::new("cannot take down the gateway that dead runs left").because(problem));
         }
     }
-    make(locked, host)
+    make(locked, host, census)
 }
 
 /// The gateway's record. `None`: there is no gateway.
@@ -98,27 +146,33 @@ pub fn record(locked: &Locked<'_>) -> Option<GatewayRecord> {
 /// # Errors
 /// When the namespace is there but cannot be worked in.
 pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Option<Gateway>> {
-    for (keeper, descriptor) in &census.holders {
-        // The kernel lets root open what another process has open (proc_pid_fd(5)). ENOENT: it has just ended.
-        let Ok(network) = std::fs::File::open(format!("/proc/{keeper}/fd/{descriptor}")) else { continue };
-        let sockets = namespace::inside(network.as_fd(), host.network.as_fd(), || -> Result<_> {
-            Ok((Route::open().context(|| "cannot open netlink in the gateway")?, Nft::open()?))
-        });
-        // Not a network namespace: the number was used again.
-        let Ok(sockets) = sockets else { continue };
-        let (route, nft) = sockets?;
-        if netns_cookie(route.as_fd()).ok() == Some(record.cookie) {
-            return Ok(Some(Gateway { record: record.clone(), network: network.into(), route, nft }));
+    for (keeper, note) in &census.holders {
+        // Its number may be another process's by now: what comes back is looked at below.
+        let Ok(network) = share_descriptor(*keeper, note.descriptors[Shared::Network as usize]) else {
+            continue;
+        };
+        let route = namespace::inside(network.as_fd(), host.network.as_fd(), Route::open);
+        // Not a network namespace.
+        let Ok(route) = route else { continue };
+        let route = route.context(|| "cannot open netlink in the gateway")?;
+        if netns_cookie(route.as_fd()).ok() != Some(record.cookie) {
+            continue;
         }
+        let nft = match share_nft(*keeper, note, Shared::GatewayNft, record.cookie) {
+            Some(nft) => nft,
+            None => namespace::inside(network.as_fd(), host.network.as_fd(), Nft::open)
+                .context(|| "cannot enter the gateway")??,
+        };
+        return Ok(Some(Gateway { record: record.clone(), network, route, nft }));
     }
     Ok(None)
 }
 
-fn make(locked: &Locked<'_>, host: &Host) -> Result<Gateway> {
+fn make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway> {
     let facts = crate::host::observe()?;
     let number = free_number(locked, &facts);
     let plan = gateway::gateway(&facts, number)?;
-    refuse_foreign_tables()?;
+    refuse_foreign_tables(host.nft(locked, census)?)?;
     let mut host_route = Route::open().context(|| "cannot open netlink")?;
     let (network, route, nft) = new_namespace(host)?;
     let cookie = netns_cookie(route.as_fd()).context(|| "cannot identify the gateway's network namespace")?;
@@ -126,10 +180,10 @@ fn make(locked: &Locked<'_>, host: &Host) -> Result<Gateway> {
     let record = GatewayRecord { topology, cookie, switched, host_addresses };
     state::write_json(locked.root(), RECORD, &record).context(|| "cannot write the gateway's state")?;
     let mut gateway = Gateway { record: record.clone(), network, route, nft };
-    match build(&mut gateway, &mut host_route) {
+    match build(&mut gateway, &mut host_route, host.nft(locked, census)?) {
         Ok(()) => Ok(gateway),
         Err(error) => {
-            let problems = take_down(locked, &record).problems;
+            let problems = take_down(locked, host, census, &record);
             Err(match problems.first() {
                 Some(problem) => error.hint(format!("not all could be undone: {problem}")),
                 None => error,
@@ -149,8 +203,7 @@ fn free_number(locked: &Locked<'_>, facts: &crate::plan::facts::Facts) -> u32 {
 }
 
 /// A table with our name and without our mark belongs to somebody (promise L3).
-fn refuse_foreign_tables() -> Result<()> {
-    let mut nft = Nft::open()?;
+fn refuse_foreign_tables(nft: &mut Nft) -> Result<()> {
     for family in [Family::Netdev, Family::Inet] {
         let ours = nft.table_is_ours(family, TABLE)?;
         if ours == Some(false) {
@@ -181,12 +234,12 @@ fn new_namespace(host: &Host) -> Result<(OwnedFd, Route, Nft)> {
     made
 }
 
-fn build(gateway: &mut Gateway, host_route: &mut Route) -> Result<()> {
+fn build(gateway: &mut Gateway, host_route: &mut Route, host_nft: &mut Nft) -> Result<()> {
     let topology = gateway.record.topology;
     gateway_rules(gateway)?;
     let (inner, outer) = add_link(gateway, host_route, &topology)?;
     wiring::set_up_host_link_sysctls(&topology.host_link())?;
-    host_rules(&gateway.record)?;
+    host_rules(host_nft, &gateway.record)?;
     host_routing(host_route, &gateway.record, outer)?;
     gateway_routing(gateway, &topology, inner)?;
     let name = topology.host_link();
@@ -224,7 +277,7 @@ fn add_link(gateway: &mut Gateway, host_route: &mut Route, topology: &Topology) 
     Ok((inner, outer))
 }
 
-fn host_rules(record: &GatewayRecord) -> Result<()> {
+fn host_rules(nft: &mut Nft, record: &GatewayRecord) -> Result<()> {
     let mut batch = Batch::new();
     for table in ruleset::host(&record.topology) {
         batch.delete_table(table.family, table.name);
@@ -233,7 +286,6 @@ fn host_rules(record: &GatewayRecord) -> Result<()> {
     for interface in &record.switched {
         batch.put_element(Family::Inet, TABLE, &ruleset::switched(interface));
     }
-    let mut nft = Nft::open()?;
     nft.commit(batch).map_err(Error::from)
 }
 
@@ -272,21 +324,16 @@ fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Res
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
 
-/// What is left to do when the host's side of a gateway has been taken down.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct TakenDown {
-    /// What could not be undone.
-    pub problems: Vec<String>,
-    /// The socket that deleted the tables. Closing it waits 11 to 16 ms for RCU, and so does the next transaction if
-    /// it is closed earlier: it is for whoever has time.
-    pub deleted: Option<Nft>,
-}
-
 /// Takes down the host's side of a gateway. Every step tolerates that it was done, or never begun. The caller holds the run lock.
 ///
 /// Does not wait for the link to disappear: the kernel takes milliseconds for that ([`remove_link`]).
-pub fn take_down(locked: &Locked<'_>, record: &GatewayRecord) -> TakenDown {
+#[must_use]
+pub fn take_down(
+    locked: &Locked<'_>,
+    host: &mut Host,
+    census: &Census,
+    record: &GatewayRecord,
+) -> Vec<String> {
     let mut problems = Vec::new();
     for interface in &record.switched {
         let result = wiring::switch_forwarding_back(interface);
@@ -296,13 +343,9 @@ pub fn take_down(locked: &Locked<'_>, record: &GatewayRecord) -> TakenDown {
         Ok(mut route) => remove_routing(&mut route, record, &mut problems),
         Err(error) => note(&mut problems, || "cannot open netlink".to_owned(), Err(error)),
     }
-    let deleted = match remove_tables() {
-        Ok(nft) => Some(nft),
-        Err(error) => {
-            problems.push(format!("cannot remove the nftables tables: {error}"));
-            None
-        }
-    };
+    if let Err(error) = host.nft(locked, census).and_then(remove_tables) {
+        problems.push(format!("cannot remove the nftables tables: {error}"));
+    }
     // The last thing that names the rest: gone only when all of that is.
     if problems.is_empty() {
         note(
@@ -311,7 +354,7 @@ pub fn take_down(locked: &Locked<'_>, record: &GatewayRecord) -> TakenDown {
             state::remove(locked.root(), RECORD),
         );
     }
-    TakenDown { problems, deleted }
+    problems
 }
 
 fn note(problems: &mut Vec<String>, what: impl FnOnce() -> String, result: io::Result<()>) {
@@ -333,16 +376,14 @@ fn remove_routing(route: &mut Route, record: &GatewayRecord, problems: &mut Vec<
     }
 }
 
-fn remove_tables() -> Result<Nft> {
-    let mut nft = Nft::open()?;
+fn remove_tables(nft: &mut Nft) -> Result<()> {
     let mut batch = Batch::new();
     for family in [Family::Netdev, Family::Inet] {
         if nft.table_is_ours(family, TABLE)? == Some(true) {
             batch.delete_table(family, TABLE);
         }
     }
-    nft.commit(batch)?;
-    Ok(nft)
+    nft.commit(batch).map_err(Error::from)
 }
 
 /// Removes the host's end of the link if it is still there and ours. Waits 20 ms or more for RCU.
@@ -357,13 +398,5 @@ pub fn remove_link(topology: &Topology) -> io::Result<()> {
             other => other,
         },
         _ => Ok(()),
-    }
-}
-
-impl Gateway {
-    /// The number under which this process holds the gateway's namespace.
-    #[must_use]
-    pub fn descriptor(&self) -> i32 {
-        self.network.as_raw_fd()
     }
 }

@@ -1,7 +1,7 @@
 //! A lease: a box's slot in the pool, its id, its name and its directory, held by a lock that dies with its keeper.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode};
 
@@ -13,9 +13,20 @@ use crate::spec::name::{BoxId, BoxName};
 use super::state::{self, Locked, State};
 
 /// The box hangs off the gateway, which must live as long as it does.
-pub const USES_GATEWAY: u32 = 1;
+pub const USES_GATEWAY: u16 = 1;
 /// The box has ended; only its link is not yet gone.
-pub const DRAINING: u32 = 2;
+pub const DRAINING: u16 = 2;
+
+/// What keepers share: the places of the descriptors in a slot's note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// The gateway's network namespace.
+    Network = 0,
+    /// The nf_tables socket in the gateway.
+    GatewayNft = 1,
+    /// The nf_tables socket on the host.
+    HostNft = 2,
+}
 
 /// The counter in the slot table at which the search for a free slot goes on, so that an address rests
 /// before it is used again.
@@ -34,7 +45,7 @@ pub struct Lease {
     pub name: Option<BoxName>,
     /// boxes/ID, locked.
     directory: OwnedFd,
-    bits: u32,
+    bits: u16,
 }
 
 impl Lease {
@@ -44,7 +55,7 @@ impl Lease {
     ///
     /// # Errors
     /// A name that another box has, naming that box; a full pool; a full disk. Nothing is left behind then.
-    pub fn take(locked: &mut Locked<'_>, name: Option<&BoxName>, bits: u32) -> Result<Self> {
+    pub fn take(locked: &mut Locked<'_>, name: Option<&BoxName>, bits: u16) -> Result<Self> {
         if let Some(name) = name {
             name_is_free(locked, name)?;
         }
@@ -56,7 +67,7 @@ impl Lease {
         })?;
         let mut bytes = [0u8; 8];
         bytes.copy_from_slice(id.as_str().as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
-        let note = SlotNote { id: bytes, bits, gateway_fd: 0 };
+        let note = SlotNote { id: bytes, bits, descriptors: [0; 3] };
         locked.slots_mut().take(slot, &note).context(|| "cannot register as the keeper of a slot")?;
         match Self::make_directory(locked, &id, name) {
             Ok(directory) => Ok(Self {
@@ -92,11 +103,16 @@ impl Lease {
         Ok(directory)
     }
 
-    /// Tells the other runs under which descriptor this process holds the gateway. The caller holds the run lock.
-    pub fn announce_gateway(&self, locked: &Locked<'_>, gateway_fd: i32) {
+    /// Tells the other runs under which numbers this process holds what they may share. The caller holds the run lock.
+    pub fn announce(&self, locked: &Locked<'_>, which: Shared, descriptor: BorrowedFd<'_>) {
+        // A number that does not fit is not shared: the others open their own.
+        let Ok(number) = u16::try_from(descriptor.as_raw_fd()) else { return };
         let slot = self.slot as usize;
-        let note = locked.slots().note(slot);
-        locked.slots().set_note(slot, &SlotNote { gateway_fd: gateway_fd.cast_unsigned(), ..note });
+        let mut note = locked.slots().note(slot);
+        if let Some(place) = note.descriptors.get_mut(which as usize) {
+            *place = number;
+        }
+        locked.slots().set_note(slot, &note);
     }
 
     /// Writes down what the box is.
@@ -114,7 +130,7 @@ impl Lease {
         self.bits = DRAINING;
         let slot = self.slot as usize;
         let note = locked.slots().note(slot);
-        locked.slots().set_note(slot, &SlotNote { bits: DRAINING, gateway_fd: 0, ..note });
+        locked.slots().set_note(slot, &SlotNote { bits: DRAINING, ..note });
         remove_files(locked, self.id.as_str(), self.name.as_ref().map(BoxName::as_str))
     }
 

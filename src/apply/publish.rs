@@ -22,7 +22,7 @@ use crate::spec::port::{HostPort, PortRequest};
 
 use super::attach::host_elements;
 use super::lease;
-use super::state::State;
+use super::state::{Locked, State};
 
 /// A port of the host's that is ours.
 #[derive(Debug)]
@@ -131,34 +131,34 @@ fn name_of_holder(address: Option<Ipv4Addr>, port: u16) -> String {
 ///
 /// # Errors
 /// EEXIST when a rule already maps one of them.
-pub fn map(nft: &mut Nft, topology: Topology, slot: u32, ports: &[PortMap]) -> Result<()> {
+pub fn map(
+    _locked: &Locked<'_>,
+    nft: &mut Nft,
+    topology: Topology,
+    slot: u32,
+    ports: &[PortMap],
+) -> Result<()> {
     let mut batch = Batch::new();
     for element in host_elements(topology, slot, ports) {
         batch.add_element(Family::Inet, TABLE, &element);
     }
-    commit(nft, batch).map_err(Error::from)
+    nft.commit(batch).map_err(Error::from)
 }
 
-/// Takes the maps away. The socket should stay open a while: closing it waits for RCU.
+/// Takes the maps away.
 ///
 /// # Errors
 /// Those of nf_tables; maps that are gone are no error.
-pub fn unmap(nft: &mut Nft, topology: Topology, slot: u32, ports: &[PortMap]) -> std::io::Result<()> {
+pub fn unmap(
+    _locked: &Locked<'_>,
+    nft: &mut Nft,
+    topology: Topology,
+    slot: u32,
+    ports: &[PortMap],
+) -> Result<(), NftError> {
     let mut batch = Batch::new();
     for element in host_elements(topology, slot, ports) {
         batch.delete_element(Family::Inet, TABLE, &element);
     }
-    commit(nft, batch).map_err(|error| std::io::Error::other(error.to_string()))
-}
-
-fn commit(nft: &mut Nft, batch: Batch) -> Result<(), NftError> {
-    if batch.is_empty() { Ok(()) } else { nft.commit(batch) }
-}
-
-/// Opens nf_tables on the host.
-///
-/// # Errors
-/// Those of socket(2).
-pub fn host_nft() -> Result<Nft> {
-    Nft::open()
+    nft.commit(batch)
 }

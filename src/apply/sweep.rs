@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::kernel::namespace::MountNamespace;
+use crate::kernel::nft::NftError;
 use crate::kernel::slots::SlotNote;
 use crate::plan::record::BoxRecord;
 use crate::plan::topology::box_link;
@@ -37,7 +38,7 @@ impl Swept {
 /// Takes down every box whose keeper is dead, and the gateway if no living box is left. The caller holds the run lock.
 ///
 /// Without dead boxes it costs what `census` cost. `full`: looks at the directories too, which takes time for each box.
-pub fn sweep(locked: &Locked<'_>, host: &Host, mut found: Census, full: bool) -> (Swept, Census) {
+pub fn sweep(locked: &Locked<'_>, host: &mut Host, mut found: Census, full: bool) -> (Swept, Census) {
     let mut swept = Swept::default();
     if full {
         add_orphaned_directories(locked, &mut swept);
@@ -47,7 +48,12 @@ pub fn sweep(locked: &Locked<'_>, host: &Host, mut found: Census, full: bool) ->
         let mut living =
             record.as_ref().and_then(|record| gateway::join(record, host, &found).ok().flatten());
         for (slot, note) in std::mem::take(&mut found.dead) {
-            bury(locked, slot, &note, living.as_mut(), &mut swept);
+            bury(
+                &mut Site { locked, host, census: &found, gateway: living.as_mut() },
+                slot,
+                &note,
+                &mut swept,
+            );
         }
         found = census(locked.slots());
     }
@@ -55,7 +61,7 @@ pub fn sweep(locked: &Locked<'_>, host: &Host, mut found: Census, full: bool) ->
         && let Some(record) = gateway::record(locked)
     {
         swept.gateway = true;
-        swept.problems.extend(gateway::take_down(locked, &record).problems);
+        swept.problems.extend(gateway::take_down(locked, host, &found, &record));
         if let Err(error) = gateway::remove_link(&record.topology) {
             swept.problems.push(format!("cannot remove the link {}: {error}", record.topology.host_link()));
         }
@@ -63,7 +69,16 @@ pub fn sweep(locked: &Locked<'_>, host: &Host, mut found: Census, full: bool) ->
     (swept, found)
 }
 
-fn bury(locked: &Locked<'_>, slot: usize, note: &SlotNote, gateway: Option<&mut Gateway>, swept: &mut Swept) {
+/// Where a dead box was.
+struct Site<'a> {
+    locked: &'a Locked<'a>,
+    host: &'a mut Host,
+    census: &'a Census,
+    gateway: Option<&'a mut Gateway>,
+}
+
+fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
+    let locked = site.locked;
     let id = String::from_utf8_lossy(&note.id).into_owned();
     // Only what we name ourselves is ever touched.
     if crate::spec::name::BoxId::parse(&id).is_err() {
@@ -85,13 +100,19 @@ fn bury(locked: &Locked<'_>, slot: usize, note: &SlotNote, gateway: Option<&mut 
     if let Some(attachment) = record.as_ref().and_then(|record| record.attachment)
         && !ports.is_empty()
     {
-        let unmapped = publish::host_nft()
-            .map_err(io::Error::other)
-            .and_then(|mut nft| publish::unmap(&mut nft, attachment.topology, slot_number, ports));
-        note_problem(&mut problems, "cannot remove its port maps", tolerate_no_table(unmapped));
+        let unmapped = site
+            .host
+            .nft(locked, site.census)
+            .map(|nft| publish::unmap(locked, nft, attachment.topology, slot_number, ports));
+        match unmapped {
+            Ok(result) => {
+                note_problem(&mut problems, "cannot remove its port maps", tolerate_no_table(result))
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
     }
-    if let Some(gateway) = gateway {
-        let gone = attach::disconnect(gateway, &id, slot_number, ports);
+    if let Some(gateway) = &mut site.gateway {
+        let gone = attach::shut_out(locked, gateway, &id, slot_number, ports);
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
         note_problem(&mut problems, "cannot remove its link", gateway.route.remove_link(&box_link(&id)));
     }
@@ -104,10 +125,10 @@ fn bury(locked: &Locked<'_>, slot: usize, note: &SlotNote, gateway: Option<&mut 
 }
 
 /// Somebody flushed the tables: then what was in them is gone as well.
-fn tolerate_no_table(result: io::Result<()>) -> io::Result<()> {
+pub fn tolerate_no_table(result: Result<(), NftError>) -> io::Result<()> {
     match result {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other,
+        Err(error) if error.errno() != libc::ENOENT => Err(io::Error::other(error.to_string())),
+        _ => Ok(()),
     }
 }
 

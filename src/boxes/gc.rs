@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 /// Naming what could not be undone.
 pub fn gc() -> Result<String> {
     let Some(mut state) = State::open_existing()? else { return Ok(String::new()) };
-    let host = Host::open()?;
+    let mut host = Host::open()?;
     let locked = state.lock()?;
-    let (swept, _) = sweep(&locked, &host, census(locked.slots()), true);
+    let (swept, _) = sweep(&locked, &mut host, census(locked.slots()), true);
     if let Some(problem) = swept.problems.first() {
         return Err(Error::new("cannot take down all that dead runs left").because(problem));
     }

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::nfnetlink::{Netlink, Refusal};
-use crate::error::{Error, Result};
+use crate::error::{Context, Result};
 
 const GET: u8 = 1;
 const DELETE: u8 = 2;
@@ -41,9 +41,6 @@ const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 const FILTER_IP_SRC: u32 = 1 << 0;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
 const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
-
-/// More than so many filtered dumps cost more than one of everything: each walks the whole table.
-const FILTERED_DUMPS: usize = 4;
 
 /// Which connections are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +74,15 @@ impl AsFd for Conntrack {
 }
 
 impl Conntrack {
+    /// Shares a socket of [`super::nft::Nft`]: closing one of the two closes nothing.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn on(nft: &super::nft::Nft) -> Result<Self> {
+        let socket = nft.as_fd().try_clone_to_owned().context(|| "cannot share a netfilter socket")?;
+        Ok(Self(Netlink::from(socket)))
+    }
+
     /// Opens a socket in the calling thread's network namespace.
     ///
     /// # Errors
@@ -88,46 +94,51 @@ impl Conntrack {
         }
     }
 
-    /// Forgets the IPv4 connections that one of `selectors` means, and returns how many they were.
+    /// Forgets the IPv4 connections that one of `selectors` means.
     ///
     /// # Errors
     /// When the kernel does not list its connections, or does not forget one.
-    pub fn flush(&mut self, selectors: &[Selector]) -> Result<usize> {
+    pub fn flush(&mut self, selectors: &[Selector]) -> Result<()> {
         if selectors.is_empty() || self.count()? == 0 {
-            return Ok(0);
+            return Ok(());
         }
-        let filters: Vec<_> = selectors.iter().flat_map(|selector| selector.filters()).collect();
-        let mut found = Vec::new();
-        if filters.len() > FILTERED_DUMPS {
-            self.dump(Vec::new(), selectors, &mut found).map_err(unlisted)?;
-        } else {
-            for filter in filters {
-                match self.dump(filter, selectors, &mut found) {
-                    // Kernels before 5.8 have no filter.
-                    Err(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => {
-                        self.dump(Vec::new(), selectors, &mut found).map_err(unlisted)?;
-                    }
-                    result => result.map_err(unlisted)?,
+        for filter in selectors.iter().flat_map(|selector| selector.filters()) {
+            match self.0.request(&mut message(DELETE, 0, filter), |_, _| {}) {
+                Ok(()) => {}
+                // A kernel that takes the filter for the tuple of one connection, and finds it wanting.
+                Err(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => {
+                    return self.flush_one_by_one(selectors);
                 }
+                Err(refusal) => return Err(refusal.into_error("cannot forget tracked connections")),
             }
         }
-        let mut forgotten = 0;
+        Ok(())
+    }
+
+    /// For kernels that do not delete by filter: lists everything, and deletes each connection that is meant.
+    ///
+    /// # Errors
+    /// As [`Conntrack::flush`].
+    pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<()> {
+        let mut found = Vec::new();
+        self.dump(selectors, &mut found)
+            .map_err(|refusal| refusal.into_error("cannot list the tracked connections"))?;
         for connection in found {
             match self.0.request(&mut message(DELETE, 0, connection), |_, _| {}) {
-                Ok(()) => forgotten += 1,
-                // It ended meanwhile, or two selectors meant it.
-                Err(Refusal { errno: Errno::ENOENT, .. }) => {}
-                Err(refusal) => {
-                    return Err(refusal.into_error("cannot forget a tracked connection"));
-                }
+                // ENOENT: it ended meanwhile, or two selectors meant it.
+                Ok(()) | Err(Refusal { errno: Errno::ENOENT, .. }) => {}
+                Err(refusal) => return Err(refusal.into_error("cannot forget a tracked connection")),
             }
         }
-        Ok(forgotten)
+        Ok(())
     }
 
     /// How many connections of either family the namespace has. Spares the walk through the table, which
     /// all namespaces share and which takes as long when it is empty.
-    fn count(&mut self) -> Result<u32> {
+    ///
+    /// # Errors
+    /// When the kernel does not count them.
+    pub fn count(&mut self) -> Result<u32> {
         let mut count = 0;
         let each = |_, payload: &[u8]| {
             let entries = attribute(payload.get(4..).unwrap_or_default(), CTA_STATS_GLOBAL_ENTRIES);
@@ -144,11 +155,10 @@ impl Conntrack {
     /// later one between the same ends is left alone.
     fn dump(
         &mut self,
-        filter: Vec<DefaultNla>,
         selectors: &[Selector],
         found: &mut Vec<Vec<DefaultNla>>,
     ) -> std::result::Result<(), Refusal> {
-        self.0.request(&mut message(GET, NLM_F_DUMP, filter), |_, payload| {
+        self.0.request(&mut message(GET, NLM_F_DUMP, Vec::new()), |_, payload| {
             let connection = payload.get(4..).unwrap_or_default();
             if selectors.iter().any(|selector| selector.matches(connection)) {
                 found.push(identity(connection));
@@ -157,12 +167,8 @@ impl Conntrack {
     }
 }
 
-fn unlisted(refusal: Refusal) -> Error {
-    refusal.into_error("cannot list the tracked connections")
-}
-
 impl Selector {
-    /// The attributes that make the kernel list only what is meant, one list for each dump that it takes.
+    /// The attributes that make the kernel delete only what is meant, one list for each request that it takes.
     fn filters(self) -> Vec<Vec<DefaultNla>> {
         match self {
             Self::Address(address) => {

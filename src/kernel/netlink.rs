@@ -90,3 +90,29 @@ fn set_flag(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {
         unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const one).cast(), 4) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// The netlink family of a socket (`NETLINK_ROUTE` …), or the error that it is none.
+///
+/// # Errors
+/// ENOTSOCK; EAFNOSUPPORT for a socket of another kind.
+pub fn protocol_of(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    let option = |name| {
+        let mut value: libc::c_int = 0;
+        let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
+        // SAFETY: both pointers are to locals that outlive the call, and `length` is the size of the first.
+        let status = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                name,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    };
+    if option(libc::SO_DOMAIN)? != libc::AF_NETLINK {
+        return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    }
+    option(libc::SO_PROTOCOL)
+}

@@ -41,10 +41,17 @@ pub struct Netlink {
     sequence: u32,
 }
 
+/// A socket may be shared by processes one of which was killed before it read its answer: what each of them asks
+/// must be told apart.
+fn first_sequence() -> u32 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.subsec_nanos() ^ std::process::id().rotate_left(16)
+}
+
 impl From<OwnedFd> for Netlink {
     /// Takes over a socket that [`Netlink::open`] made, in this process or another.
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, sequence: 0 }
+        Self { fd, sequence: first_sequence() }
     }
 }
 
@@ -69,7 +76,7 @@ impl Netlink {
         // Refusals come with a text, and without the whole request.
         enable(&fd, libc::NETLINK_EXT_ACK)?;
         enable(&fd, libc::NETLINK_CAP_ACK)?;
-        Ok(Self { fd, sequence: 0 })
+        Ok(Self { fd, sequence: first_sequence() })
     }
 
     /// A number that no earlier message of this socket had.

@@ -102,6 +102,16 @@ fn signal_number(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Shares descriptor `number` of process `pid`: the same open file, not another like it (pidfd_getfd(2), Linux ≥ 5.6).
+///
+/// # Errors
+/// ESRCH when the process is gone, EBADF when it has no such descriptor, EPERM without ptrace access to it.
+pub fn share_descriptor(pid: u32, number: u16) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(Errno::ESRCH)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(rustix::process::pidfd_getfd(process, i32::from(number), rustix::process::PidfdGetfdFlags::empty())?)
+}
+
 /// What became of a child, without waiting: the oldest news, or `StillAlive`.
 ///
 /// # Errors

@@ -36,9 +36,10 @@ pub struct SlotNote {
     /// The id of the box, 8 bytes of ASCII.
     pub id: [u8; 8],
     /// What the box holds on to: bits that the caller defines.
-    pub bits: u32,
-    /// The number of the descriptor under which the keeper holds the gateway's network namespace, or 0.
-    pub gateway_fd: u32,
+    pub bits: u16,
+    /// The numbers under which the keeper holds descriptors that others may share, or 0: what each is for is the
+    /// caller's business.
+    pub descriptors: [u16; 3],
 }
 
 /// The file, mapped: `count` words, then `count` notes of two u64, then the counters.
@@ -131,20 +132,19 @@ impl Slots {
     #[must_use]
     pub fn note(&self, slot: usize) -> SlotNote {
         let at = Self::notes_at(self.count) + slot * 16;
-        let rest = self.wide(at + 8).load(SeqCst).to_ne_bytes();
-        let [a, b, c, d, e, f, g, h] = rest;
+        let [a, b, c, d, e, f, g, h] = self.wide(at + 8).load(SeqCst).to_ne_bytes();
         SlotNote {
             id: self.wide(at).load(SeqCst).to_ne_bytes(),
-            bits: u32::from_ne_bytes([a, b, c, d]),
-            gateway_fd: u32::from_ne_bytes([e, f, g, h]),
+            bits: u16::from_ne_bytes([a, b]),
+            descriptors: [[c, d], [e, f], [g, h]].map(u16::from_ne_bytes),
         }
     }
 
     /// Writes the note beside slot `slot`.
     pub fn set_note(&self, slot: usize, note: &SlotNote) {
         let at = Self::notes_at(self.count) + slot * 16;
-        let [a, b, c, d] = note.bits.to_ne_bytes();
-        let [e, f, g, h] = note.gateway_fd.to_ne_bytes();
+        let [a, b] = note.bits.to_ne_bytes();
+        let [[c, d], [e, f], [g, h]] = note.descriptors.map(u16::to_ne_bytes);
         self.wide(at).store(u64::from_ne_bytes(note.id), SeqCst);
         self.wide(at + 8).store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), SeqCst);
     }
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn the_kernel_marks_the_slot_of_a_thread_that_ends_without_giving_it_back() {
         let (file, slots) = table();
-        let note = SlotNote { id: *b"abcdefgh", bits: 1, gateway_fd: 9 };
+        let note = SlotNote { id: *b"abcdefgh", bits: 1, descriptors: [9, 10, 11] };
         std::thread::spawn(move || {
             let mut own = Slots::map(&file, 16).unwrap();
             own.take(3, &note).unwrap();

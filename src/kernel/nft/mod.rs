@@ -81,6 +81,12 @@ impl From<NftError> for Error {
 }
 
 impl Nft {
+    /// Whether `socket` is a netfilter netlink socket.
+    #[must_use]
+    pub fn is_one(socket: BorrowedFd<'_>) -> bool {
+        super::netlink::protocol_of(socket).ok() == Some(libc::NETLINK_NETFILTER)
+    }
+
     /// Opens a socket in the calling thread's network namespace.
     ///
     /// # Errors
