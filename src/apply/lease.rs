@@ -151,10 +151,10 @@ pub fn remove(locked: &Locked<'_>, slot: usize, id: &str, name: Option<&str>) ->
 
 fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {
     let mut problems = Vec::new();
-    if let Some(name) = name.filter(|name| owner_of(locked, name).as_deref() == Some(id)) {
-        if let Err(error) = state::remove(locked.root(), &format!("names/{name}")) {
-            problems.push(format!("cannot free the name {name}: {error}"));
-        }
+    if let Some(name) = name.filter(|name| owner_of(locked, name).as_deref() == Some(id))
+        && let Err(error) = state::remove(locked.root(), &format!("names/{name}"))
+    {
+        problems.push(format!("cannot free the name {name}: {error}"));
     }
     let path = format!("boxes/{id}");
     for file in [RECORD, "box.json.new"] {

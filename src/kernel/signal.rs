@@ -77,7 +77,7 @@ impl Signals {
     ///
     /// # Errors
     /// None that the manual names.
-    pub fn next(&mut self) -> io::Result<Option<Received>> {
+    pub fn read(&mut self) -> io::Result<Option<Received>> {
         let signal = self.0.read_signal()?;
         Ok(signal.and_then(|info| i32::try_from(info.ssi_signo).ok()).map(|number| Received { number }))
     }

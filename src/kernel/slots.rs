@@ -105,7 +105,7 @@ impl Slots {
     }
 
     fn wide(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0 && offset + 8 <= Self::file_size(self.count));
+        assert!(offset.is_multiple_of(8) && offset + 8 <= Self::file_size(self.count));
         let word = self.base.as_ptr().wrapping_add(offset).cast();
         // SAFETY: within the mapping and 8-aligned (asserted; the mapping is page-aligned), and only ever
         // accessed atomically.

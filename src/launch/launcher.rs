@@ -72,7 +72,7 @@ impl<'a> Launcher<'a> {
         let outcome = loop {
             let (spoken, signalled) = self.wait(&signals).context(|| "cannot wait for the keeper")?;
             if signalled {
-                while let Some(signal) = signals.next().context(|| "cannot read a signal")? {
+                while let Some(signal) = signals.read().context(|| "cannot read a signal")? {
                     self.pass_on(signal.number);
                 }
             }

@@ -63,7 +63,7 @@ pub fn supervise(
             activity = None;
             on_activity();
         }
-        while news.next()?.is_some() {}
+        while news.read()?.is_some() {}
     }
 }
 

@@ -1,0 +1,57 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_netbox_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_netbox_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_netbox_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_netbox_using_subcommand
+    set -l cmd (__fish_netbox_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c netbox -n "__fish_netbox_needs_command" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_needs_command" -s V -l version -d 'Print version'
+complete -c netbox -n "__fish_netbox_needs_command" -f -a "run" -d 'Start a command in a box'
+complete -c netbox -n "__fish_netbox_needs_command" -f -a "ps" -d 'List the boxes'
+complete -c netbox -n "__fish_netbox_needs_command" -f -a "gc" -d 'Remove what boxes left that were killed together with netbox'
+complete -c netbox -n "__fish_netbox_needs_command" -f -a "gateway" -d 'Start a command in the gateway\'s network, to look at it'
+complete -c netbox -n "__fish_netbox_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s p -l publish -d 'Publish a port of the box on the host: [[IP:][HOSTPORT[-END]]:]BOXPORT[-END][/tcp|udp|sctp]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected) or host' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of the box\'s link in bytes [default: the uplink\'s]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s u -l user -d 'Run the command as this user, and group, by name or number [default: who called]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l name -d 'Name the box' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s w -l workdir -d 'Start the command in this directory' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s e -l env -d 'Set a variable of the environment, or copy the caller\'s' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l clear-env -d 'Start with PATH, HOME, USER and TERM only'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s q -l quiet -d 'No warnings'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l verbose -d 'Say what is decided and why; twice for more'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l rm -d 'A box is always removed'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s i -l interactive -d 'A box always has the caller\'s stdin'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s t -l tty -d 'A box always has the caller\'s terminal'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand ps" -l json -d 'As JSON'
+complete -c netbox -n "__fish_netbox_using_subcommand ps" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand gc" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand gateway" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run ps gc gateway help" -f -a "run" -d 'Start a command in a box'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run ps gc gateway help" -f -a "ps" -d 'List the boxes'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run ps gc gateway help" -f -a "gc" -d 'Remove what boxes left that were killed together with netbox'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run ps gc gateway help" -f -a "gateway" -d 'Start a command in the gateway\'s network, to look at it'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run ps gc gateway help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,192 @@
+//! What is written about netbox is what netbox is.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what is wrong by failing")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Command;
+
+/// The promises that today's netbox makes. Each has a section of docs/security.md.
+const PROMISES: [&str; 18] = [
+    "R1", "R2", "R3", "N1", "N2", "N3", "I1", "I2", "I3", "I4", "I5", "I6", "L1", "L2", "L3", "C1", "C2",
+    "C3",
+];
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The Rust files below a folder.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The options of every command, by the command's name: `-p`, `--publish`.
+fn options(root: &Command) -> BTreeMap<String, BTreeSet<String>> {
+    let of = |command: &Command| {
+        let mut all = BTreeSet::new();
+        for argument in command.get_arguments() {
+            all.extend(
+                argument.get_short_and_visible_aliases().unwrap_or_default().iter().map(|c| format!("-{c}")),
+            );
+            all.extend(
+                argument.get_long_and_visible_aliases().unwrap_or_default().iter().map(|w| format!("--{w}")),
+            );
+        }
+        // Said once, for all.
+        for help in ["-h", "--help"] {
+            all.remove(help);
+        }
+        all
+    };
+    let mut found = BTreeMap::from([("netbox".to_owned(), of(root))]);
+    found.extend(root.get_subcommands().map(|command| (command.get_name().to_owned(), of(command))));
+    found
+}
+
+/// The same, as the manual page has it: the `.It Fl` lines of each command's section.
+fn documented(page: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut section = "netbox".to_owned();
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix(".Ss ") {
+            section = name.to_owned();
+            found.entry(section.clone()).or_default();
+        } else if line.starts_with(".Sh ") {
+            section = "netbox".to_owned();
+        } else if let Some(item) = line.strip_prefix(".It ") {
+            let words: Vec<_> = item.split_whitespace().collect();
+            let flags = words.windows(2).filter(|pair| pair[0] == "Fl").map(|pair| format!("-{}", pair[1]));
+            let flags = flags.filter(|flag| flag != "-h" && flag != "--help");
+            found.entry(section.clone()).or_default().extend(flags);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_manual_page_has_the_options_of_every_command_and_no_others() {
+    let mut command = netbox::cli::command();
+    command.build();
+    assert_eq!(documented(&read("man/netbox.1")), options(&command));
+}
+
+#[test]
+fn the_manual_page_has_the_exit_statuses_and_the_variables() {
+    let page = read("man/netbox.1");
+    for status in ["2", "125", "126", "127"] {
+        assert!(page.contains(&format!("\n.It {status}\n")), "{status}");
+    }
+    for name in ["ID", "NAME", "IPV4", "GATEWAY"] {
+        assert!(page.contains(&format!(".It Ev NETBOX_{name}\n")), "NETBOX_{name}");
+    }
+}
+
+/// `module::test` for every test: a function after `#[test]`, or named in `live_tests!`.
+fn tests() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for path in sources("tests").into_iter().chain(sources("src")) {
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let module = match stem.as_str() {
+            "mod" | "tests" | "main" => {
+                path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned()
+            }
+            _ => stem,
+        };
+        let text = fs::read_to_string(&path).unwrap();
+        let mut is_next = false;
+        for line in text.lines().map(str::trim) {
+            if line == "#[test]" {
+                is_next = true;
+            } else if let Some(rest) = line.strip_prefix("fn ").filter(|_| is_next) {
+                found.insert(format!("{module}::{}", rest.split('(').next().unwrap()));
+                is_next = false;
+            }
+        }
+        if let Some((_, list)) = text.split_once("\nlive_tests![") {
+            let list = list.split_once(']').unwrap().0;
+            let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+            found.extend(names.map(|name| format!("{module}::{name}")));
+        }
+    }
+    found
+}
+
+/// The sections of docs/security.md that are about a promise, by its number.
+fn promises() -> BTreeMap<String, String> {
+    let text = read("docs/security.md");
+    let sections = text.split("\n### ").skip(1).map(|section| {
+        let section = section.split("\n## ").next().unwrap();
+        (section.split_whitespace().next().unwrap().to_owned(), section.to_owned())
+    });
+    sections.collect()
+}
+
+/// What stands in backquotes and has the form of a test's name.
+fn cited(text: &str) -> Vec<&str> {
+    let is_name = |word: &str| {
+        word.split_once("::").is_some_and(|(module, test)| {
+            let plain =
+                |part: &str| part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            !module.is_empty() && !test.is_empty() && plain(module) && plain(test)
+        })
+    };
+    text.split('`').skip(1).step_by(2).filter(|word| is_name(word)).collect()
+}
+
+#[test]
+fn the_security_document_cites_tests_that_exist() {
+    let (text, tests) = (read("docs/security.md"), tests());
+    let missing: Vec<_> = cited(&text).into_iter().filter(|name| !tests.contains(*name)).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}
+
+#[test]
+fn the_security_document_has_every_promise_with_its_test() {
+    let promises = promises();
+    let numbers: Vec<_> = promises.keys().map(String::as_str).collect();
+    let expected: BTreeSet<_> = PROMISES.into_iter().collect();
+    assert_eq!(numbers, expected.into_iter().collect::<Vec<_>>());
+    for (number, section) in promises {
+        // The cost is measured, by benches, and not tested.
+        assert!(number.starts_with('C') || !cited(&section).is_empty(), "{number} names no test");
+        assert!(section.contains("Not promised:"), "{number} does not say what is not promised");
+    }
+}
+
+#[test]
+fn the_readme_points_at_files_that_exist() {
+    let text = read("README.md");
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    for link in links.filter(|link| !link.starts_with("http")) {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(), "{link}");
+    }
+    assert!(text.lines().count() <= 80, "the README is one screen");
+}
+
+#[test]
+fn the_completions_are_those_of_the_command_line() {
+    for (name, text) in completions::all() {
+        let path = format!("packaging/completions/{name}");
+        assert!(read(&path) == text, "{path} is old: cargo run --example completions");
+    }
+}
+
+#[path = "../examples/completions.rs"]
+#[allow(dead_code, reason = "its main is not for here")]
+mod completions;
