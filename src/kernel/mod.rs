@@ -4,6 +4,8 @@
 pub mod channel;
 pub mod conntrack;
 pub mod entry;
+pub mod memory;
+pub mod mount;
 pub mod namespace;
 pub mod net_cookie;
 pub mod netlink;

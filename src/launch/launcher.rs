@@ -7,12 +7,13 @@ use std::io;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Pid, getpgrp};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
+use crate::kernel::memory::Rest;
 use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::terminal::Terminal;
@@ -53,6 +54,7 @@ pub struct Launcher<'a> {
     lent: bool,
     /// Signals that came before there was a command.
     early: Vec<i32>,
+    rest: Rest,
 }
 
 impl<'a> Launcher<'a> {
@@ -60,7 +62,7 @@ impl<'a> Launcher<'a> {
     #[must_use]
     pub fn new(keeper: &'a Channel, report: &'a Report, lent: bool) -> Self {
         let terminal = if lent { Terminal::controlling() } else { None };
-        Self { keeper, report, command: None, terminal, lent, early: Vec::new() }
+        Self { keeper, report, command: None, terminal, lent, early: Vec::new(), rest: Rest::default() }
     }
 
     /// Passes signals and stops on until the keeper says how the run ended. All signals must be blocked.
@@ -84,13 +86,14 @@ impl<'a> Launcher<'a> {
         Ok(outcome)
     }
 
-    fn wait(&self, signals: &Signals) -> io::Result<(bool, bool)> {
+    fn wait(&mut self, signals: &Signals) -> io::Result<(bool, bool)> {
         let mut wanted = [
             PollFd::new(self.keeper.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut wanted, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
+        match poll(&mut wanted, self.rest.timeout()) {
+            Ok(events) => self.rest.waited(events),
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let [keeper, signals] = wanted.map(|fd| fd.any().unwrap_or(false));

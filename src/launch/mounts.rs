@@ -20,6 +20,9 @@ const NOTHING: Option<&str> = None;
 pub fn private(read_only: bool) -> Result<()> {
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_SLAVE, NOTHING)
         .context(|| "cannot separate the box's mounts")?;
+    // no_new_privs ignores set-user-id bits but not file capabilities: a program that has one which the bounding set has
+    // not, as ping often does, would be refused (EPERM, `cap_bprm_creds_from_file`). On a nosuid mount it just runs.
+    crate::kernel::mount::set_nosuid_below("/").context(|| "cannot ignore file capabilities in the box")?;
     // In a chroot without /sys there is nothing to replace.
     if statfs("/sys").is_ok_and(|fs| fs.filesystem_type() == SYSFS_MAGIC) {
         fresh_sysfs(read_only)

@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
 use crate::kernel::channel::Channel;
+use crate::kernel::memory::Rest;
 use crate::kernel::process::{self, Process};
 use crate::kernel::signal::Signals;
 
@@ -36,6 +37,7 @@ pub fn supervise(
     mut on_activity: impl FnMut(),
 ) -> io::Result<End> {
     let mut activity = activity;
+    let mut rest = Rest::default();
     loop {
         if let Some(status) = reap(command, launcher)? {
             return Ok(End::Command(status));
@@ -48,8 +50,9 @@ pub fn supervise(
                 PollFd::new(news.as_fd(), PollFlags::POLLIN),
             ];
             wanted.extend(activity.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            match poll(&mut wanted, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
+            match poll(&mut wanted, rest.timeout()) {
+                Ok(events) => rest.waited(events),
+                Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
             let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);
