@@ -11,27 +11,28 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use crate::apply::attach;
 use crate::apply::census::census;
-use crate::apply::gateway::{self, Gateway, Host};
+use crate::apply::gateway::{self, Gateway};
+use crate::apply::host::Host;
 use crate::apply::lease::{self, Lease, Shared};
 use crate::apply::publish;
-use crate::apply::state::{Locked, State};
-use crate::apply::sweep::{sweep, tolerate_no_table};
+use crate::apply::state::State;
+use crate::apply::sweep::{close, sweep, sweep_now};
 use crate::error::{Context, Error, Result};
 use crate::host::caller;
 use crate::kernel::channel::Channel;
 use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
+use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
 use crate::launch::launcher::{Launcher, Outcome, takes_terminal_at_once};
 use crate::launch::linger::{Remains, linger};
-use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToBox, ToLauncher};
-use crate::launch::supervise::{End, kill_box, supervise};
+use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToLauncher};
+use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Identity, identity};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
@@ -105,11 +106,11 @@ struct Start<'a> {
 fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
     match start_first_process(start, launcher) {
         Err(error) => tell(launcher, &ToLauncher::Failed(error, Vec::new())),
-        Ok((command, to_box, news)) => {
-            let mut keeper = Keeper::new(start, launcher, &command, to_box);
+        Ok((first, news)) => {
+            let mut keeper = Keeper::new(start, launcher, &first);
             let ended = keeper.build().map(|()| keeper.watch(news));
             let mut problems = Vec::new();
-            if let Err(error) = kill_box(&command) {
+            if let Err(error) = kill_box(&first.process) {
                 problems.push(format!("cannot end the processes of the box: {error}"));
             }
             let remains = keeper.take_down(&mut problems);
@@ -133,7 +134,7 @@ fn tell(launcher: &Channel, message: &ToLauncher) {
 }
 
 /// Starts the box's first process, while this one still has everything that the command inherits, and then lets go of it.
-fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(Process, Channel, Signals)> {
+fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstProcess, Signals)> {
     let own = Pid::from_raw(0);
     // What is sent to the launcher's process group is not for the keeper.
     nix::unistd::setpgid(own, own).context(|| "cannot make a process group")?;
@@ -162,19 +163,18 @@ fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(Process
     process::close_all_but(&[launcher.as_fd(), to_box.as_fd()])
         .context(|| "cannot close the inherited descriptors")?;
     process::let_go_of_standard_descriptors().context(|| "cannot open /dev/null")?;
-    let command = Process::of_child(pid).context(|| "cannot watch the box's first process")?;
+    let process = Process::of_child(pid).context(|| "cannot watch the box's first process")?;
     // A launcher that is gone shows before the command starts.
-    let _ = launcher.send(&ToLauncher::Box { pid: pid.as_raw() }, Some(command.as_fd()));
+    let _ = launcher.send(&ToLauncher::Box { pid: pid.as_raw() }, Some(process.as_fd()));
     let news = Signals::of_children().context(|| "cannot watch for children")?;
-    Ok((command, to_box, news))
+    Ok((FirstProcess::new(process, to_box), news))
 }
 
 /// What the keeper holds of its box. What is `None` was not made yet, or is undone.
 struct Keeper<'a> {
     start: &'a Start<'a>,
     launcher: &'a Channel,
-    command: &'a Process,
-    to_box: Channel,
+    first: &'a FirstProcess,
     host: Option<Host>,
     state: Option<State>,
     lease: Option<Lease>,
@@ -185,12 +185,11 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    const fn new(start: &'a Start<'a>, launcher: &'a Channel, command: &'a Process, to_box: Channel) -> Self {
+    const fn new(start: &'a Start<'a>, launcher: &'a Channel, first: &'a FirstProcess) -> Self {
         Self {
             start,
             launcher,
-            command,
-            to_box,
+            first,
             host: None,
             state: None,
             lease: None,
@@ -207,19 +206,18 @@ impl<'a> Keeper<'a> {
         self.join_the_others()?;
         let link = self.add_link()?;
         let facts = self.facts();
-        self.to_box.send(&ToBox::Configure(facts), None).or_else(|_| self.ask_box_why())?;
+        self.first.configure(facts)?;
         if let (Some(gateway), Some(lease), Some(index)) = (&mut self.gateway, &self.lease, link) {
             attach::connect(gateway, lease.id.as_str(), lease.slot, index)?;
         }
         self.write_record()?;
-        self.hear_that_it_is(FromBox::Configured)?;
+        self.first.wait_until(FromBox::Configured)?;
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
             attach::settle(gateway, lease.id.as_str())?;
         }
         self.map_ports()?;
-        self.launcher_still_wants_it()?;
-        self.to_box.send(&ToBox::Run, None).or_else(|_| self.ask_box_why())?;
-        self.ask_box_why()
+        launcher_is_there(self.launcher)?;
+        self.first.become_command()
     }
 
     /// Holds every port that is to be published: one that is taken is an error before anything is changed.
@@ -275,31 +273,19 @@ impl<'a> Keeper<'a> {
 
     /// Waits for the box's namespaces, then puts a link between the gateway and them.
     fn add_link(&mut self) -> Result<Option<u32>> {
-        self.hear_that_it_is(FromBox::Unshared)?;
+        self.first.wait_until(FromBox::Unshared)?;
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(None) };
-        let pid = self.command.pid.as_raw();
+        let pid = self.first.process.pid.as_raw();
         let network: OwnedFd =
             namespace::network_of(pid).context(|| "cannot open the box's network namespace")?;
         let mtu = self.start.request.mtu.unwrap_or(gateway.record.topology.mtu);
         attach::add_link(gateway, lease.id.as_str(), lease.slot, mtu, &network).map(Some)
     }
 
-    /// Waits until the box's first process has come so far.
-    fn hear_that_it_is(&self, step: FromBox) -> Result<()> {
-        match self.to_box.receive::<FromBox>().context(|| "cannot hear the box's first process")? {
-            Some(incoming) if incoming.message == step => Ok(()),
-            Some(incoming) => match incoming.message {
-                FromBox::Failed(error) => Err(error),
-                _ => Err(Error::new("the box's first process skipped a step")),
-            },
-            None => Err(died_early()),
-        }
-    }
-
     fn write_record(&self) -> Result<()> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let request = self.start.request;
-        let pid = self.command.pid.as_raw();
+        let pid = self.first.process.pid.as_raw();
         let mounts = match request.net {
             Net::Host => None,
             _ => Some(MountNamespace::of(pid).context(|| "cannot identify the box's mount namespace")?),
@@ -339,33 +325,17 @@ impl<'a> Keeper<'a> {
         publish::map(&locked, nft, gateway.record.topology, lease.slot, &self.ports)
     }
 
-    fn launcher_still_wants_it(&self) -> Result<()> {
-        let mut wanted = [PollFd::new(self.launcher.as_fd(), PollFlags::empty())];
-        match poll(&mut wanted, PollTimeout::ZERO) {
-            Ok(0) => Ok(()),
-            _ => Err(Error::new("the launcher of this box is gone")),
-        }
-    }
-
-    /// Waits until the box's first process has become the command, or says why it has not.
-    fn ask_box_why(&self) -> Result<()> {
-        match self.to_box.receive::<FromBox>().context(|| "cannot hear the box's first process")? {
-            Some(incoming) => match incoming.message {
-                FromBox::Failed(error) => Err(error),
-                FromBox::Unshared | FromBox::Configured => Err(died_early()),
-            },
-            // Exec closed its end; or it was killed, and then that is how the command ended.
-            None => Ok(()),
-        }
-    }
-
     /// Waits for the end, and starts the relay with the first connection to the host's loopback.
     fn watch(&mut self, mut news: Signals) -> End {
         let (waiting, relay) = (&mut self.waiting, &mut self.relay);
         let activity = waiting.as_ref().and_then(|waiting| waiting.activity().try_clone_to_owned().ok());
         let place = self.gateway.as_ref().zip(self.lease.as_ref());
-        let ended =
-            supervise(self.command, self.launcher, &mut news, activity.as_ref().map(AsFd::as_fd), || {
+        let ended = supervise(
+            &self.first.process,
+            self.launcher,
+            &mut news,
+            activity.as_ref().map(AsFd::as_fd),
+            || {
                 if let (Some(waiting), Some((gateway, lease))) = (waiting.as_mut(), place) {
                     let address = gateway.record.topology.box_address(lease.slot);
                     match waiting.start(&gateway.network, address) {
@@ -376,7 +346,8 @@ impl<'a> Keeper<'a> {
                         }
                     }
                 }
-            });
+            },
+        );
         // A keeper that cannot wait cannot keep: the box ends, as if the launcher had gone.
         ended.unwrap_or(End::Command(125))
     }
@@ -392,7 +363,7 @@ impl<'a> Keeper<'a> {
         match state.lock() {
             Ok(locked) => {
                 if let Some(gateway) = &mut self.gateway {
-                    close_ports(&locked, &mut host, gateway, &lease, &self.ports, problems);
+                    problems.extend(close(&locked, &mut host, gateway, &lease, &self.ports));
                 }
                 // After the maps: the port must not be somebody else's while a rule still leads to the box.
                 drop(self.waiting.take());
@@ -416,40 +387,14 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// Takes the box's ports and its address out of the rules, on the host and in the gateway.
-fn close_ports(
-    locked: &Locked<'_>,
-    host: &mut Host,
-    gateway: &mut Gateway,
-    lease: &Lease,
-    ports: &[PortMap],
-    problems: &mut Vec<String>,
-) {
-    let topology = gateway.record.topology;
-    if !ports.is_empty()
-        && let Some(nft) = host.open_nft()
-        && let Err(error) = tolerate_no_table(publish::unmap(locked, nft, topology, lease.slot, ports))
-    {
-        problems.push(format!("cannot remove the port maps: {error}"));
-    }
-    let shut_out = attach::shut_out(locked, gateway, lease.id.as_str(), lease.slot, ports);
-    if let Err(error) = tolerate_no_table(shut_out) {
-        problems.push(format!("cannot remove the box's rules in the gateway: {error}"));
-    }
-}
-
-fn died_early() -> Error {
-    Error::new("the box's first process was killed before the command ran")
-}
-
 /// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
 fn after_keeper(earlier: &[Pid]) -> Error {
     let error = Error::new("the keeper of this box was killed, and the box with it");
     if let Err(problem) = process::kill_children_but(earlier) {
         return error.hint(format!("processes of the box may be left: {problem}"));
     }
-    match sweep_all() {
-        Ok(problems) => match problems.first() {
+    match sweep_now() {
+        Ok(swept) => match swept.problems.first() {
             Some(problem) => {
                 error.hint(format!("not all could be undone: {problem}; `netbox gc` tries again"))
             }
@@ -457,13 +402,4 @@ fn after_keeper(earlier: &[Pid]) -> Error {
         },
         Err(problem) => error.hint(format!("{problem}; `netbox gc` tries again")),
     }
-}
-
-/// Sweeps what dead runs left, and returns what could not be undone.
-fn sweep_all() -> Result<Vec<String>> {
-    let mut host = Host::open()?;
-    let mut state = State::open()?;
-    let locked = state.lock()?;
-    let (swept, _) = sweep(&locked, &mut host, census(locked.slots()), false);
-    Ok(swept.problems)
 }

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::namespace;
@@ -14,7 +13,6 @@ use crate::kernel::nft::{Batch, Nft};
 use crate::kernel::process::share_descriptor;
 use crate::kernel::route::link::{LinkChange, Veth};
 use crate::kernel::route::{Request, Route, address, link, neighbour, path, rule};
-use crate::kernel::slots::SlotNote;
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::record::GatewayRecord;
 use crate::plan::ruleset::{self, Family};
@@ -22,6 +20,7 @@ use crate::plan::topology::{HOST_MAC, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
 use crate::plan::{gateway, routing};
 
 use super::census::Census;
+use super::host::{Host, share_nft};
 use super::lease::Shared;
 use super::state::{self, Locked};
 use super::wiring;
@@ -48,73 +47,6 @@ pub struct Gateway {
     pub route: Route,
     /// A socket inside it.
     pub nft: Nft,
-}
-
-/// This process's own network namespace: the host.
-#[derive(Debug)]
-pub struct Host {
-    network: OwnedFd,
-    nft: Option<Nft>,
-}
-
-impl Host {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// Where /proc is not mounted.
-    pub fn open() -> Result<Self> {
-        let network = namespace::own_network().context(|| "cannot open the host's network namespace")?;
-        Ok(Self { network, nft: None })
-    }
-
-    /// Its descriptor.
-    #[must_use]
-    pub const fn network(&self) -> &OwnedFd {
-        &self.network
-    }
-
-    /// Its nf_tables socket: one that a keeper has, or a new one.
-    ///
-    /// Keepers pass one socket on from each to the next, and use it under the run lock. For when a socket of netfilter's is
-    /// closed while anything that was deleted in its namespace is not yet freed, the kernel waits for that, 10 ms and more,
-    /// and lets nobody else commit meanwhile (`nft_rcv_nl_event`). With one socket nobody closes the last.
-    ///
-    /// # Errors
-    /// Those of socket(2).
-    pub fn nft(&mut self, _locked: &Locked<'_>, census: &Census) -> Result<&mut Nft> {
-        match self.nft {
-            Some(ref mut nft) => Ok(nft),
-            None => {
-                let own = cookie_here()?;
-                let shared =
-                    census.anybody.iter().find_map(|(pid, note)| share_nft(*pid, note, Shared::HostNft, own));
-                Ok(self.nft.insert(match shared {
-                    Some(nft) => nft,
-                    None => Nft::open()?,
-                }))
-            }
-        }
-    }
-
-    /// The socket, where this process has used it.
-    pub const fn open_nft(&mut self) -> Option<&mut Nft> {
-        self.nft.as_mut()
-    }
-}
-
-/// The cookie of the network namespace that this thread is in.
-fn cookie_here() -> Result<u64> {
-    let (probe, _) = UnixDatagram::pair().context(|| "cannot make a socket")?;
-    netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
-}
-
-/// The socket that process `pid` has, if it is what its note says.
-fn share_nft(pid: u32, note: &SlotNote, which: Shared, cookie: u64) -> Option<Nft> {
-    let number = *note.descriptors.get(which as usize)?;
-    // The process may have ended, and its number may be somebody else's: what comes back is looked at.
-    let socket = (number != 0).then(|| share_descriptor(pid, number).ok()).flatten()?;
-    (Nft::is_one(socket.as_fd()) && netns_cookie(socket.as_fd()).ok() == Some(cookie))
-        .then(|| Nft::from(socket))
 }
 
 /// Joins the gateway that lives, or makes one. The caller holds the run lock and has a lease that counts.
@@ -151,7 +83,7 @@ pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Opti
         let Ok(network) = share_descriptor(*keeper, note.descriptors[Shared::Network as usize]) else {
             continue;
         };
-        let route = namespace::inside(network.as_fd(), host.network.as_fd(), Route::open);
+        let route = namespace::inside(network.as_fd(), host.network().as_fd(), Route::open);
         // Not a network namespace.
         let Ok(route) = route else { continue };
         let route = route.context(|| "cannot open netlink in the gateway")?;
@@ -160,7 +92,7 @@ pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Opti
         }
         let nft = match share_nft(*keeper, note, Shared::GatewayNft, record.cookie) {
             Some(nft) => nft,
-            None => namespace::inside(network.as_fd(), host.network.as_fd(), Nft::open)
+            None => namespace::inside(network.as_fd(), host.network().as_fd(), Nft::open)
                 .context(|| "cannot enter the gateway")??,
         };
         return Ok(Some(Gateway { record: record.clone(), network, route, nft }));
@@ -229,7 +161,7 @@ fn new_namespace(host: &Host) -> Result<(OwnedFd, Route, Nft)> {
         wiring::set_up_gateway_sysctls()?;
         Ok((network, route, nft))
     })();
-    namespace::enter_network(host.network.as_fd())
+    namespace::enter_network(host.network().as_fd())
         .context(|| "cannot return to the host's network namespace")?;
     made
 }

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod census;
 pub mod gateway;
+pub mod host;
 pub mod lease;
 pub mod publish;
 pub mod state;

@@ -5,15 +5,18 @@ use std::io;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::error::Result;
 use crate::kernel::namespace::MountNamespace;
 use crate::kernel::nft::NftError;
 use crate::kernel::slots::SlotNote;
-use crate::plan::record::BoxRecord;
+use crate::plan::record::{BoxRecord, PortMap};
 use crate::plan::topology::box_link;
 
 use super::census::{Census, census};
-use super::gateway::{self, Gateway, Host};
-use super::state::Locked;
+use super::gateway::{self, Gateway};
+use super::host::Host;
+use super::lease::Lease;
+use super::state::{Locked, State};
 use super::{attach, lease, publish};
 
 /// What a sweep did.
@@ -125,11 +128,45 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
 }
 
 /// Somebody flushed the tables: then what was in them is gone as well.
-pub fn tolerate_no_table(result: Result<(), NftError>) -> io::Result<()> {
+fn tolerate_no_table(result: Result<(), NftError>) -> io::Result<()> {
     match result {
         Err(error) if error.errno() != libc::ENOENT => Err(io::Error::other(error.to_string())),
         _ => Ok(()),
     }
+}
+
+/// Takes the ports and the address of a box that ends out of the rules, on the host and in the gateway. Returns what could
+/// not be undone.
+pub fn close(
+    locked: &Locked<'_>,
+    host: &mut Host,
+    gateway: &mut Gateway,
+    lease: &Lease,
+    ports: &[PortMap],
+) -> Vec<String> {
+    let topology = gateway.record.topology;
+    let mut problems = Vec::new();
+    if !ports.is_empty()
+        && let Some(nft) = host.open_nft()
+    {
+        let unmapped = publish::unmap(locked, nft, topology, lease.slot, ports);
+        note_problem(&mut problems, "cannot remove the port maps", tolerate_no_table(unmapped));
+    }
+    let shut_out = attach::shut_out(locked, gateway, lease.id.as_str(), lease.slot, ports);
+    note_problem(&mut problems, "cannot remove the box's rules in the gateway", tolerate_no_table(shut_out));
+    problems
+}
+
+/// Sweeps what can be seen without looking at every box.
+///
+/// # Errors
+/// When the state directory cannot be used.
+pub fn sweep_now() -> Result<Swept> {
+    let mut host = Host::open()?;
+    let mut state = State::open()?;
+    let locked = state.lock()?;
+    let (swept, _) = sweep(&locked, &mut host, census(locked.slots()), false);
+    Ok(swept)
 }
 
 fn note_problem(problems: &mut Vec<String>, what: &str, result: io::Result<()>) {

@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::apply::census::census;
-use crate::apply::gateway::{self, Host};
+use crate::apply::gateway;
+use crate::apply::host::Host;
 use crate::apply::state::State;
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::namespace;

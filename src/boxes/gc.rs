@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::apply::census::census;
-use crate::apply::gateway::Host;
+use crate::apply::host::Host;
 use crate::apply::state::State;
 use crate::apply::sweep::sweep;
 use crate::error::{Error, Result};

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::apply::census::census;
-use crate::apply::gateway::{self, Gateway, Host};
+use crate::apply::gateway::{self, Gateway};
+use crate::apply::host::Host;
 use crate::apply::lease::Lease;
 use crate::apply::state::State;
 use crate::error::Result;

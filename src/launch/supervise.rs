@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
+use crate::error::{Error, Result};
 use crate::kernel::channel::Channel;
 use crate::kernel::memory::Rest;
 use crate::kernel::process::{self, Process};
@@ -67,6 +68,18 @@ pub fn supervise(
             on_activity();
         }
         while news.read()?.is_some() {}
+    }
+}
+
+/// Whether anybody still wants the box.
+///
+/// # Errors
+/// When the launcher is gone.
+pub fn launcher_is_there(launcher: &Channel) -> Result<()> {
+    let mut wanted = [PollFd::new(launcher.as_fd(), PollFlags::empty())];
+    match poll(&mut wanted, PollTimeout::ZERO) {
+        Ok(0) => Ok(()),
+        _ => Err(Error::new("the launcher of this box is gone")),
     }
 }
 
