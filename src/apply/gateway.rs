@@ -73,6 +73,14 @@ pub fn record(locked: &Locked<'_>) -> Option<GatewayRecord> {
     state::read_json(locked.root(), RECORD)
 }
 
+/// Removes what a keeper that was killed while it wrote the record left. The caller holds the run lock: nobody is writing.
+///
+/// # Errors
+/// Those of unlink(2).
+pub fn remove_half_written(locked: &Locked<'_>) -> io::Result<()> {
+    state::remove(locked.root(), &state::half_written(RECORD))
+}
+
 /// Joins the gateway of `record` through the descriptor of a living keeper. `None`: nobody holds it any more.
 ///
 /// # Errors

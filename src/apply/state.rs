@@ -220,12 +220,26 @@ pub(super) fn read_json<T: DeserializeOwned>(at: impl AsFd, name: &str) -> Optio
 
 /// Writes a JSON file so that whoever reads it sees the old one, this one, or none: never half of one.
 pub(super) fn write_json(at: impl AsFd + Copy, name: &str, value: &impl Serialize) -> io::Result<()> {
-    let new = format!("{name}.new");
+    let new = half_written(name);
+    let written = write_and_rename(at, &new, name, &serde_json::to_vec(value)?);
+    if written.is_err() {
+        // What cannot be removed either, the next one that is written replaces.
+        let _ = remove(at, &new);
+    }
+    written
+}
+
+fn write_and_rename(at: impl AsFd + Copy, new: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(at, new.as_str(), flags, Mode::from_raw_mode(0o600))?;
-    File::from(file).write_all(&serde_json::to_vec(value)?)?;
-    rustix::fs::renameat(at, new.as_str(), at, name)?;
+    let file = rustix::fs::openat(at, new, flags, Mode::from_raw_mode(0o600))?;
+    File::from(file).write_all(bytes)?;
+    rustix::fs::renameat(at, new, at, name)?;
     Ok(())
+}
+
+/// What a file is called until it is whole.
+pub(super) fn half_written(name: &str) -> String {
+    format!("{name}.new")
 }
 
 /// Removes a file, which may be gone already.

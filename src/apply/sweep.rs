@@ -47,6 +47,8 @@ pub fn sweep(locked: &Locked<'_>, host: &mut Host, mut found: Census, full: bool
         add_orphaned_directories(locked, &mut swept);
     }
     if !found.dead.is_empty() {
+        let half_written = gateway::remove_half_written(locked);
+        note_problem(&mut swept.problems, "cannot remove the gateway's half-written state", half_written);
         let record = gateway::record(locked);
         let mut living =
             record.as_ref().and_then(|record| gateway::join(record, host, &found).ok().flatten());

@@ -47,7 +47,8 @@ pub struct SlotNote {
 pub struct Slots {
     base: NonNull<u8>,
     count: usize,
-    robust: Option<Box<Robust>>,
+    /// The slot that was taken, the word in it, and the list that the kernel has.
+    taken: Option<(usize, u32, Box<Robust>)>,
 }
 
 /// `struct robust_list_head` and the one entry of its list (include/uapi/linux/futex.h).
@@ -93,7 +94,7 @@ impl Slots {
         // SAFETY: no address is asked for, so nothing that is mapped is replaced. The file is netbox's own,
         // never shortened, so the pages stay valid as long as the mapping.
         let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
-        Ok(Self { base: base.cast(), count, robust: None })
+        Ok(Self { base: base.cast(), count, taken: None })
     }
 
     fn word(&self, slot: usize) -> &AtomicU32 {
@@ -186,10 +187,10 @@ impl Slots {
         let entry = (&raw const robust.entry).addr();
         robust.futex_offset = word.addr().wrapping_sub(entry).cast_signed() as libc::c_long;
         set_robust_list(&raw const *robust)?;
-        self.robust = Some(robust);
+        let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned() & TID_MASK;
+        self.taken = Some((slot, tid, robust));
         self.set_note(slot, note);
-        let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned();
-        self.word(slot).store(tid & TID_MASK, SeqCst);
+        self.word(slot).store(tid, SeqCst);
         Ok(())
     }
 
@@ -202,7 +203,9 @@ impl Slots {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        if self.robust.is_some() {
+        if let Some((slot, tid, _)) = &self.taken {
+            // Not given back: what the kernel would write if this thread ended here. Another word is not ours any more.
+            let _ = self.word(*slot).compare_exchange(*tid, tid | OWNER_DIED, SeqCst, SeqCst);
             // The list is about to be freed. Failure is impossible for a null list.
             let _ = set_robust_list(std::ptr::null());
         }
@@ -253,6 +256,15 @@ mod tests {
         assert_eq!(slots.state(2), SlotState::Free);
         slots.give_back(3);
         assert_eq!(slots.state(3), SlotState::Free);
+    }
+
+    #[test]
+    fn a_slot_that_is_dropped_without_being_given_back_is_dead() {
+        let (file, slots) = table();
+        let mut own = Slots::map(&file, 16).unwrap();
+        own.take(4, &SlotNote::default()).unwrap();
+        drop(own);
+        assert_eq!(slots.state(4), SlotState::Dead);
     }
 
     #[test]

@@ -4,9 +4,14 @@
 
 #[path = "../support/lab/mod.rs"]
 mod lab;
+#[path = "../support/tracer/mod.rs"]
+mod tracer;
 
 mod egress;
+mod fail;
+mod interference;
 mod isolation;
+mod kill;
 mod leaving;
 mod privileges;
 mod process;
@@ -22,5 +27,8 @@ fn main() -> std::process::ExitCode {
         process::TESTS,
         privileges::TESTS,
         leaving::TESTS,
+        interference::TESTS,
+        kill::TESTS,
+        fail::TESTS,
     ])
 }

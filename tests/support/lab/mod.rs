@@ -44,7 +44,7 @@ pub(crate) use place::{Place, read_sysctl, sysctl};
 pub(crate) use probe::Outcome;
 pub(crate) use service::Service;
 pub(crate) use snapshot::{Snapshot, running};
-pub(crate) use stage::{LiveTest, live_tests, main};
+pub(crate) use stage::{LIMIT, LiveTest, live_tests, main};
 
 /// The program under test, as the lab mounts it.
 pub(crate) const NETBOX: &str = "/run/lab/netbox";

@@ -49,7 +49,7 @@ pub(crate) fn ruleset() -> Vec<String> {
                 let of = attributes(&reply[4..]);
                 let (table, name) = (find(&of, 1).unwrap_or_default(), find(&of, 2).unwrap_or_default());
                 let request = [header(family, 0).to_vec(), attribute(1, table), attribute(2, name)].concat();
-                lines.extend(all(GET_ELEMENTS, &request).iter().map(|reply| line("elements", reply)));
+                lines.extend(all(GET_ELEMENTS, &request).iter().flat_map(|reply| elements(reply)));
             }
         }
     }
@@ -92,6 +92,17 @@ fn line(what: &str, payload: &[u8]) -> String {
         let _ = write!(line, " {kind}={}", words(value));
     }
     line
+}
+
+/// A line for each element of a set: the kernel lists them in the order of their hashes.
+fn elements(payload: &[u8]) -> Vec<String> {
+    let of = attributes(payload.get(4..).unwrap_or_default());
+    let (table, set) = (find(&of, 1).unwrap_or_default(), find(&of, 2).unwrap_or_default());
+    let list = attributes(find(&of, 3).unwrap_or_default());
+    let each = list
+        .iter()
+        .map(|(_, element)| format!("element of {} {}: {}", words(table), words(set), words(element)));
+    each.collect()
 }
 
 /// A name as it is, anything else in hexadecimal.

@@ -39,6 +39,11 @@ impl Place {
         Self { namespace: Arc::new(namespace) }
     }
 
+    /// The one that a process holds open.
+    pub(crate) fn held(path: &std::path::Path) -> std::io::Result<Self> {
+        Ok(Self { namespace: Arc::new(File::open(path)?) })
+    }
+
     pub(crate) fn defaults() {
         sysctl("net/ipv4/ip_forward", "0");
         for group in ["all", "default"] {

@@ -1,7 +1,7 @@
 //! What runs inside boxes: this program under the name `probe`, so that nothing but Rust is needed.
 //!
 //! `tcp ADDR`, `udp ADDR`, `icmp IP` print an [`Outcome`]; `listen tcp|udp ADDR` and `sleep` print
-//! `ready PID IP` and go on for ever; the others show what the command sees of itself.
+//! `ready PID IP` and go on for ever; `burst ADDR` sends and ends; the others show what the command sees of itself.
 
 use std::env;
 use std::fs;
@@ -163,6 +163,8 @@ pub(crate) fn main() -> ExitCode {
             sleep_for_ever();
             drop(stream);
         }
+        ["burst", to] => return burst(socket_address(to)),
+        ["traced", program, ..] => return traced(program),
         ["sleep"] => {
             ready();
             sleep_for_ever();
@@ -199,6 +201,24 @@ pub(crate) fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Sends what nobody waits for, and ends with 7: whatever becomes of the box, something was under way.
+fn burst(to: SocketAddr) -> ExitCode {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("to bind");
+    for _ in 0..3 {
+        // A box that is being taken apart may be told that it cannot.
+        let _ = socket.send_to(b"who am I?", to);
+    }
+    ExitCode::from(7)
+}
+
+/// Waits until standard input ends, by when the tracer has got hold of this process, and becomes `program`.
+fn traced(program: &str) -> ExitCode {
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let mut command = std::process::Command::new(program);
+    let error = command.args(env::args_os().skip(3)).stdin(Stdio::null()).exec();
+    panic!("{program}: {error}");
 }
 
 /// Blocks the signals named, says that it is ready, and prints each as it comes; ends with SIGUSR2.

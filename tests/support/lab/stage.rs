@@ -23,8 +23,8 @@ use nix::unistd::{Pid, getegid, geteuid};
 
 use super::{NETBOX, PROBE, SHELL, probe, snapshot};
 
-/// Longer than this, a test has failed.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than this, a test has failed, unless it says otherwise.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 const STAGE: &str = "NETBOX_LAB_STAGE";
 const TEST: &str = "NETBOX_LAB_TEST";
@@ -38,14 +38,23 @@ const KINDS: [&str; 6] = ["user", "net", "mnt", "pid", "uts", "ipc"];
 pub(crate) struct LiveTest {
     pub(crate) name: &'static str,
     pub(crate) run: fn(),
+    /// Longer than this, it has failed.
+    pub(crate) limit: Duration,
 }
 
-/// The tests of a file, by their functions' names.
+/// The tests of a file, by their functions' names; `within LIMIT;` before them where they take long.
 macro_rules! live_tests {
-    ($($test:ident),* $(,)?) => {
+    (within $limit:expr; $($test:ident),* $(,)?) => {
         pub(crate) const TESTS: &[$crate::lab::LiveTest] = &[$(
-            $crate::lab::LiveTest { name: concat!(module_path!(), "::", stringify!($test)), run: $test }
+            $crate::lab::LiveTest {
+                name: concat!(module_path!(), "::", stringify!($test)),
+                run: $test,
+                limit: $limit,
+            }
         ),*];
+    };
+    ($($test:ident),* $(,)?) => {
+        $crate::lab::live_tests![within $crate::lab::LIMIT; $($test),*];
     };
 }
 pub(crate) use live_tests;
@@ -66,16 +75,16 @@ pub(crate) fn main(groups: &[&[LiveTest]]) -> ExitCode {
 
 fn runner(tests: &[LiveTest]) -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = tests.iter().map(|test| {
+    let trials = tests.iter().copied().map(|test| {
         let short = test.name.split_once("::").map_or(test.name, |(_, rest)| rest);
-        let (name, echo) = (test.name, arguments.nocapture);
-        Trial::test(short, move || isolated(name, echo))
+        let echo = arguments.nocapture;
+        Trial::test(short, move || isolated(test, echo))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 /// Runs one test in namespaces of its own; what it printed is the failure's text.
-fn isolated(name: &str, echo: bool) -> Result<(), Failed> {
+fn isolated(LiveTest { name, limit, .. }: LiveTest, echo: bool) -> Result<(), Failed> {
     let shell = env::var_os(SHELL).is_some();
     let outside = KINDS.map(namespace).join(" ");
     let mut child = Command::new(env::current_exe()?)
@@ -92,7 +101,7 @@ fn isolated(name: &str, echo: bool) -> Result<(), Failed> {
     let pid = Pid::from_raw(child.id().cast_signed());
     let (finished, wait_for_end) = channel::<()>();
     let guard = thread::spawn(move || {
-        let limit = if shell { Duration::MAX } else { LIMIT + Duration::from_secs(10) };
+        let limit = if shell { Duration::MAX } else { limit + Duration::from_secs(10) };
         if wait_for_end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
             // Not reaped yet, so the number is still its own. Whatever it started dies with it.
             let _ = kill(pid, Signal::SIGKILL);
@@ -107,9 +116,9 @@ fn isolated(name: &str, echo: bool) -> Result<(), Failed> {
         if echo {
             print!("{said}");
         } else {
-            // A test that could not do all of it says so, and that is shown in any case.
+            // How much of it a test could do is shown in any case.
             said.lines()
-                .filter(|line| line.starts_with("not tested:"))
+                .filter(|line| line.starts_with("not tested:") || line.starts_with("tried:"))
                 .for_each(|line| eprintln!("{name}: {line}"));
         }
         return Ok(());
@@ -213,15 +222,16 @@ fn test(tests: &[LiveTest]) -> ExitCode {
     let links = nix::net::if_::if_nameindex().expect("the links");
     assert_eq!(links.to_slice().len(), 1, "a fresh network namespace has lo alone");
 
+    let name = env::var(TEST).expect("set by the runner");
+    let test = tests.iter().find(|test| test.name == name).expect("a test of this crate");
     if env::var_os(SHELL).is_none() {
-        thread::spawn(|| {
-            thread::sleep(LIMIT);
-            eprintln!("still running after {LIMIT:?}; processes:\n{}", snapshot::processes().join("\n"));
+        let limit = test.limit;
+        thread::spawn(move || {
+            thread::sleep(limit);
+            eprintln!("still running after {limit:?}; processes:\n{}", snapshot::processes().join("\n"));
             std::process::exit(1);
         });
     }
-    let name = env::var(TEST).expect("set by the runner");
-    let test = tests.iter().find(|test| test.name == name).expect("a test of this crate");
     (test.run)();
     ExitCode::SUCCESS
 }
@@ -234,7 +244,7 @@ fn again(stage: &str) -> Command {
 
 /// What the lab's own variables are: no business of the programs under test.
 pub(crate) fn hide_from(command: &mut Command) {
-    for variable in [STAGE, TEST, OUTSIDE, PROGRAM, SHELL, "NETBOX_LIVE"] {
+    for variable in [STAGE, TEST, OUTSIDE, PROGRAM, SHELL, "NETBOX_LIVE", "NETBOX_KILL"] {
         command.env_remove(variable);
     }
 }

@@ -1,0 +1,117 @@
+//! Every step fails once. `NETBOX_KILL=all` tries every call with every error, else a choice.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::lab::live_tests;
+use crate::tracer::trial::{COMMAND_STATUS, CleanBy, Start, Verdict, World, is_one_of, whole};
+use crate::tracer::{Call, Deed, Point, Role, Side};
+
+live_tests![
+    within Duration::from_secs(3600);
+    every_step_of_the_keeper_fails,
+    every_step_of_the_keeper_fails_beside_another_box,
+    every_step_of_the_launcher_fails,
+    every_step_of_the_first_process_fails,
+];
+
+const ERRORS: [Errno; 4] = [Errno::ENOMEM, Errno::EPERM, Errno::EEXIST, Errno::ENOBUFS];
+
+/// What can fail on a machine in trouble. The rest asks for what a process always gets.
+const STEPS: [&str; 44] = [
+    "bind",
+    "capset",
+    "clone",
+    "clone3",
+    "close_range",
+    "connect",
+    "dup2",
+    "flock",
+    "fstat",
+    "fstatfs",
+    "getrandom",
+    "getsockname",
+    "ioctl",
+    "listen",
+    "mkdirat",
+    "mmap",
+    "mount",
+    "move_mount",
+    "open_tree",
+    "openat",
+    "openat2",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "poll",
+    "prctl",
+    "read",
+    "recvfrom",
+    "recvmsg",
+    "renameat",
+    "sendmsg",
+    "sendto",
+    "set_robust_list",
+    "setgroups",
+    "setns",
+    "setpgid",
+    "setresgid",
+    "setresuid",
+    "setsockopt",
+    "signalfd4",
+    "socket",
+    "socketpair",
+    "unlinkat",
+    "unshare",
+    "write",
+];
+
+/// Memory, which every program dies of, is left out: what is mapped must be a file.
+fn is_a_step(call: &Call) -> bool {
+    let (name_fits, file) = (is_one_of(call, &STEPS), call.fifth & 0xffff_ffff != 0xffff_ffff);
+    name_fits && (!is_one_of(call, &["mmap"]) || file)
+}
+
+/// Netbox's own failure, which says what it could not do; or the command's status, and a line at most.
+fn failed_as_promised(verdict: &Verdict) -> Result<(), String> {
+    let said = verdict.stderr.trim();
+    match verdict.traced.status {
+        125 if said.starts_with("netbox: ") && said.contains("cannot") => Ok(()),
+        125 => Err("the message does not name the step".to_owned()),
+        COMMAND_STATUS if said.lines().count() <= 1 => Ok(()),
+        COMMAND_STATUS => Err("more than a line on standard error".to_owned()),
+        status => Err(format!("status {status}")),
+    }
+}
+
+fn fail(start: Start, role: Role, step: usize) {
+    let mut world = World::new(start);
+    let calls: Vec<Call> = world.calls().into_iter().filter(|c| c.role == role && is_a_step(c)).collect();
+    let step = if whole() { 1 } else { step };
+    for (index, call) in calls.iter().enumerate().step_by(step) {
+        let point = Point { role, nth: call.nth, side: Side::Entry };
+        let which = index / step % ERRORS.len();
+        let errors = if whole() { &ERRORS[..] } else { &ERRORS[which..=which] };
+        for errno in errors {
+            world.strike(point, Deed::Fail(*errno), CleanBy::ItselfOrTheNextIfEnded, failed_as_promised);
+        }
+    }
+    world.end();
+}
+
+/// Set-up stops at the first error and undoes; take-down never stops at one.
+fn every_step_of_the_keeper_fails() {
+    fail(Start::NoGateway, Role::Keeper, 1);
+}
+
+fn every_step_of_the_keeper_fails_beside_another_box() {
+    fail(Start::BesideAnother, Role::Keeper, 2);
+}
+
+fn every_step_of_the_launcher_fails() {
+    fail(Start::NoGateway, Role::Launcher, 1);
+}
+
+fn every_step_of_the_first_process_fails() {
+    fail(Start::NoGateway, Role::First, 3);
+}

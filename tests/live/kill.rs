@@ -1,0 +1,108 @@
+//! SIGKILL at every system call of every process of a run. `NETBOX_KILL=all` tries every point, else a choice.
+
+use std::time::Duration;
+
+use crate::lab::live_tests;
+use crate::tracer::trial::{COMMAND_STATUS, CleanBy, Start, Verdict, World, points};
+use crate::tracer::{Deed, Point, Role, Side};
+
+live_tests![
+    within Duration::from_secs(3600);
+    the_keeper_killed_at_every_call,
+    the_keeper_killed_beside_another_box,
+    the_launcher_killed_at_every_call,
+    the_launcher_killed_beside_another_box,
+    the_first_process_killed_at_every_call,
+    the_first_process_killed_beside_another_box,
+    two_or_three_killed_at_once,
+    two_or_three_killed_at_once_beside_another_box,
+];
+
+/// L2: a run one of whose processes was killed ends as it would have, as one whose box was killed, or as netbox's own failure.
+fn ended_as_promised(verdict: &Verdict, victims: &[Role]) -> Result<(), String> {
+    let status = verdict.traced.status;
+    let killed = victims.contains(&Role::Launcher);
+    match status {
+        137 if killed => Ok(()),
+        137 if victims.contains(&Role::First) => Ok(()),
+        // Nothing was left to be killed at: it had ended.
+        COMMAND_STATUS => Ok(()),
+        125 if verdict.stderr.starts_with("netbox: ") => Ok(()),
+        _ => Err(format!("status {status}")),
+    }
+}
+
+fn kill(world: &mut World, points: &[Point], victims: &[Role]) {
+    let clean_by = if victims.len() > 1 { CleanBy::TheNext } else { CleanBy::ItselfButForTheDead };
+    for point in points {
+        world.strike(*point, Deed::Kill(victims), clean_by, |verdict| ended_as_promised(verdict, victims));
+    }
+}
+
+fn one(start: Start, role: Role, entries: usize, exits: usize) {
+    let mut world = World::new(start);
+    let calls = world.calls();
+    kill(&mut world, &points(&calls, role, Side::Entry, 0, entries), &[role]);
+    kill(&mut world, &points(&calls, role, Side::Exit, 1, exits), &[role]);
+    world.end();
+}
+
+/// L2.
+fn the_keeper_killed_at_every_call() {
+    one(Start::NoGateway, Role::Keeper, 1, 11);
+}
+
+/// L2.
+fn the_keeper_killed_beside_another_box() {
+    one(Start::BesideAnother, Role::Keeper, 3, 17);
+}
+
+/// L2.
+fn the_launcher_killed_at_every_call() {
+    one(Start::NoGateway, Role::Launcher, 1, 3);
+}
+
+/// L2.
+fn the_launcher_killed_beside_another_box() {
+    one(Start::BesideAnother, Role::Launcher, 3, 7);
+}
+
+/// L2.
+fn the_first_process_killed_at_every_call() {
+    one(Start::NoGateway, Role::First, 3, 11);
+}
+
+/// L2.
+fn the_first_process_killed_beside_another_box() {
+    one(Start::BesideAnother, Role::First, 5, 17);
+}
+
+/// L2: clean after the next command.
+fn several(start: Start) {
+    let mut world = World::new(start);
+    let calls = world.calls();
+    let (launcher, keeper, first) = (Role::Launcher, Role::Keeper, Role::First);
+    for (index, (at, victims)) in [
+        (keeper, &[keeper, launcher][..]),
+        (launcher, &[launcher, keeper]),
+        (keeper, &[keeper, first]),
+        (first, &[first, keeper]),
+        (first, &[first, launcher]),
+        (keeper, &[keeper, launcher, first]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let step = if at == launcher { 7 } else { 23 };
+        kill(&mut world, &points(&calls, at, Side::Entry, index, step), victims);
+    }
+    world.end();
+}
+
+fn two_or_three_killed_at_once() {
+    several(Start::NoGateway);
+}
+
+fn two_or_three_killed_at_once_beside_another_box() {
+    several(Start::BesideAnother);
+}

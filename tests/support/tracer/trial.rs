@@ -1,0 +1,338 @@
+//! Runs in the lab that are killed or fail at a point, one after the other, and what must be true after each.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netbox::apply::state::State;
+use netbox::kernel::slots::SlotState;
+use netbox::plan::topology::{RESERVED, SLOTS};
+
+use super::{Call, Deed, LOG, Point, Role, Traced, trace};
+use crate::lab::{
+    ECHO, HOST_LAN, Lab, NETBOX, PROBE, Place, RunningBox, Shape, Snapshot, WAN, probe, running, words,
+};
+
+mod prober;
+use prober::Prober;
+
+/// Within which the promise (L2) wants the host as it was, and as much again for a slow machine.
+const LIMIT: Duration = Duration::from_secs(2);
+/// After so many failures the rest would say the same.
+const ENOUGH: usize = 40;
+/// With what the command of the run that is struck ends (`probe burst`).
+pub(crate) const COMMAND_STATUS: i32 = 7;
+/// What the run that is struck publishes.
+const PORT: u16 = 8080;
+/// What the other box publishes.
+const OTHER_PORT: u16 = 9090;
+
+/// Whether every point is wanted, or a choice of them.
+pub(crate) fn whole() -> bool {
+    std::env::var("NETBOX_KILL").is_ok_and(|value| value == "all")
+}
+
+/// What there is when a run starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    NoGateway,
+    BesideAnother,
+}
+
+/// By when the host must be as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CleanBy {
+    /// By itself.
+    Itself,
+    /// By itself; but where the run had ended and its launcher was gone, a slot and tracked connections may wait for
+    /// the next netbox command.
+    ItselfButForTheDead,
+    /// By itself if the run failed; after the next netbox command if it ended as its command did.
+    ItselfOrTheNextIfEnded,
+    /// After the next netbox command.
+    TheNext,
+}
+
+/// The lab between two trials.
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    other: Option<RunningBox>,
+    prober: Prober,
+    baseline: (Snapshot, Option<Snapshot>),
+    slots: usize,
+    failures: Vec<String>,
+    tried: usize,
+    began: Instant,
+}
+
+/// What a trial ended in, for whoever judges it.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) traced: Traced,
+    pub(crate) stderr: String,
+}
+
+impl World {
+    pub(crate) fn new(start: Start) -> Self {
+        let lab = Lab::new(Shape::OwnLan);
+        let pool = {
+            let first = lab.start(&[], &["sleep"]);
+            Ipv4Addr::from(u32::from(first.address) & !(SLOTS + RESERVED))
+        };
+        lab.assert_clean_within(LIMIT);
+        let other = (start == Start::BesideAnother)
+            .then(|| lab.start(&["-p", "9090:80"], &["listen", "tcp", "0.0.0.0:80"]));
+        let prober = Prober::start(&lab, pool, other.as_ref().map(|other| other.address));
+        let mut world = Self {
+            lab,
+            other,
+            prober,
+            baseline: (Snapshot::take(), None),
+            slots: 0,
+            failures: Vec::new(),
+            tried: 0,
+            began: Instant::now(),
+        };
+        world.assert_other_goes_on();
+        world.settle();
+        world
+    }
+
+    /// Takes the state as it is, once it has stopped changing, for the one to come back to.
+    fn settle(&mut self) {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let now = self.look();
+            thread::sleep(Duration::from_millis(60));
+            if now == self.look() || Instant::now() > end {
+                self.baseline = now;
+                self.slots = slots().len();
+                return;
+            }
+        }
+    }
+
+    /// The host, and the gateway where there is one.
+    fn look(&self) -> (Snapshot, Option<Snapshot>) {
+        let gateway = self.other.as_ref().and_then(|_| gateway());
+        (Snapshot::take(), gateway.map(|gateway| gateway.run(Snapshot::take)))
+    }
+
+    fn command(&self) -> Command {
+        let burst = [PROBE, "burst", &format!("{WAN}:{ECHO}")].map(str::to_owned);
+        let publish = format!("{PORT}:80");
+        let mut command = self.lab.netbox(&["run", "-p", &publish, "--"]);
+        command.args(burst);
+        command
+    }
+
+    /// Every call of a run that nobody disturbs, in order.
+    pub(crate) fn calls(&mut self) -> Vec<Call> {
+        let verdict = self.run(None);
+        assert_eq!(verdict.traced.status, COMMAND_STATUS, "an undisturbed run: {verdict:?}");
+        let left = self.left_after(LIMIT);
+        assert_eq!(left, "", "after an undisturbed run");
+        verdict.traced.calls
+    }
+
+    fn run(&self, at: Option<(Point, Deed<'_>)>) -> Verdict {
+        let traced = trace(&self.command(), at);
+        let stderr = fs::read(LOG).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Verdict { traced, stderr: stderr.unwrap_or_default() }
+    }
+
+    /// What differs from the beginning; empty is clean.
+    fn difference(&self) -> String {
+        let (host, gateway) = self.look();
+        let mut text = self.baseline.0.difference(&host);
+        match (&self.baseline.1, &gateway) {
+            (Some(before), Some(now)) => {
+                let inside = before.difference(now);
+                // Seen from there, the rest is the same.
+                for line in inside.lines().filter(|line| !line.contains(" process: ")) {
+                    let _ = writeln!(text, "in the gateway: {line}");
+                }
+            }
+            (Some(_), None) => text.push_str("the gateway is gone\n"),
+            (None, _) => {}
+        }
+        // The other box's own connections come and go.
+        let others = self.other.as_ref().map(|other| other.address.to_string()).unwrap_or_default();
+        let mut text: String = text
+            .lines()
+            .filter(|line| others.is_empty() || !(line.contains("conntrack") && line.contains(&others)))
+            .fold(String::new(), |text, line| text + line + "\n");
+        let taken = slots();
+        if taken.len() != self.slots {
+            let _ = writeln!(text, "+ slots: {taken:?}");
+        }
+        if let Err(error) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) {
+            let _ = writeln!(text, "+ port {PORT}: {error}");
+        }
+        text
+    }
+
+    /// What is left `limit` later; empty as soon as nothing is.
+    fn left_after(&self, limit: Duration) -> String {
+        let end = Instant::now() + limit;
+        loop {
+            let difference = self.difference();
+            if difference.is_empty() || Instant::now() > end {
+                return difference;
+            }
+            thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// Strikes one run at a point and finds out whether everything is as before in time.
+    pub(crate) fn strike(
+        &mut self,
+        point: Point,
+        deed: Deed<'_>,
+        clean_by: CleanBy,
+        judge: impl FnOnce(&Verdict) -> Result<(), String>,
+    ) {
+        self.tried += 1;
+        let verdict = self.run(Some((point, deed)));
+        let name = verdict.traced.struck.map_or("(not reached)".to_owned(), |call| name_of(call.number));
+        let mut wrong = String::new();
+        if verdict.traced.hung {
+            wrong.push_str("the run hung\n");
+        }
+        if verdict.stderr.contains("panicked") {
+            wrong.push_str("a panic\n");
+        }
+        if let Err(error) = judge(&verdict) {
+            let _ = writeln!(wrong, "{error}");
+        }
+        let left = self.left_by(clean_by, verdict.traced.status == COMMAND_STATUS);
+        if !left.is_empty() {
+            let _ = writeln!(wrong, "left behind:\n{left}");
+            let helped = self.help();
+            let later = self.left_after(LIMIT);
+            let _ = writeln!(wrong, "and after the next command: {later:?} {helped}");
+        }
+        if !wrong.is_empty() {
+            let (status, stderr) = (verdict.traced.status, verdict.stderr.trim());
+            self.failures
+                .push(format!("{point:?} {name} {deed:?}: status {status}, stderr {stderr:?}\n{wrong}"));
+            if self.failures.len() >= ENOUGH {
+                self.give_up();
+            }
+            // What nobody could clean up must not be counted again.
+            self.settle();
+        }
+        if self.tried % 50 == 0 {
+            self.assert_other_goes_on();
+        }
+    }
+
+    fn left_by(&self, clean_by: CleanBy, ended: bool) -> String {
+        let may_wait = match clean_by {
+            CleanBy::Itself => false,
+            CleanBy::ItselfButForTheDead | CleanBy::ItselfOrTheNextIfEnded => ended,
+            CleanBy::TheNext => true,
+        };
+        if !may_wait {
+            return self.left_after(LIMIT);
+        }
+        let waits = |line: &str| {
+            clean_by != CleanBy::ItselfButForTheDead || line.contains("slots") || line.contains("conntrack")
+        };
+        let end = Instant::now() + LIMIT;
+        let mut left = self.difference();
+        while !left.lines().all(waits) && Instant::now() < end {
+            left = self.difference();
+        }
+        if !left.lines().all(waits) {
+            return left;
+        }
+        // A keeper that lives still may be about to do it.
+        left = self.left_after(Duration::from_millis(60));
+        if left.is_empty() { left } else { self.help() + &self.left_after(LIMIT) }
+    }
+
+    /// The next netbox command.
+    fn help(&self) -> String {
+        let arguments: &[&str] =
+            if self.tried % 2 == 0 { &["gc"] } else { &["run", "--", PROBE, "exit", "0"] };
+        let output = self.lab.netbox(arguments).output().expect("netbox can be started");
+        if output.status.success() { String::new() } else { format!("{arguments:?}: {}\n", words(&output)) }
+    }
+
+    fn assert_other_goes_on(&self) {
+        if self.other.is_some() {
+            let target = SocketAddr::from((HOST_LAN, OTHER_PORT));
+            let outcome = self.lab.client(|| probe::tcp(target));
+            assert!(outcome.reached(), "the other box's port after {} trials: {outcome}", self.tried);
+        }
+    }
+
+    fn give_up(&self) -> ! {
+        panic!("{} of {} points failed:\n{}", self.failures.len(), self.tried, self.failures.join("\n"));
+    }
+
+    /// Ends the harness; fails with every failure found.
+    pub(crate) fn end(mut self) {
+        self.assert_other_goes_on();
+        println!(
+            "tried: {} points in {:.1} s; {} answers awaited in vain by the neighbour",
+            self.tried,
+            self.began.elapsed().as_secs_f32(),
+            self.prober.sent()
+        );
+        self.prober.stop();
+        if !self.failures.is_empty() {
+            self.give_up();
+        }
+        if let Some(other) = self.other.take() {
+            assert_eq!(other.end().code(), Some(143), "the other box");
+        }
+    }
+}
+
+/// The slots that are not free.
+fn slots() -> Vec<SlotState> {
+    let Ok(Some(state)) = State::open_existing() else { return Vec::new() };
+    let slots = state.slots();
+    (0..slots.count()).map(|slot| slots.state(slot)).filter(|state| *state != SlotState::Free).collect()
+}
+
+/// The gateway's network namespace, through whoever holds it.
+pub(crate) fn gateway() -> Option<Place> {
+    let host = fs::metadata("/proc/thread-self/ns/net").ok()?.ino();
+    for pid in running(NETBOX) {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let is_network =
+                fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("net:["));
+            if is_network && fs::metadata(entry.path()).is_ok_and(|file| file.ino() != host) {
+                return Place::held(&entry.path()).ok();
+            }
+        }
+    }
+    None
+}
+
+/// Whether a call is one of those.
+pub(crate) fn is_one_of(call: &Call, names: &[&str]) -> bool {
+    names.contains(&name_of(call.number).as_str())
+}
+
+/// The points of a role's calls: every `step`-th, from the `first`, or all if the whole is wanted.
+pub(crate) fn points(calls: &[Call], role: Role, side: super::Side, first: usize, step: usize) -> Vec<Point> {
+    let (first, step) = if whole() { (0, 1) } else { (first, step) };
+    let own = calls.iter().filter(|call| call.role == role);
+    own.skip(first).step_by(step).map(|call| Point { role, nth: call.nth, side }).collect()
+}
+
+/// A system call's name, as far as the harness has met it.
+pub(crate) fn name_of(number: i64) -> String {
+    super::registers::NAMES
+        .iter()
+        .find(|(known, _)| *known == number)
+        .map_or_else(|| format!("system call {number}"), |(_, name)| (*name).to_owned())
+}
