@@ -249,7 +249,7 @@ impl<'a> Keeper<'a> {
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), bits)?);
         if request.net == Net::Nat {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found)?);
-            attach::let_in(&locked, gateway, lease.id.as_str(), lease.slot, &self.ports)?;
+            attach::let_in(&locked, gateway, lease.id.as_str(), lease.slot)?;
             lease.announce(&locked, Shared::Network, gateway.network.as_fd());
             lease.announce(&locked, Shared::GatewayNft, gateway.nft.as_fd());
         }
@@ -312,7 +312,7 @@ impl<'a> Keeper<'a> {
 
     fn map_ports(&mut self) -> Result<()> {
         let (Some(gateway), Some(lease), Some(host), Some(state)) =
-            (&self.gateway, &self.lease, &mut self.host, &mut self.state)
+            (&mut self.gateway, &self.lease, &mut self.host, &mut self.state)
         else {
             return Ok(());
         };
@@ -320,6 +320,7 @@ impl<'a> Keeper<'a> {
             return Ok(());
         }
         let locked = state.lock()?;
+        attach::open_ports(&locked, gateway, lease.slot, &self.ports)?;
         let nft = host.nft(&locked, &census(locked.slots()))?;
         lease.announce(&locked, Shared::HostNft, nft.as_fd());
         publish::map(&locked, nft, gateway.record.topology, lease.slot, &self.ports)

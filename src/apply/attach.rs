@@ -41,22 +41,31 @@ pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &
     Ok(index)
 }
 
-/// Lets what comes from the box's link, with the box's address, into the gateway, and what is published in to it. The
-/// link need not exist yet.
+/// Lets what comes from the box's link, with the box's address, into the gateway. The link need not exist yet.
 ///
 /// # Errors
 /// Those of nf_tables.
-pub fn let_in(
-    _locked: &Locked<'_>,
-    gateway: &mut Gateway,
-    id: &str,
-    slot: u32,
-    ports: &[PortMap],
-) -> Result<()> {
+pub fn let_in(_locked: &Locked<'_>, gateway: &mut Gateway, id: &str, slot: u32) -> Result<()> {
+    let topology = gateway.record.topology;
+    // A dead box's element with the same key says the same: slots and ids are not used again while one is left.
+    put(gateway, &gateway_elements(topology, id, slot, &[]))
+}
+
+/// Lets what is published in to the box, and other boxes to it by the host's addresses. The box's record names the
+/// ports already: it is what a sweep goes by.
+///
+/// # Errors
+/// Those of nf_tables.
+pub fn open_ports(_locked: &Locked<'_>, gateway: &mut Gateway, slot: u32, ports: &[PortMap]) -> Result<()> {
+    let elements: Vec<_> =
+        translated(gateway.record.topology, slot, ports).flat_map(|port| port.gateway()).collect();
+    put(gateway, &elements)
+}
+
+fn put(gateway: &mut Gateway, elements: &[Element]) -> Result<()> {
     let mut batch = Batch::new();
-    for element in gateway_elements(gateway.record.topology, id, slot, ports) {
-        // A dead box's element with the same key says the same: slots and ids are not used again while one is left.
-        batch.put_element(Family::Inet, TABLE, &element);
+    for element in elements {
+        batch.put_element(Family::Inet, TABLE, element);
     }
     gateway.nft.commit(batch).map_err(Error::from)
 }

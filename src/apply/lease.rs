@@ -33,6 +33,8 @@ pub enum Shared {
 const NEXT_SLOT: usize = 0;
 
 const RECORD: &str = "box.json";
+/// What the record is called once the box has ended, for whoever has to take down what its keeper could not.
+const ENDED: &str = "ended.json";
 
 /// What a box holds in the state directory.
 #[derive(Debug)]
@@ -45,7 +47,6 @@ pub struct Lease {
     pub name: Option<BoxName>,
     /// boxes/ID, locked.
     directory: OwnedFd,
-    bits: u16,
 }
 
 impl Lease {
@@ -70,13 +71,9 @@ impl Lease {
         let note = SlotNote { id: bytes, bits, descriptors: [0; 3] };
         locked.slots_mut().take(slot, &note).context(|| "cannot register as the keeper of a slot")?;
         match Self::make_directory(locked, &id, name) {
-            Ok(directory) => Ok(Self {
-                slot: u32::try_from(slot).unwrap_or(u32::MAX),
-                id,
-                name: name.cloned(),
-                directory,
-                bits,
-            }),
+            Ok(directory) => {
+                Ok(Self { slot: u32::try_from(slot).unwrap_or(u32::MAX), id, name: name.cloned(), directory })
+            }
             Err(error) => {
                 let problems = remove(locked, slot, id.as_str(), name.map(BoxName::as_str));
                 debug_assert!(problems.is_empty());
@@ -125,18 +122,33 @@ impl Lease {
     }
 
     /// Ends the box for everybody else: its name can be used, it counts no more for the gateway, and nobody
-    /// finds it. The slot stays until [`Lease::give_back`], because its link may live a moment longer.
+    /// finds it. Slot and directory stay until [`Lease::give_back`], because its link may live a moment longer.
     pub fn end(&mut self, locked: &Locked<'_>) -> Vec<String> {
-        self.bits = DRAINING;
         let slot = self.slot as usize;
         let note = locked.slots().note(slot);
         locked.slots().set_note(slot, &SlotNote { bits: DRAINING, ..note });
-        remove_files(locked, self.id.as_str(), self.name.as_ref().map(BoxName::as_str))
+        let mut problems = Vec::new();
+        if let Some(name) = &self.name {
+            problems.extend(free_name(locked, self.id.as_str(), name.as_str()));
+        }
+        match rustix::fs::renameat(&self.directory, RECORD, &self.directory, ENDED) {
+            // ENOENT: it was not written yet, or somebody removed it.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => {
+                problems.push(format!(
+                    "cannot rename the state of box {}: {}",
+                    self.id,
+                    io::Error::from(errno)
+                ));
+            }
+        }
+        problems
     }
 
-    /// Gives the slot back, the last thing that a box holds.
-    pub fn give_back(self, state: &State) {
-        state.slots().give_back(self.slot as usize);
+    /// Gives the directory and the slot back, the last things that a box holds. What fails stays, and is swept.
+    pub fn give_back(self, state: &mut State) {
+        let Ok(locked) = state.lock() else { return };
+        let _ = remove(&locked, self.slot as usize, self.id.as_str(), None);
     }
 }
 
@@ -149,15 +161,19 @@ pub fn remove(locked: &Locked<'_>, slot: usize, id: &str, name: Option<&str>) ->
     problems
 }
 
-fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let Some(name) = name.filter(|name| owner_of(locked, name).as_deref() == Some(id))
-        && let Err(error) = state::remove(locked.root(), &format!("names/{name}"))
-    {
-        problems.push(format!("cannot free the name {name}: {error}"));
+/// Frees a name, if it is still that of the box with this id.
+fn free_name(locked: &Locked<'_>, id: &str, name: &str) -> Option<String> {
+    if owner_of(locked, name).as_deref() != Some(id) {
+        return None;
     }
+    let removed = state::remove(locked.root(), &format!("names/{name}"));
+    removed.err().map(|error| format!("cannot free the name {name}: {error}"))
+}
+
+fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {
+    let mut problems: Vec<_> = name.and_then(|name| free_name(locked, id, name)).into_iter().collect();
     let path = format!("boxes/{id}");
-    for file in [RECORD, "box.json.new"] {
+    for file in [RECORD, "box.json.new", ENDED] {
         if let Err(error) = state::remove(locked.root(), &format!("{path}/{file}")) {
             problems.push(format!("cannot remove {path}/{file}: {error}"));
         }
@@ -167,6 +183,12 @@ fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String
         Err(errno) => problems.push(format!("cannot remove {path}: {}", io::Error::from(errno))),
     }
     problems
+}
+
+/// The name that leads to the box with this id, looked for among all: for a box that died before it wrote its record.
+#[must_use]
+pub fn name_of(locked: &Locked<'_>, id: &str) -> Option<String> {
+    names_in(locked.root(), "names").into_iter().find(|name| owner_of(locked, name).as_deref() == Some(id))
 }
 
 /// The id that `names/NAME` leads to.
@@ -196,6 +218,13 @@ pub fn look_up(root: &OwnedFd, id: &str) -> Option<(Option<BoxRecord>, bool)> {
     // A lock that cannot be tried is taken to be held: nothing of the living is ever swept.
     let alive = is_held(&directory).unwrap_or(true);
     Some((state::read_json(&directory, RECORD), alive))
+}
+
+/// The record that a dead box left, whether it had ended or not.
+#[must_use]
+pub fn left_behind(root: &OwnedFd, id: &str) -> Option<BoxRecord> {
+    let directory = state::open_directory(root, &format!("boxes/{id}")).ok()?;
+    state::read_json(&directory, RECORD).or_else(|| state::read_json(&directory, ENDED))
 }
 
 /// Whether a box may have the name.

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod census;
+pub mod connections;
 pub mod gateway;
 pub mod host;
 pub mod lease;

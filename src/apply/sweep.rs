@@ -17,7 +17,7 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::state::{Locked, State};
-use super::{attach, lease, publish};
+use super::{attach, connections, lease, publish};
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -90,13 +90,12 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
         locked.slots().give_back(slot);
         return;
     }
-    let (record, alive) = lease::look_up(locked.root(), &id).unwrap_or((None, false));
-    if alive {
+    if lease::look_up(locked.root(), &id).is_some_and(|(_, alive)| alive) {
         // The lock is the proof, the slot only a hint.
         return;
     }
     let mut problems = Vec::new();
-    let record = record.filter(|record| record.id == id);
+    let record = lease::left_behind(locked.root(), &id).filter(|record| record.id == id);
     if let Some(record) = &record {
         note_problem(&mut problems, "cannot end its processes", kill_processes(record));
     }
@@ -121,9 +120,18 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
         note_problem(&mut problems, "cannot remove its link", gateway.route.remove_link(&box_link(&id)));
     }
+    let topology = record.as_ref().and_then(|record| record.attachment).map(|attachment| attachment.topology);
+    if let Some(topology) = topology.or_else(|| site.gateway.as_ref().map(|gateway| gateway.record.topology))
+    {
+        let address = topology.box_address(slot_number);
+        let gateway = site.gateway.as_deref();
+        if let Err(error) = connections::forget(locked, site.host, site.census, gateway, address) {
+            problems.push(error.to_string());
+        }
+    }
     if problems.is_empty() {
-        let name = record.as_ref().map(|record| record.name.as_str()).or(None);
-        problems.extend(lease::remove(locked, slot, &id, name));
+        let name = lease::name_of(locked, &id);
+        problems.extend(lease::remove(locked, slot, &id, name.as_deref()));
     }
     swept.problems.extend(problems.iter().map(|problem| format!("box {id}: {problem}")));
     swept.boxes.push(id);

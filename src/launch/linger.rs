@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::apply::census::census;
+use crate::apply::connections;
 use crate::apply::gateway::{self, Gateway};
 use crate::apply::host::Host;
 use crate::apply::lease::Lease;
 use crate::apply::state::State;
 use crate::error::Result;
-use crate::kernel::conntrack::{Conntrack, Selector};
 use crate::plan::topology::box_link;
 
 /// The kernel takes 20 to 30 ms to remove the links of a network namespace whose last process ended, and as much again when
@@ -36,7 +36,7 @@ pub struct Remains {
 pub fn linger(remains: Remains) {
     let Remains { mut host, mut state, lease, gateway, was_last } = remains;
     let Some(mut gateway) = gateway else {
-        lease.give_back(&state);
+        lease.give_back(&mut state);
         return;
     };
     let topology = gateway.record.topology;
@@ -52,12 +52,12 @@ pub fn linger(remains: Remains) {
         clean &= gateway.route.remove_link(&box_link(lease.id.as_str())).is_ok();
     }
     if clean {
-        lease.give_back(&state);
+        lease.give_back(&mut state);
     }
     drop(host);
 }
 
-/// Deletes what connection tracking knows of the box, in the gateway and, if anything left it, on the host.
+/// Deletes what connection tracking knows of the box.
 fn forget_connections(
     state: &mut State,
     host: &mut Host,
@@ -65,12 +65,6 @@ fn forget_connections(
     address: Ipv4Addr,
 ) -> Result<()> {
     let locked = state.lock()?;
-    let selectors = [Selector::Address(address)];
-    let mut inside = Conntrack::on(&gateway.nft)?;
-    if inside.count()? == 0 {
-        return Ok(());
-    }
-    inside.flush(&selectors)?;
     let found = census(locked.slots());
-    Conntrack::on(host.nft(&locked, &found)?)?.flush(&selectors)
+    connections::forget(&locked, host, &found, Some(gateway), address)
 }
