@@ -1,0 +1,49 @@
+//! A host for netbox: a network namespace with an uplink, and a state directory of its own.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::links;
+use super::place::Place;
+
+/// What programs started on it see. A benchmark may have several, which know nothing of each other.
+#[derive(Debug)]
+pub(crate) struct Host {
+    network: File,
+    mounts: File,
+    _outside: Place,
+}
+
+impl Host {
+    /// Makes one and enters it.
+    pub(crate) fn new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("a network and a mount namespace");
+        let own = |kind: &str| File::open(format!("/proc/self/ns/{kind}")).expect("a namespace");
+        let (network, mounts) = (own("net"), own("mnt"));
+        let none: Option<&str> = None;
+        for (kind, at, options) in [("sysfs", "/sys", none), ("tmpfs", "/run/netbox", Some("mode=755"))] {
+            mount(Some(kind), at, Some(kind), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options)
+                .unwrap_or_else(|errno| panic!("cannot mount {kind} on {at}: {errno}"));
+        }
+        Place::defaults();
+        let outside = Place::new();
+        links::veth("uplink", "host", outside.file());
+        links::up("uplink");
+        links::address("uplink", Ipv4Addr::new(198, 51, 100, 1).into(), 24);
+        outside.run(|| {
+            links::up("host");
+            links::address("host", Ipv4Addr::new(198, 51, 100, 10).into(), 24);
+        });
+        links::route(Ipv4Addr::UNSPECIFIED.into(), 0, Ipv4Addr::new(198, 51, 100, 10).into());
+        Self { network, mounts, _outside: outside }
+    }
+
+    /// From now on programs are started here.
+    pub(crate) fn enter(&self) {
+        setns(&self.network, CloneFlags::CLONE_NEWNET).expect("to enter the host's network namespace");
+        setns(&self.mounts, CloneFlags::CLONE_NEWNS).expect("to enter the host's mount namespace");
+    }
+}

@@ -1,0 +1,89 @@
+//! The processes of this benchmark: burying orphans, and what processes cost.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use super::NETBOX;
+
+/// Buries what has ended, without waiting: keepers that outlived their launchers.
+pub(crate) fn bury() {
+    let quiet = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    while let Ok(status) = waitid(Id::All, quiet) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+    }
+}
+
+/// Waits until no child is left but `alive` of them.
+pub(crate) fn settle(alive: usize) {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        bury();
+        let children = fs::read_to_string("/proc/thread-self/children").expect("the children");
+        let count = children.split_ascii_whitespace().count();
+        if count == alive {
+            return;
+        }
+        assert!(count > alive && Instant::now() < end, "{count} children in place of {alive}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Ends these children, all at once, by the signal that a user would send.
+pub(crate) fn end(children: &[Pid]) {
+    for child in children {
+        kill(*child, Signal::SIGTERM).expect("a child that was not waited for");
+    }
+    for child in children {
+        waitpid(*child, None).expect("a child");
+    }
+}
+
+/// The CPU time in milliseconds, user and system, of every child that was buried so far and of all that these buried.
+pub(crate) fn cpu_of_the_dead() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("getrusage");
+    let milliseconds = |time: nix::sys::time::TimeVal| {
+        use nix::sys::time::TimeValLike;
+        Duration::from_micros(time.num_microseconds().unsigned_abs()).as_secs_f64() * 1e3
+    };
+    milliseconds(usage.user_time()) + milliseconds(usage.system_time())
+}
+
+/// A living netbox process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Netbox(Pid);
+
+/// Every process that executes netbox. (Commands in boxes have executed something else.)
+pub(crate) fn netboxes() -> Vec<Netbox> {
+    let numbers = fs::read_dir("/proc").expect("/proc").filter_map(|entry| {
+        entry.expect("/proc").file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+    });
+    numbers
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path.as_os_str() == NETBOX))
+        .map(|pid| Netbox(Pid::from_raw(pid)))
+        .collect()
+}
+
+impl Netbox {
+    /// The proportional set size in KiB (proc_pid_smaps_rollup(5)): pages that two share count half for each.
+    pub(crate) fn pss(self) -> f64 {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0)).expect("smaps_rollup");
+        text.lines()
+            .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+            .expect("a PSS")
+    }
+
+    /// The CPU time so far, in milliseconds (proc_pid_schedstat(5): nanoseconds, which `stat` does not have).
+    pub(crate) fn cpu(self) -> f64 {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0)).expect("schedstat");
+        let nanoseconds: u64 = text.split(' ').next().and_then(|word| word.parse().ok()).expect("a time");
+        Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3
+    }
+}

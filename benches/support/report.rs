@@ -1,0 +1,129 @@
+//! The figures, as tables or as one JSON object.
+
+use serde_json::{Map, Value, json};
+
+/// Everything that was measured.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    notes: Vec<(&'static str, String)>,
+    sections: Vec<Section>,
+    bars: Vec<Bar>,
+}
+
+/// Figures that belong together: a row for each thing, a column for each figure.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) rows: Vec<(String, Vec<(&'static str, f64)>)>,
+}
+
+/// A promised limit beside its figure.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    /// docs/security.md
+    pub(crate) promise: &'static str,
+    pub(crate) what: String,
+    pub(crate) value: f64,
+    pub(crate) limit: f64,
+    pub(crate) unit: &'static str,
+}
+
+impl Report {
+    pub(crate) fn note(&mut self, what: &'static str, text: impl Into<String>) {
+        self.notes.push((what, text.into()));
+    }
+
+    pub(crate) fn section(&mut self, name: &'static str, rows: Vec<(String, Vec<(&'static str, f64)>)>) {
+        self.sections.push(Section { name, rows });
+    }
+
+    pub(crate) fn bar(
+        &mut self,
+        promise: &'static str,
+        what: &str,
+        value: f64,
+        limit: f64,
+        unit: &'static str,
+    ) {
+        self.bars.push(Bar { promise, what: what.to_owned(), value, limit, unit });
+    }
+
+    pub(crate) fn print(&self, json: bool) {
+        if json { println!("{}", self.json()) } else { print!("{}", self.text()) }
+    }
+
+    fn json(&self) -> Value {
+        let mut whole = Map::new();
+        for (what, text) in &self.notes {
+            whole.insert((*what).to_owned(), json!(text));
+        }
+        for section in &self.sections {
+            let rows: Map<_, _> = section
+                .rows
+                .iter()
+                .map(|(name, figures)| {
+                    let figures: Map<_, _> = figures
+                        .iter()
+                        .map(|(column, value)| ((*column).to_owned(), json!(rounded(*value))))
+                        .collect();
+                    (name.clone(), Value::Object(figures))
+                })
+                .collect();
+            whole.insert(section.name.to_owned(), Value::Object(rows));
+        }
+        let bars = self.bars.iter().map(|bar| {
+            json!({
+                "promise": bar.promise, "what": bar.what, "value": rounded(bar.value), "limit": bar.limit,
+                "unit": bar.unit, "met": bar.is_met(),
+            })
+        });
+        whole.insert("bars".to_owned(), bars.collect());
+        Value::Object(whole)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (what, note) in &self.notes {
+            text += &format!("{what}: {note}\n");
+        }
+        for section in &self.sections {
+            text += &section.text();
+        }
+        text += "\nbars\n";
+        for Bar { promise, what, value, limit, unit } in &self.bars {
+            let verdict = if value <= limit { "met" } else { "MISSED" };
+            text += &format!("  {promise:3} {what:58} {value:9.3} {unit:4} (at most {limit}) {verdict}\n");
+        }
+        text
+    }
+}
+
+impl Bar {
+    fn is_met(&self) -> bool {
+        self.value <= self.limit
+    }
+}
+
+impl Section {
+    fn text(&self) -> String {
+        let columns: Vec<_> =
+            self.rows.first().map(|(_, row)| row.iter().map(|(name, _)| *name).collect()).unwrap_or_default();
+        let mut text = format!("\n{:36}", self.name);
+        for column in &columns {
+            text += &format!(" {column:>14}");
+        }
+        text.push('\n');
+        for (name, figures) in &self.rows {
+            text += &format!("  {name:34}");
+            for (_, value) in figures {
+                text += &format!(" {value:14.3}");
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
