@@ -94,7 +94,7 @@ fn measure(length: Length, report: &mut Report) {
 
 fn series(report: &mut Report) -> Vec<Series> {
     let (which, unshare) = unshare();
-    report.note("unshare", which);
+    report.note("unshare -n", which);
     let one = |name, program, on_warm_host| Series {
         name,
         program,
@@ -178,6 +178,7 @@ impl Series {
         let (unshare, floor) = (median(all, "unshare -n"), median(all, "floor"));
         vec![
             ("median_ms", own),
+            ("p10_ms", self.sample.quantile(10)),
             ("p90_ms", self.sample.quantile(90)),
             ("over_true", own - median(all, "true")),
             ("over_unshare", own - unshare),

@@ -164,7 +164,10 @@ fn inside(measure: fn(Length, &mut Report)) -> ExitCode {
     // Keepers that outlive their launchers come here, and are counted.
     set_child_subreaper(true).expect("a subreaper");
     let mut report = Report::default();
+    let load = || fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned();
+    report.note("load before", load());
     measure(length, &mut report);
+    report.note("processors", std::thread::available_parallelism().map_or(0, usize::from).to_string());
     report.print(env::var_os(JSON).is_some());
     ExitCode::SUCCESS
 }
