@@ -61,7 +61,7 @@ fn measure(length: Length, report: &mut Report) {
     let rows =
         [("floor", true), ("netbox", false)].map(|(name, floor)| (name.to_owned(), together(at_once, floor)));
     report.section("at once, from nothing", rows.into());
-    report.note("at once", format!("{at_once} programs; all had the address that they told while all lived"));
+    report.note("at once", format!("{at_once} programs, none ending before all had told their address"));
 }
 
 /// What one more start costs, and what those alive cost, with `count` alive.
