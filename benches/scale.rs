@@ -26,7 +26,8 @@ const ALL_GONE: Duration = Duration::from_millis(200);
 /// Between two measured starts.
 const REST: Duration = Duration::from_millis(30);
 
-type Row = (String, Vec<(&'static str, f64)>);
+type Figures = Vec<(&'static str, f64)>;
+type Row = (String, Figures);
 
 fn main() -> ExitCode {
     support::main(measure)
@@ -65,7 +66,7 @@ fn measure(length: Length, report: &mut Report) {
 }
 
 /// What one more start costs, and what those alive cost, with `count` alive.
-fn with_alive(count: usize, length: Length) -> (Vec<(&'static str, f64)>, Vec<(&'static str, f64)>) {
+fn with_alive(count: usize, length: Length) -> (Figures, Figures) {
     let rounds = length.pick(100, 12);
     let host = Host::new();
     host.enter();
@@ -156,7 +157,7 @@ fn cpu_meanwhile(processes: &[Netbox], work: impl FnOnce()) -> f64 {
 }
 
 /// So many at once, from nothing: all of them live at the same time, then all end.
-fn together(count: usize, floor: bool) -> Vec<(&'static str, f64)> {
+fn together(count: usize, floor: bool) -> Figures {
     let host = Host::new();
     host.enter();
     let (said, say) = pipe().expect("a pipe");
