@@ -31,6 +31,9 @@ pub const PROTOCOL: u8 = 0x6e;
 const FLAGS: usize = 6;
 const SEQUENCE: usize = 8;
 
+/// More than any answer that is not a dump: a link's is the longest, 1.2 KiB without counters.
+const ANSWER: usize = 8 * 1024;
+
 /// How often a dump is asked again that something changed under.
 const DUMP_TRIES: u32 = 5;
 
@@ -103,7 +106,7 @@ impl Route {
     /// # Errors
     /// Those of [`Netlink::open`].
     pub fn open() -> io::Result<Self> {
-        Ok(Self { netlink: Netlink::open(SockProtocol::NetlinkRoute)?, buffer: vec![0; BUFFER] })
+        Ok(Self { netlink: Netlink::open(SockProtocol::NetlinkRoute)?, buffer: vec![0; ANSWER] })
     }
 
     /// Sends all requests in one datagram and waits until the kernel has done them in their order.
@@ -173,6 +176,7 @@ impl Route {
         question: RouteNetlinkMessage,
         decode: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
+        self.buffer.resize(BUFFER, 0);
         let mut request = Request::new(String::new(), NLM_F_DUMP, question).bytes;
         for _ in 0..DUMP_TRIES {
             let sequence = self.netlink.next_sequence();
