@@ -24,7 +24,7 @@ pub struct Census {
 #[must_use]
 pub fn census(slots: &Slots) -> Census {
     let mut census = Census::default();
-    for slot in 0..slots.count() {
+    for slot in slots.taken() {
         match slots.state(slot) {
             SlotState::Free => {}
             SlotState::Dead => census.dead.push((slot, slots.note(slot))),
