@@ -251,6 +251,10 @@ impl<'a> Keeper<'a> {
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), bits)?);
         if request.net == Net::Nat {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found)?);
+            if !self.ports.is_empty() {
+                // Before the first rule that names a port: whoever sweeps after this keeper has to know which.
+                lease.write(&record(self.start, self.command, lease, Some(gateway), &self.ports, None))?;
+            }
             attach::let_in(&locked, gateway, lease.id.as_str(), lease.slot, &self.ports)?;
             lease.announce(&locked, Shared::Network, gateway.network.as_fd());
             lease.announce(&locked, Shared::GatewayNft, gateway.nft.as_fd());
@@ -304,24 +308,7 @@ impl<'a> Keeper<'a> {
             Net::Host => None,
             _ => Some(MountNamespace::of(pid).context(|| "cannot identify the box's mount namespace")?),
         };
-        let facts = self.facts();
-        lease.write(&BoxRecord {
-            id: facts.id,
-            name: facts.name,
-            pid: self.start.launcher.as_raw(),
-            keeper_pid: nix::unistd::getpid().as_raw(),
-            box_pid: pid,
-            net: request.net.as_str().to_owned(),
-            privilege: "root".to_owned(),
-            command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            attachment: self
-                .gateway
-                .as_ref()
-                .map(|gateway| Attachment { topology: gateway.record.topology, slot: lease.slot }),
-            ports: self.ports.clone(),
-            mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
-        })
+        lease.write(&record(self.start, self.command, lease, self.gateway.as_ref(), &self.ports, mounts))
     }
 
     fn map_ports(&mut self) -> Result<()> {
@@ -435,6 +422,33 @@ fn close_ports(
     let shut_out = attach::shut_out(locked, gateway, lease.id.as_str(), lease.slot, ports);
     if let Err(error) = tolerate_no_table(shut_out) {
         problems.push(format!("cannot remove the box's rules in the gateway: {error}"));
+    }
+}
+
+/// What is written down about a box.
+fn record(
+    start: &Start<'_>,
+    command: &Process,
+    lease: &Lease,
+    gateway: Option<&Gateway>,
+    ports: &[PortMap],
+    mounts: Option<MountNamespace>,
+) -> BoxRecord {
+    let request = start.request;
+    let id = lease.id.as_str().to_owned();
+    BoxRecord {
+        name: lease.name.as_ref().map_or_else(|| id.clone(), |name| name.as_str().to_owned()),
+        id,
+        pid: start.launcher.as_raw(),
+        keeper_pid: nix::unistd::getpid().as_raw(),
+        box_pid: command.pid.as_raw(),
+        net: request.net.as_str().to_owned(),
+        privilege: "root".to_owned(),
+        command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        attachment: gateway.map(|gateway| Attachment { topology: gateway.record.topology, slot: lease.slot }),
+        ports: ports.to_vec(),
+        mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
     }
 }
 
