@@ -375,7 +375,7 @@ impl<'a> Keeper<'a> {
             relay.stop();
         }
         let (mut host, mut state, mut lease) = (self.host.take()?, self.state.take()?, self.lease.take()?);
-        let mut was_last = false;
+        let (mut was_last, mut all_undone) = (false, false);
         match state.lock() {
             Ok(locked) => {
                 if let Some(gateway) = &mut self.gateway {
@@ -383,7 +383,9 @@ impl<'a> Keeper<'a> {
                 }
                 // After the maps: the port must not be somebody else's while a rule still leads to the box.
                 drop(self.waiting.take());
-                problems.extend(lease.end(&locked));
+                let address = self.gateway.as_ref().map(|own| own.record.topology.box_address(lease.slot));
+                all_undone = problems.is_empty();
+                problems.extend(lease.end(&locked, address, all_undone));
                 let found = census(locked.slots());
                 let own = self.gateway.as_ref().map(|gateway| &gateway.record);
                 if let Some(own) = own
@@ -399,7 +401,7 @@ impl<'a> Keeper<'a> {
             }
             Err(error) => problems.push(error.to_string()),
         }
-        Some(Remains { host, state, lease, gateway: self.gateway.take(), was_last })
+        Some(Remains { host, state, lease, gateway: self.gateway.take(), was_last, all_undone })
     }
 }
 

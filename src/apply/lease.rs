@@ -1,6 +1,7 @@
 //! A lease: a box's slot in the pool, its id, its name and its directory, held by a lock that dies with its keeper.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode};
@@ -17,7 +18,8 @@ pub const USES_GATEWAY: u16 = 1;
 /// The box has ended; only its link is not yet gone.
 pub const DRAINING: u16 = 2;
 
-/// What keepers share: the places of the descriptors in a slot's note.
+/// What keepers share: the places of the descriptors in a slot's note. Those of the gateway are the box's address instead
+/// while it drains: its keeper holds the gateway no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shared {
     /// The gateway's network namespace.
@@ -125,13 +127,22 @@ impl Lease {
     }
 
     /// Ends the box for everybody else: its name can be used, it counts no more for the gateway, and nobody
-    /// finds it. The slot stays until [`Lease::give_back`], because its link may live a moment longer.
-    pub fn end(&mut self, locked: &Locked<'_>) -> Vec<String> {
+    /// finds it. The slot stays until [`Lease::give_back`], because its link may live a moment longer; its note says the
+    /// `address`, which nothing else knows then. The record stays, for the sweep, unless `all_undone`.
+    pub fn end(&mut self, locked: &Locked<'_>, address: Option<Ipv4Addr>, all_undone: bool) -> Vec<String> {
         self.bits = DRAINING;
         let slot = self.slot as usize;
-        let note = locked.slots().note(slot);
-        locked.slots().set_note(slot, &SlotNote { bits: DRAINING, ..note });
-        remove_files(locked, self.id.as_str(), self.name.as_ref().map(BoxName::as_str))
+        let mut note = SlotNote { bits: DRAINING, ..locked.slots().note(slot) };
+        let [a, b, c, d] = address.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
+        note.descriptors[Shared::Network as usize] = u16::from_be_bytes([a, b]);
+        note.descriptors[Shared::GatewayNft as usize] = u16::from_be_bytes([c, d]);
+        locked.slots().set_note(slot, &note);
+        let name = self.name.as_ref().map(BoxName::as_str);
+        if all_undone {
+            remove_files(locked, self.id.as_str(), name)
+        } else {
+            free_name(locked, self.id.as_str(), name).into_iter().collect()
+        }
     }
 
     /// Gives the slot back, the last thing that a box holds.
@@ -150,12 +161,7 @@ pub fn remove(locked: &Locked<'_>, slot: usize, id: &str, name: Option<&str>) ->
 }
 
 fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let Some(name) = name.filter(|name| owner_of(locked, name).as_deref() == Some(id))
-        && let Err(error) = state::remove(locked.root(), &format!("names/{name}"))
-    {
-        problems.push(format!("cannot free the name {name}: {error}"));
-    }
+    let mut problems: Vec<String> = free_name(locked, id, name).into_iter().collect();
     let path = format!("boxes/{id}");
     for file in [RECORD, "box.json.new"] {
         if let Err(error) = state::remove(locked.root(), &format!("{path}/{file}")) {
@@ -167,6 +173,20 @@ fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String
         Err(errno) => problems.push(format!("cannot remove {path}: {}", io::Error::from(errno))),
     }
     problems
+}
+
+fn free_name(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Option<String> {
+    let name = name.filter(|name| owner_of(locked, name).as_deref() == Some(id))?;
+    let removed = state::remove(locked.root(), &format!("names/{name}"));
+    removed.err().map(|error| format!("cannot free the name {name}: {error}"))
+}
+
+/// The address of a box that has ended for all but its keeper ([`Lease::end`]).
+#[must_use]
+pub fn address_of_draining(note: &SlotNote) -> Option<Ipv4Addr> {
+    let [high, low, _] = note.descriptors.map(u16::to_be_bytes);
+    let address = Ipv4Addr::new(high[0], high[1], low[0], low[1]);
+    (note.bits & DRAINING != 0 && !address.is_unspecified()).then_some(address)
 }
 
 /// The id that `names/NAME` leads to.

@@ -1,12 +1,14 @@
 //! Takes down what dead runs left. Idempotent: twice is as good as once, and killed halfway the next goes on.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::kernel::conntrack::{Conntrack, Selector};
 use crate::kernel::namespace::MountNamespace;
-use crate::kernel::nft::NftError;
+use crate::kernel::nft::{Nft, NftError};
 use crate::kernel::slots::SlotNote;
 use crate::plan::record::BoxRecord;
 use crate::plan::topology::box_link;
@@ -113,6 +115,11 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
             Err(error) => problems.push(error.to_string()),
         }
     }
+    let attachment = record.as_ref().and_then(|record| record.attachment);
+    let address = attachment.map(|attachment| attachment.topology.box_address(attachment.slot));
+    if let Some(address) = address.or_else(|| lease::address_of_draining(note)) {
+        note_problem(&mut problems, "cannot forget its connections", forget_connections(site, address));
+    }
     if let Some(gateway) = &mut site.gateway {
         let gone = attach::shut_out(locked, gateway, &id, slot_number, ports);
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
@@ -124,6 +131,15 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     }
     swept.problems.extend(problems.iter().map(|problem| format!("box {id}: {problem}")));
     swept.boxes.push(id);
+}
+
+/// Deletes what connection tracking knows of a box, in the gateway and on the host.
+fn forget_connections(site: &mut Site<'_>, address: Ipv4Addr) -> io::Result<()> {
+    let selectors = [Selector::Address(address)];
+    let forget = |nft: &Nft| Conntrack::on(nft)?.flush(&selectors);
+    let inside = site.gateway.as_ref().map_or(Ok(()), |gateway| forget(&gateway.nft));
+    let outside = site.host.nft(site.locked, site.census).and_then(|nft| forget(nft));
+    inside.and(outside).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// Somebody flushed the tables: then what was in them is gone as well.
