@@ -21,7 +21,7 @@ use crate::plan::ruleset::{self, Family};
 use crate::plan::topology::{HOST_MAC, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
 use crate::plan::{gateway, routing};
 
-use super::census::Census;
+use super::census::{Census, census};
 use super::lease::Shared;
 use super::state::{self, Locked};
 use super::wiring;
@@ -126,6 +126,7 @@ pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Re
         if let Some(gateway) = join(&record, host, census)? {
             return Ok(gateway);
         }
+        refuse_if_held(locked)?;
         // Its holders died: the namespace is gone, the host's side is not.
         let problems = take_down(locked, host, census, &record);
         if let Some(problem) = problems.first() {
@@ -133,6 +134,19 @@ pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Re
         }
     }
     make(locked, host, census)
+}
+
+/// A gateway that could not be joined is only dead when its holders are, by now: never take it from the living.
+///
+/// # Errors
+/// When a keeper holds it.
+pub fn refuse_if_held(locked: &Locked<'_>) -> Result<()> {
+    if census(locked.slots()).holders.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new("cannot join the gateway of the other boxes")
+        .because("none of their keepers would share it")
+        .hint("this may be a lack of memory or descriptors; try again"))
 }
 
 /// The gateway's record. `None`: there is no gateway.
