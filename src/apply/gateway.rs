@@ -122,11 +122,14 @@ fn share_nft(pid: u32, note: &SlotNote, which: Shared, cookie: u64) -> Option<Nf
 /// # Errors
 /// Naming the step that failed; what was made is taken down again.
 pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway> {
-    if let Some(record) = record(locked) {
-        if let Some(gateway) = join(&record, host, census)? {
-            return Ok(gateway);
-        }
-        refuse_if_held(locked)?;
+    let record = record(locked);
+    if let Some(record) = &record
+        && let Some(gateway) = join(record, host, census)?
+    {
+        return Ok(gateway);
+    }
+    refuse_if_held(locked)?;
+    if let Some(record) = record {
         // Its holders died: the namespace is gone, the host's side is not.
         let problems = take_down(locked, host, census, &record);
         if let Some(problem) = problems.first() {
