@@ -8,6 +8,7 @@
 //! Whoever dies, one is left: the keeper takes down after a launcher; the launcher sweeps after a keeper; the
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
@@ -207,7 +208,7 @@ impl<'a> Keeper<'a> {
         self.join_the_others()?;
         let link = self.add_link()?;
         let facts = self.facts();
-        self.to_box.send(&ToBox::Configure(facts), None).or_else(|_| self.ask_box_why())?;
+        self.to_box.send(&ToBox::Configure(facts), None).or_else(|error| self.unsent(&error))?;
         if let (Some(gateway), Some(lease), Some(index)) = (&mut self.gateway, &self.lease, link) {
             attach::connect(gateway, lease.id.as_str(), lease.slot, index)?;
         }
@@ -218,7 +219,7 @@ impl<'a> Keeper<'a> {
         }
         self.map_ports()?;
         self.launcher_still_wants_it()?;
-        self.to_box.send(&ToBox::Run, None).or_else(|_| self.ask_box_why())?;
+        self.to_box.send(&ToBox::Run, None).or_else(|error| self.unsent(&error))?;
         self.ask_box_why()
     }
 
@@ -330,7 +331,16 @@ impl<'a> Keeper<'a> {
         let mut wanted = [PollFd::new(self.launcher.as_fd(), PollFlags::empty())];
         match poll(&mut wanted, PollTimeout::ZERO) {
             Ok(0) => Ok(()),
-            _ => Err(Error::new("the launcher of this box is gone")),
+            Ok(_) => Err(Error::new("the launcher of this box is gone")),
+            Err(errno) => Err(errno).context(|| "cannot look whether the launcher is still there"),
+        }
+    }
+
+    /// Why the box's first process could not be told: it is gone, and may have said why. If it is not, it still waits.
+    fn unsent(&self, error: &std::io::Error) -> Result<()> {
+        match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.ask_box_why(),
+            _ => Err(Error::new("cannot reach the box's first process").os(error)),
         }
     }
 
