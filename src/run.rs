@@ -384,7 +384,8 @@ impl<'a> Keeper<'a> {
             }
             Err(error) => problems.push(error.to_string()),
         }
-        Some(Remains { host, state, lease, gateway: self.gateway.take(), was_last })
+        let all_undone = problems.is_empty();
+        Some(Remains { host, state, lease, gateway: self.gateway.take(), was_last, all_undone })
     }
 }
 

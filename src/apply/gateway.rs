@@ -19,7 +19,7 @@ use crate::plan::ruleset::{self, Family};
 use crate::plan::topology::{HOST_MAC, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
 use crate::plan::{gateway, routing};
 
-use super::census::Census;
+use super::census::{Census, census};
 use super::host::{Host, share_nft};
 use super::lease::Shared;
 use super::state::{self, Locked};
@@ -54,10 +54,14 @@ pub struct Gateway {
 /// # Errors
 /// Naming the step that failed; what was made is taken down again.
 pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway> {
-    if let Some(record) = record(locked) {
-        if let Some(gateway) = join(&record, host, census)? {
-            return Ok(gateway);
-        }
+    let record = record(locked);
+    if let Some(record) = &record
+        && let Some(gateway) = join(record, host, census)?
+    {
+        return Ok(gateway);
+    }
+    refuse_if_held(locked)?;
+    if let Some(record) = record {
         // Its holders died: the namespace is gone, the host's side is not.
         let problems = take_down(locked, host, census, &record);
         if let Some(problem) = problems.first() {
@@ -65,6 +69,19 @@ pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Re
         }
     }
     make(locked, host, census)
+}
+
+/// A gateway that could not be joined is only dead when its holders are, by now: never take it from the living.
+///
+/// # Errors
+/// When a keeper holds it.
+pub fn refuse_if_held(locked: &Locked<'_>) -> Result<()> {
+    if census(locked.slots()).holders.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new("cannot join the gateway of the other boxes")
+        .because("none of their keepers would share it")
+        .hint("this may be a lack of memory or descriptors; try again"))
 }
 
 /// The gateway's record. `None`: there is no gateway.

@@ -52,6 +52,11 @@ pub fn sweep(locked: &Locked<'_>, host: &mut Host, mut found: Census, full: bool
         let record = gateway::record(locked);
         let mut living =
             record.as_ref().and_then(|record| gateway::join(record, host, &found).ok().flatten());
+        if let (None, Err(error)) = (&living, gateway::refuse_if_held(locked)) {
+            // What the dead left in there could not be removed, and would be forgotten.
+            swept.problems.push(error.to_string());
+            return (swept, found);
+        }
         for (slot, note) in std::mem::take(&mut found.dead) {
             bury(
                 &mut Site { locked, host, census: &found, gateway: living.as_mut() },

@@ -1,5 +1,7 @@
 //! The box's first process, as its keeper sees it: a process, and the steps that it tells.
 
+use std::io::ErrorKind;
+
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
 use crate::kernel::process::Process;
@@ -59,11 +61,14 @@ impl FirstProcess {
     fn tell(&self, message: &ToBox) -> Result<()> {
         match self.channel.send(message, None) {
             Ok(()) => Ok(()),
-            // It is gone, and may have said why.
-            Err(error) => match self.listen()? {
-                Some(FromBox::Failed(error)) => Err(error),
-                _ => Err(Error::new("cannot reach the box's first process").os(&error)),
-            },
+            // It is gone, and may have said why. After any other error it still waits, and so would this process.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                match self.listen()? {
+                    Some(FromBox::Failed(error)) => Err(error),
+                    _ => Err(Error::new("cannot reach the box's first process").os(&error)),
+                }
+            }
+            Err(error) => Err(Error::new("cannot reach the box's first process").os(&error)),
         }
     }
 

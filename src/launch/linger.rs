@@ -29,19 +29,23 @@ pub struct Remains {
     pub gateway: Option<Gateway>,
     /// Whether the host's side of the gateway was taken down: it was the last box.
     pub was_last: bool,
+    /// Whether all that came before is undone. Where not, record and slot stay for the next sweep.
+    pub all_undone: bool,
 }
 
 /// Sees the box's link and its connections off. Problems here have nobody to be told to; what is not undone keeps the
 /// slot, and the next netbox sweeps it.
 pub fn linger(remains: Remains) {
-    let Remains { mut host, mut state, lease, gateway, was_last } = remains;
+    let Remains { mut host, mut state, lease, gateway, was_last, all_undone } = remains;
     let Some(mut gateway) = gateway else {
-        lease.give_back(&mut state);
+        if all_undone {
+            lease.give_back(&mut state);
+        }
         return;
     };
     let topology = gateway.record.topology;
-    let mut clean =
-        forget_connections(&mut state, &mut host, &gateway, topology.box_address(lease.slot)).is_ok();
+    let mut clean = all_undone;
+    clean &= forget_connections(&mut state, &mut host, &gateway, topology.box_address(lease.slot)).is_ok();
     if was_last {
         // The last descriptor of its network namespace: the kernel takes the rest.
         drop(gateway);

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
 use crate::kernel::memory::Rest;
 use crate::kernel::process::{self, Process};
@@ -79,7 +79,8 @@ pub fn launcher_is_there(launcher: &Channel) -> Result<()> {
     let mut wanted = [PollFd::new(launcher.as_fd(), PollFlags::empty())];
     match poll(&mut wanted, PollTimeout::ZERO) {
         Ok(0) => Ok(()),
-        _ => Err(Error::new("the launcher of this box is gone")),
+        Ok(_) => Err(Error::new("the launcher of this box is gone")),
+        Err(errno) => Err(errno).context(|| "cannot look whether the launcher is still there"),
     }
 }
 

@@ -19,7 +19,7 @@ live_tests![
 const ERRORS: [Errno; 4] = [Errno::ENOMEM, Errno::EPERM, Errno::EEXIST, Errno::ENOBUFS];
 
 /// What can fail on a machine in trouble. The rest asks for what a process always gets.
-const STEPS: [&str; 44] = [
+const STEPS: [&str; 45] = [
     "bind",
     "capset",
     "clone",
@@ -41,6 +41,7 @@ const STEPS: [&str; 44] = [
     "open_tree",
     "openat",
     "openat2",
+    "pidfd_getfd",
     "pidfd_open",
     "pidfd_send_signal",
     "poll",
@@ -69,7 +70,9 @@ const STEPS: [&str; 44] = [
 /// Memory, which every program dies of, is left out: what is mapped must be a file.
 fn is_a_step(call: &Call) -> bool {
     let (name_fits, file) = (is_one_of(call, &STEPS), call.fifth & 0xffff_ffff != 0xffff_ffff);
-    name_fits && (!is_one_of(call, &["mmap"]) || file)
+    // The C and the Rust runtime do these before main, and abort where they fail.
+    let of_the_runtime = call.role == Role::Launcher && is_one_of(call, &["poll", "mmap", "prctl"]);
+    name_fits && !of_the_runtime && (!is_one_of(call, &["mmap"]) || file)
 }
 
 /// Netbox's own failure, which says what it could not do; or the command's status, and a line at most.
@@ -93,7 +96,12 @@ fn fail(start: Start, role: Role, step: usize) {
         let which = index / step % ERRORS.len();
         let errors = if whole() { &ERRORS[..] } else { &ERRORS[which..=which] };
         for errno in errors {
-            world.strike(point, Deed::Fail(*errno), CleanBy::ItselfOrTheNextIfEnded, failed_as_promised);
+            world.strike(
+                point,
+                Deed::Fail(*errno, call.number),
+                CleanBy::ItselfOrTheNextIfEnded,
+                failed_as_promised,
+            );
         }
     }
     world.end();

@@ -53,8 +53,8 @@ pub(crate) struct Point {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Deed<'a> {
     Kill(&'a [Role]),
-    /// The call is not carried out and gives this error.
-    Fail(Errno),
+    /// The call, if it is the one of this number, is not carried out and gives this error.
+    Fail(Errno, i64),
 }
 
 /// A system call that was seen.
@@ -252,8 +252,14 @@ impl<'a> Tracer<'a> {
         }
         match self.at {
             Some((point, deed)) if point == here && self.struck.is_none() => {
-                self.struck = self.calls.iter().rfind(|call| call.role == role).copied();
-                self.strike(pid, deed);
+                let call = self.calls.iter().rfind(|call| call.role == role).copied();
+                match (deed, call) {
+                    (Deed::Fail(_, number), Some(call)) if call.number != number => self.go_on(pid, None),
+                    _ => {
+                        self.struck = call;
+                        self.strike(pid, deed);
+                    }
+                }
             }
             _ => self.go_on(pid, None),
         }
@@ -261,7 +267,7 @@ impl<'a> Tracer<'a> {
 
     fn strike(&mut self, pid: Pid, deed: Deed<'_>) {
         match deed {
-            Deed::Fail(errno) => {
+            Deed::Fail(errno, _) => {
                 registers::skip_call(pid);
                 self.failing = Some((pid, errno));
                 self.go_on(pid, None);

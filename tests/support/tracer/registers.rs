@@ -82,6 +82,8 @@ pub(super) const NAMES: &[(i64, &str)] = &[
     (libc::SYS_open_tree, "open_tree"),
     (libc::SYS_openat, "openat"),
     (libc::SYS_openat2, "openat2"),
+    (libc::SYS_madvise, "madvise"),
+    (libc::SYS_pidfd_getfd, "pidfd_getfd"),
     (libc::SYS_pidfd_open, "pidfd_open"),
     (libc::SYS_pidfd_send_signal, "pidfd_send_signal"),
     (libc::SYS_poll, "poll"),
