@@ -15,7 +15,8 @@ live_tests![
     the_host_is_as_before_within_a_tenth_of_a_second,
     a_commands_strays_are_gone_when_netbox_returns,
     name_and_port_can_be_used_again_at_once,
-    twenty_boxes_at_once_from_nothing,
+    a_hundred_boxes_at_once_from_nothing,
+    a_hundred_boxes_of_which_a_third_is_killed,
     the_last_box_of_many_takes_the_gateway_with_it,
     a_killed_first_process_ends_the_run,
     a_killed_launcher_takes_its_box_with_it,
@@ -61,24 +62,75 @@ fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// L1: each with an address of its own and a way out; all gone at the end.
-fn twenty_boxes_at_once_from_nothing() {
-    let lab = Lab::new(Shape::OwnLan);
+fn a_hundred(lab: &Lab) -> Vec<RunningBox> {
     let boxes: Vec<RunningBox> = thread::scope(|scope| {
-        let starts: Vec<_> = (0..20).map(|_| scope.spawn(|| lab.start(&[], &["sleep"]))).collect();
+        let starts: Vec<_> = (0..100).map(|_| scope.spawn(|| lab.start(&[], &["sleep"]))).collect();
         starts.into_iter().map(|start| start.join().expect("a box")).collect()
     });
     let addresses: BTreeSet<Ipv4Addr> = boxes.iter().map(|in_box| in_box.address).collect();
-    assert_eq!(addresses.len(), 20, "{addresses:?}");
-    for in_box in &boxes {
+    assert_eq!(addresses.len(), 100, "{addresses:?}");
+    boxes
+}
+
+fn assert_each_has_a_way_out(boxes: &[RunningBox]) {
+    for in_box in boxes {
         let outcome = in_box.inside(|| probe::udp(SocketAddr::from((WAN, ECHO))));
         assert!(outcome.reached(), "{}: {outcome}", in_box.address);
     }
+}
+
+fn end_at_once(boxes: Vec<RunningBox>) {
     thread::scope(|scope| {
         for in_box in boxes {
             scope.spawn(|| in_box.end());
         }
     });
+}
+
+/// L1, C2: each with an address of its own and a way out; all gone at the end, and the gateway with them.
+fn a_hundred_boxes_at_once_from_nothing() {
+    let lab = Lab::new(Shape::OwnLan);
+    let boxes = a_hundred(&lab);
+    assert_each_has_a_way_out(&boxes);
+    end_at_once(boxes);
+}
+
+/// L2: launchers, keepers and first processes, while the others live and end. Those that are left lose nothing.
+fn a_hundred_boxes_of_which_a_third_is_killed() {
+    let lab = Lab::new(Shape::OwnLan);
+    let mut boxes = a_hundred(&lab);
+    let mut victims = Vec::new();
+    for place in (0..33).map(|n| n * 2) {
+        // Every third from what is left, in an order that is always the same.
+        let victim = boxes.swap_remove(place * 7 % boxes.len());
+        victims.push((victim, place / 2));
+    }
+    thread::scope(|scope| {
+        let killing = scope.spawn(|| {
+            for (victim, number) in &victims {
+                let pid = match number % 3 {
+                    0 => victim.launcher(),
+                    1 => parent_of(victim.pid),
+                    _ => victim.pid,
+                };
+                send(pid, Signal::SIGKILL);
+            }
+        });
+        assert_each_has_a_way_out(&boxes);
+        killing.join().expect("the kills");
+    });
+    for (victim, _) in &mut victims {
+        victim.wait();
+    }
+    assert_each_has_a_way_out(&boxes);
+    end_at_once(boxes);
+}
+
+/// The parent of a process: a keeper is its command's.
+fn parent_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let after_name = stat.rsplit(") ").next().expect("proc_pid_stat(5)");
+    after_name.split(' ').nth(1).and_then(|ppid| ppid.parse().ok()).expect("its parent")
 }
 
 /// L1: and not an earlier one.

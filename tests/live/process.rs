@@ -12,8 +12,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::lab::{Lab, RunningBox, Shape, live_tests, words};
+use crate::tracer::{Role, trace};
 
 live_tests![
+    nothing_is_executed_but_the_command,
     arguments_arrive_byte_for_byte,
     the_exit_status_is_the_commands,
     a_command_killed_by_a_signal_is_128_and_the_signal,
@@ -245,4 +247,20 @@ fn a_signal_to_the_process_group_arrives_once() {
 fn a_terminated_command_ends_the_run_as_it_would_bare() {
     let lab = lab();
     assert_eq!(lab.start(&[], &["sleep"]).end().code(), Some(143));
+}
+
+/// R1, C1: no helper program, on a host without other firewalls: the first box, its ports and its end included.
+fn nothing_is_executed_but_the_command() {
+    let lab = lab();
+    let command = lab.run_command(&["-p", "8080:80"], &["exit", "0"]);
+    let traced = trace(&command, None);
+    assert_eq!(traced.status, 0);
+    let executed = |role| {
+        let is_exec = |number| number == libc::SYS_execve || number == libc::SYS_execveat;
+        traced.calls.iter().filter(|call| call.role == role && is_exec(call.number)).count()
+    };
+    assert_eq!(executed(Role::Keeper), 0);
+    assert_eq!(executed(Role::First), 1);
+    // Its own, where the tracer sees that.
+    assert!(executed(Role::Launcher) <= 1);
 }
