@@ -23,7 +23,7 @@ use prober::Prober;
 /// Within which the promise (L2) wants the host as it was, and as much again for a slow machine.
 const LIMIT: Duration = Duration::from_secs(2);
 /// After so many failures the rest would say the same.
-const ENOUGH: usize = 40;
+const ENOUGH: usize = 15;
 /// With what the command of the run that is struck ends (`probe burst`).
 pub(crate) const COMMAND_STATUS: i32 = 7;
 /// What the run that is struck publishes.
@@ -46,8 +46,6 @@ pub(crate) enum Start {
 /// By when the host must be as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CleanBy {
-    /// By itself.
-    Itself,
     /// By itself; but where the run had ended and its launcher was gone, a slot and tracked connections may wait for
     /// the next netbox command.
     ItselfButForTheDead,
@@ -233,7 +231,6 @@ impl World {
 
     fn left_by(&self, clean_by: CleanBy, ended: bool) -> String {
         let may_wait = match clean_by {
-            CleanBy::Itself => false,
             CleanBy::ItselfButForTheDead | CleanBy::ItselfOrTheNextIfEnded => ended,
             CleanBy::TheNext => true,
         };
