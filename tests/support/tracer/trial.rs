@@ -224,7 +224,7 @@ impl World {
             // What nobody could clean up must not be counted again.
             self.settle();
         }
-        if self.tried % 50 == 0 {
+        if self.tried.is_multiple_of(50) {
             self.assert_other_goes_on();
         }
     }
@@ -248,15 +248,15 @@ impl World {
         if !left.lines().all(waits) {
             return left;
         }
-        // A keeper that lives still may be about to do it.
-        left = self.left_after(Duration::from_millis(60));
+        // A keeper that lingers still may be about to do it, and until it ends its box is not dead for others.
+        left = self.left_after(Duration::from_millis(300));
         if left.is_empty() { left } else { self.help() + &self.left_after(LIMIT) }
     }
 
     /// The next netbox command.
     fn help(&self) -> String {
         let arguments: &[&str] =
-            if self.tried % 2 == 0 { &["gc"] } else { &["run", "--", PROBE, "exit", "0"] };
+            if self.tried.is_multiple_of(2) { &["gc"] } else { &["run", "--", PROBE, "exit", "0"] };
         let output = self.lab.netbox(arguments).output().expect("netbox can be started");
         if output.status.success() { String::new() } else { format!("{arguments:?}: {}\n", words(&output)) }
     }
