@@ -108,7 +108,7 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
         Err(error) => tell(launcher, &ToLauncher::Failed(error, Vec::new())),
         Ok((first, news)) => {
             let mut keeper = Keeper::new(start, launcher, &first);
-            let ended = keeper.build().map(|()| keeper.watch(news));
+            let ended = keeper.build().and_then(|()| keeper.watch(news));
             let mut problems = Vec::new();
             if let Err(error) = kill_box(&first.process) {
                 problems.push(format!("cannot end the processes of the box: {error}"));
@@ -327,7 +327,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Waits for the end, and starts the relay with the first connection to the host's loopback.
-    fn watch(&mut self, mut news: Signals) -> End {
+    fn watch(&mut self, mut news: Signals) -> Result<End> {
         let (waiting, relay) = (&mut self.waiting, &mut self.relay);
         let activity = waiting.as_ref().and_then(|waiting| waiting.activity().try_clone_to_owned().ok());
         let place = self.gateway.as_ref().zip(self.lease.as_ref());
@@ -350,7 +350,7 @@ impl<'a> Keeper<'a> {
             },
         );
         // A keeper that cannot wait cannot keep: the box ends, as if the launcher had gone.
-        ended.unwrap_or(End::Command(125))
+        ended.context(|| "cannot wait for the end of the box")
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the
