@@ -142,7 +142,11 @@ pub fn map(
     for element in host_elements(topology, slot, ports) {
         batch.add_element(Family::Inet, TABLE, &element);
     }
-    nft.commit(batch).map_err(Error::from)
+    nft.commit(batch).map_err(|error| {
+        let gone = error.errno() == libc::ENOENT;
+        let error = Error::from(error);
+        if gone { error.hint("somebody removed netbox's rules from the host: they are made again when all boxes have ended") } else { error }
+    })
 }
 
 /// Takes the maps away.
