@@ -46,7 +46,8 @@ pub(crate) enum Start {
 /// By when the host must be as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CleanBy {
-    /// By itself; but where the run had ended and its launcher was gone, a slot and tracked connections may wait for
+    /// By itself; but where the run had ended and its launcher was gone, a slot, its
+    /// directory and tracked connections may wait for
     /// the next netbox command.
     ItselfButForTheDead,
     /// By itself if the run failed; after the next netbox command if it ended as its command did.
@@ -238,7 +239,8 @@ impl World {
             return self.left_after(LIMIT);
         }
         let waits = |line: &str| {
-            clean_by != CleanBy::ItselfButForTheDead || line.contains("slots") || line.contains("conntrack")
+            let of_the_dead = ["slots", "conntrack", "/run/netbox/0/boxes/"];
+            clean_by != CleanBy::ItselfButForTheDead || of_the_dead.iter().any(|words| line.contains(words))
         };
         let end = Instant::now() + LIMIT;
         let mut left = self.difference();
