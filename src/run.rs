@@ -27,6 +27,7 @@ use crate::kernel::channel::Channel;
 use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
+use crate::kernel::wait;
 use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
 use crate::launch::launcher::{Launcher, Outcome, takes_terminal_at_once};
@@ -55,7 +56,6 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
         take_terminal: takes_terminal_at_once(),
         mask: signal::block_all().context(|| "cannot block signals")?,
     };
-    let earlier = process::children_so_far().context(|| "cannot list the children of this process")?;
     // The keeper's orphans come here if the keeper dies.
     process::become_subreaper().context(|| "cannot become a subreaper")?;
     let (keeper, launcher) = Channel::pair().context(|| "cannot make a channel")?;
@@ -78,7 +78,7 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
             problems.iter().for_each(|problem| report.problem(problem));
             Err(error)
         }
-        Outcome::KeeperDied => Err(after_keeper(&earlier)),
+        Outcome::KeeperDied => Err(after_keeper()),
     }
 }
 
@@ -390,9 +390,12 @@ impl<'a> Keeper<'a> {
 }
 
 /// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
-fn after_keeper(earlier: &[Pid]) -> Error {
+fn after_keeper() -> Error {
     let error = Error::new("the keeper of this box was killed, and the box with it");
-    if let Err(problem) = process::kill_children_but(earlier) {
+    // What is in other namespaces than this process is the box's. Other orphans may have come here too, of processes that
+    // were there before netbox was executed in their parent: those are not netbox's to kill.
+    let is_of_box = |child: Pid| !namespace::is_shared_with(child.as_raw());
+    if let Err(problem) = wait::kill_children(is_of_box) {
         return error.hint(format!("processes of the box may be left: {problem}"));
     }
     match sweep_now() {

@@ -18,4 +18,5 @@ pub mod slots;
 pub mod sock_diag;
 pub mod sysctl;
 pub mod terminal;
+pub mod wait;
 pub mod wire;
