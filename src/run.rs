@@ -235,8 +235,7 @@ impl<'a> Keeper<'a> {
     /// Under the run lock: sweeps what the dead left, takes a lease, and joins the gateway or makes it.
     fn join_the_others(&mut self) -> Result<()> {
         let host = self.host.insert(Host::open()?);
-        let state = self.state.insert(State::open()?);
-        let mut locked = state.lock()?;
+        let mut locked = State::open_locked(&mut self.state)?;
         let (swept, found) = sweep(&locked, host, census(locked.slots()), false);
         if !swept.is_empty() {
             tell(self.launcher, &ToLauncher::Log(format!("swept what dead runs left: {swept:?}")));
@@ -276,8 +275,9 @@ impl<'a> Keeper<'a> {
         self.first.wait_until(FromBox::Unshared)?;
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(None) };
         let pid = self.first.process.pid.as_raw();
-        let network: OwnedFd =
-            namespace::network_of(pid).context(|| "cannot open the box's network namespace")?;
+        let network: OwnedFd = namespace::network_of(pid)
+            .context(|| "cannot open the box's network namespace")
+            .map_err(|error| self.first.explain(error))?;
         let mtu = self.start.request.mtu.unwrap_or(gateway.record.topology.mtu);
         attach::add_link(gateway, lease.id.as_str(), lease.slot, mtu, &network).map(Some)
     }
@@ -359,7 +359,13 @@ impl<'a> Keeper<'a> {
         if let Some(relay) = self.relay.take() {
             relay.stop();
         }
-        let (mut host, mut state, mut lease) = (self.host.take()?, self.state.take()?, self.lease.take()?);
+        let mut state = self.state.take()?;
+        let (Some(mut host), Some(mut lease)) = (self.host.take(), self.lease.take()) else {
+            if let Ok(locked) = state.lock() {
+                locked.remove_if_idle();
+            }
+            return None;
+        };
         let mut was_last = false;
         match state.lock() {
             Ok(locked) => {

@@ -1,7 +1,6 @@
 //! The host as a place to act in: its network namespace, and the one socket to its rules that keepers share.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 
 use crate::error::{Context, Result};
 use crate::kernel::namespace;
@@ -12,7 +11,7 @@ use crate::kernel::slots::SlotNote;
 
 use super::census::Census;
 use super::lease::Shared;
-use super::state::Locked;
+use super::state::{Locked, cookie_here};
 
 /// This process's own network namespace: the host.
 #[derive(Debug)]
@@ -64,12 +63,6 @@ impl Host {
     pub const fn open_nft(&mut self) -> Option<&mut Nft> {
         self.nft.as_mut()
     }
-}
-
-/// The cookie of the network namespace that this thread is in.
-fn cookie_here() -> Result<u64> {
-    let (probe, _) = UnixDatagram::pair().context(|| "cannot make a socket")?;
-    netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
 }
 
 /// The socket that process `pid` has, if it is what its note says.

@@ -64,7 +64,7 @@ impl Lease {
         let slot = free_slot(locked.slots()).ok_or_else(|| {
             Error::new("cannot start another box")
                 .because(format!("all {} addresses of the pool are taken", locked.slots().count()))
-                .hint("`netbox ps` lists the boxes")
+                .hint("`netbox ps` lists the boxes; `netbox gc` frees what is none")
         })?;
         let mut bytes = [0u8; 8];
         bytes.copy_from_slice(id.as_str().as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
@@ -149,6 +149,7 @@ impl Lease {
     pub fn give_back(self, state: &mut State) {
         let Ok(locked) = state.lock() else { return };
         let _ = remove(&locked, self.slot as usize, self.id.as_str(), None);
+        locked.remove_if_idle();
     }
 }
 

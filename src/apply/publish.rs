@@ -97,9 +97,10 @@ fn cannot_hold(request: &PortRequest, address: Option<Ipv4Addr>, port: u16, errn
         (Errno::EADDRNOTAVAIL, Some(address)) => error
             .because(format!("{address} is not an address of this host"))
             .hint("`ip -4 addr` lists them; without an address, all of them are used"),
-        (Errno::EACCES, _) => {
-            error.because(format!("no permission to use port {port}")).hint("ports below 1024 are root's")
-        }
+        (Errno::EACCES, _) => error
+            .os(&errno.into())
+            .because(format!("no permission to use port {port}"))
+            .hint("ports below 1024 are root's"),
         (Errno::EMFILE | Errno::ENFILE, _) => {
             error.os(&errno.into()).hint("every published port takes a descriptor: raise `ulimit -n`")
         }

@@ -1,4 +1,7 @@
-//! The state directory: `/run/netbox/<uid>/`, where runs of one user find each other.
+//! The state directory: `/run/netbox/<uid>/<cookie>/`, where runs of one user on one host find each other.
+//!
+//! A host is a network namespace, and the cookie is its number, which is never given twice (SO_NETNS_COOKIE): runs in
+//! another one, by `ip netns exec` or in a container that shares /run, have gateways, rules and boxes of their own.
 //!
 //! ```text
 //! lock            the run lock: read-decide-write of everything below, and of what is shared on the host
@@ -7,17 +10,19 @@
 //! boxes/ID/       one directory per box, locked by its keeper for life; box.json in it
 //! names/NAME      symbolic link to the id of the box with that name
 //! ```
-//! Everything is opened without following links, and refused when it belongs to somebody else.
+//! Everything is opened without following links, and refused when it belongs to somebody else. The last keeper removes it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawMode};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{Context, Error, Result};
-use crate::kernel::slots::Slots;
+use crate::kernel::net_cookie::netns_cookie;
+use crate::kernel::slots::{SlotState, Slots};
 use crate::plan::topology::SLOTS;
 
 /// Where the directories of all users are.
@@ -33,6 +38,9 @@ const DIRECTORY: OFlags =
 #[derive(Debug)]
 pub struct State {
     root: OwnedFd,
+    /// The user's directory, and the name of `root` in it.
+    own: OwnedFd,
+    name: String,
     path: String,
     lock: File,
     slots: Slots,
@@ -44,13 +52,31 @@ impl State {
     /// # Errors
     /// When a part of it is a link, belongs to another user or may be written by others, naming it.
     pub fn open() -> Result<Self> {
-        let path = path_of(rustix::process::geteuid().as_raw());
-        let root = match rustix::fs::openat(CWD, &path, DIRECTORY, Mode::empty()) {
-            Ok(root) => root,
-            Err(rustix::io::Errno::NOENT) => make(&path)?,
-            Err(errno) => return Err(Error::new(format!("cannot open {path}")).os(&errno.into())),
-        };
-        check(&root, &path)?;
+        let cookie = cookie_here()?;
+        loop {
+            // ENOENT: the last keeper of before removed it between two of these steps.
+            match Self::attempt(cookie) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn attempt(cookie: u64) -> Result<Self> {
+        let user = rustix::process::geteuid().as_raw().to_string();
+        let name = cookie_name(cookie);
+        make_directory(CWD, PARENT, 0o755).context(|| format!("cannot make {PARENT}"))?;
+        let parent = open_checked(CWD, PARENT, PARENT)?;
+        // Others may pass through to their own directory, but only root may add one.
+        let own = format!("{PARENT}/{user}");
+        make_directory(&parent, &user, 0o700).context(|| format!("cannot make {own}"))?;
+        let own_directory = open_checked(&parent, &user, &own)?;
+        let path = format!("{own}/{name}");
+        make_directory(&own_directory, &name, 0o700).context(|| format!("cannot make {path}"))?;
+        let root = open_checked(&own_directory, &name, &path)?;
+        for part in ["boxes", "names"] {
+            make_directory(&root, part, 0o700).context(|| format!("cannot make {path}/{part}"))?;
+        }
         let open = |name: &str| -> Result<File> {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
             let file = rustix::fs::openat(&root, name, flags, Mode::from_raw_mode(0o600))
@@ -62,17 +88,18 @@ impl State {
         let lock = open("lock")?;
         let slots =
             Slots::map(&open("slots")?, SLOTS as usize).context(|| format!("cannot map {path}/slots"))?;
-        Ok(Self { root, path, lock, slots })
+        Ok(Self { root, own: own_directory, name, path, lock, slots })
     }
 
-    /// Opens it if it is there. `None`: netbox has not run here.
+    /// Opens it if it is there. `None`: netbox has not run here, or nothing of it is left.
     ///
     /// # Errors
     /// As [`State::open`].
     pub fn open_existing() -> Result<Option<Self>> {
-        let path = path_of(rustix::process::geteuid().as_raw());
-        match rustix::fs::openat(CWD, &path, DIRECTORY, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => Ok(None),
+        let path =
+            format!("{PARENT}/{}/{}", rustix::process::geteuid().as_raw(), cookie_name(cookie_here()?));
+        match open_directory(CWD, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             _ => Self::open().map(Some),
         }
     }
@@ -82,13 +109,34 @@ impl State {
     /// # Errors
     /// Those of flock(2).
     pub fn lock(&mut self) -> Result<Locked<'_>> {
+        self.wait_for_lock()?;
+        Ok(Locked { state: self })
+    }
+
+    fn wait_for_lock(&self) -> Result<()> {
         loop {
             match rustix::fs::flock(&self.lock, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(Locked { state: self }),
+                Ok(()) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => {
                     return Err(Error::new(format!("cannot lock {}/lock", self.path)).os(&errno.into()));
                 }
+            }
+        }
+    }
+
+    /// Opens the directory and takes the run lock at once: while a run waits for the lock, the last keeper may remove what
+    /// it waits for, and then it opens it anew.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn open_locked(place: &mut Option<Self>) -> Result<Locked<'_>> {
+        loop {
+            let state = Self::open()?;
+            state.wait_for_lock()?;
+            // The lock of a file that is removed ends with this value.
+            if rustix::fs::fstat(&state.lock).is_ok_and(|stat| stat.st_nlink != 0) {
+                return Ok(Locked { state: place.insert(state) });
             }
         }
     }
@@ -103,14 +151,6 @@ impl State {
     #[must_use]
     pub const fn slots(&self) -> &Slots {
         &self.slots
-    }
-
-    /// Whether the directory is still the one that its path leads to, and not removed or replaced.
-    #[must_use]
-    pub fn is_in_place(&self) -> bool {
-        let ours = rustix::fs::fstat(&self.root);
-        let there = rustix::fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
-        matches!((ours, there), (Ok(a), Ok(b)) if a.st_ino == b.st_ino && a.st_dev == b.st_dev)
     }
 
     /// The directory itself.
@@ -144,10 +184,25 @@ impl Locked<'_> {
         &self.state.root
     }
 
-    /// Whether the directory is still where it was.
-    #[must_use]
-    pub fn is_in_place(&self) -> bool {
-        self.state.is_in_place()
+    /// Removes the directory, if nothing is in it that anybody needs. Whoever waits for the lock meanwhile opens it anew.
+    pub fn remove_if_idle(&self) {
+        let state = &*self.state;
+        let idle = (0..state.slots.count()).all(|slot| state.slots.state(slot) == SlotState::Free);
+        let is_there = |name: &str| rustix::fs::statat(&state.root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        if !idle || is_there("gateway") {
+            return;
+        }
+        // First what fails when something is in it: then everything stays. The lock last, since it is what others wait for.
+        let parts = [
+            ("boxes", AtFlags::REMOVEDIR),
+            ("names", AtFlags::REMOVEDIR),
+            ("slots", AtFlags::empty()),
+            ("lock", AtFlags::empty()),
+        ];
+        if parts.iter().all(|(name, flags)| rustix::fs::unlinkat(&state.root, *name, *flags).is_ok()) {
+            // ENOTEMPTY: somebody put something there.
+            let _ = rustix::fs::unlinkat(&state.own, state.name.as_str(), AtFlags::REMOVEDIR);
+        }
     }
 }
 
@@ -158,25 +213,24 @@ impl Drop for Locked<'_> {
     }
 }
 
-fn path_of(uid: u32) -> String {
-    format!("{PARENT}/{uid}")
+/// 16 digits, so that it is never taken for a box's id.
+fn cookie_name(cookie: u64) -> String {
+    format!("{cookie:016x}")
 }
 
-fn make(path: &str) -> Result<OwnedFd> {
-    // Others may pass through to their own directory, but only root may add one.
-    make_directory(CWD, PARENT, 0o755).context(|| format!("cannot make {PARENT}"))?;
-    check_parent()?;
-    make_directory(CWD, path, 0o700).context(|| format!("cannot make {path}"))?;
-    let root = open_directory(CWD, path).context(|| format!("cannot open {path}"))?;
-    for part in ["boxes", "names"] {
-        make_directory(&root, part, 0o700).context(|| format!("cannot make {path}/{part}"))?;
-    }
-    Ok(root)
+/// The cookie of the network namespace that this thread is in.
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 5.14.
+pub fn cookie_here() -> Result<u64> {
+    let (probe, _) = UnixDatagram::pair().context(|| "cannot make a socket")?;
+    netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
 }
 
-fn check_parent() -> Result<()> {
-    let parent = open_directory(CWD, PARENT).context(|| format!("cannot open {PARENT}"))?;
-    check(&parent, PARENT)
+fn open_checked(at: impl AsFd, name: &str, path: &str) -> Result<OwnedFd> {
+    let directory = open_directory(at, name).context(|| format!("cannot open {path}"))?;
+    check(&directory, path)?;
+    Ok(directory)
 }
 
 /// Opens a directory without following a link.

@@ -8,9 +8,10 @@ use nix::unistd::Pid;
 use crate::error::Result;
 use crate::kernel::namespace::MountNamespace;
 use crate::kernel::nft::NftError;
-use crate::kernel::slots::SlotNote;
+use crate::kernel::slots::{SlotNote, SlotState};
 use crate::plan::record::{BoxRecord, PortMap};
 use crate::plan::topology::box_link;
+use crate::spec::name::BoxId;
 
 use super::census::{Census, census};
 use super::gateway::{self, Gateway};
@@ -45,6 +46,8 @@ pub fn sweep(locked: &Locked<'_>, host: &mut Host, mut found: Census, full: bool
     let mut swept = Swept::default();
     if full {
         add_orphaned_directories(locked, &mut swept);
+        free_false_slots(locked);
+        found = census(locked.slots());
     }
     if !found.dead.is_empty() {
         let half_written = gateway::remove_half_written(locked);
@@ -91,7 +94,7 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     let locked = site.locked;
     let id = String::from_utf8_lossy(&note.id).into_owned();
     // Only what we name ourselves is ever touched.
-    if crate::spec::name::BoxId::parse(&id).is_err() {
+    if BoxId::parse(&id).is_err() {
         locked.slots().give_back(slot);
         return;
     }
@@ -181,6 +184,7 @@ pub fn sweep_now() -> Result<Swept> {
     let mut state = State::open()?;
     let locked = state.lock()?;
     let (swept, _) = sweep(&locked, &mut host, census(locked.slots()), false);
+    locked.remove_if_idle();
     Ok(swept)
 }
 
@@ -212,6 +216,20 @@ pub fn kill_processes(record: &BoxRecord) -> io::Result<()> {
             return Ok(());
         }
         std::thread::yield_now();
+    }
+}
+
+/// Slots that say alive, and whose box nobody holds: under the run lock there are none but of a damaged table.
+fn free_false_slots(locked: &Locked<'_>) {
+    let slots = locked.slots();
+    for slot in 0..slots.count() {
+        let id = String::from_utf8_lossy(&slots.note(slot).id).into_owned();
+        let held = || {
+            BoxId::parse(&id).is_ok() && lease::look_up(locked.root(), &id).is_some_and(|(_, alive)| alive)
+        };
+        if matches!(slots.state(slot), SlotState::Alive(_)) && !held() {
+            slots.give_back(slot);
+        }
     }
 }
 

@@ -25,7 +25,12 @@ const EXAMPLE: &str = "example0";
 pub fn dry_run(request: &RunRequest, identity: &Identity) -> Result<String> {
     refusal::unsupported(request)?;
     // Held for a moment only: bind(2) is the one honest answer to whether a port is free.
-    drop(publish::reserve(&request.publish)?);
+    match publish::reserve(&request.publish) {
+        Ok(held) => drop(held),
+        // A port below 1024, which the run itself, by root, would have.
+        Err(error) if error.errno() == Some(libc::EACCES) => {}
+        Err(error) => return Err(error),
+    }
     if let (Some(name), Ok(Some(mut state))) = (&request.name, State::open_existing()) {
         lease::check_name(&state.lock()?, name)?;
     }

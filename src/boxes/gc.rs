@@ -18,6 +18,7 @@ pub fn gc() -> Result<String> {
     let mut host = Host::open()?;
     let locked = state.lock()?;
     let (swept, _) = sweep(&locked, &mut host, census(locked.slots()), true);
+    locked.remove_if_idle();
     if let Some(problem) = swept.problems.first() {
         return Err(Error::new("cannot take down all that dead runs left").because(problem));
     }

@@ -87,7 +87,8 @@ impl Slots {
     pub fn map(file: &File, count: usize) -> io::Result<Self> {
         let size = Self::file_size(count);
         if file.metadata()?.len() < size as u64 {
-            file.set_len(size as u64)?;
+            // Not only its length: to write to a hole of a full file system is SIGBUS.
+            rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size as u64)?;
         }
         let length = NonZeroUsize::new(size).ok_or(io::ErrorKind::InvalidInput)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

@@ -42,6 +42,10 @@ pub fn configure(box_link: Option<&BoxLink>, gid: u32) -> Result<()> {
     route
         .pipeline(&requests)
         .map_err(|refused| Error::new(format!("cannot {} in the box", refused.what)).os(&refused.error))?;
+    if box_link.is_some() {
+        // So that it also says that it is up, to programs that look before they send.
+        route.settle(ETH).context(|| format!("cannot bring up {ETH}"))?;
+    }
     let_users_ping_and_bind(gid)
 }
 

@@ -131,7 +131,7 @@ fn prove(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
 }
 
 fn leak(what: String) -> Error {
-    Error::new("privileges are left after dropping them").because(what)
+    Error::new("cannot prove that every privilege is gone").because(what)
 }
 
 fn refused(what: &'static str) -> impl Fn(caps::errors::CapsError) -> Error {

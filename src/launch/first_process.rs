@@ -36,6 +36,15 @@ impl FirstProcess {
         }
     }
 
+    /// What the process itself says of a failure that was seen from outside: what it says comes first.
+    #[must_use]
+    pub fn explain(&self, seen: Error) -> Error {
+        match self.listen() {
+            Ok(Some(FromBox::Failed(error))) => error,
+            _ => seen,
+        }
+    }
+
     /// Tells the process that its link is there, and what it is.
     ///
     /// # Errors

@@ -172,7 +172,7 @@ fn die_with_keeper(keeper: Pid) -> Result<()> {
 /// Replaces this process by the command: execvp(3) with the PATH of the new environment. Returns why not.
 fn execute(command: &[OsString], environment: &[(OsString, OsString)]) -> Error {
     let Some(name) = command.first() else { return Error::usage("no command to run") };
-    let shown = name.to_string_lossy().into_owned();
+    let shown = if name.is_empty() { "\"\"".to_owned() } else { name.to_string_lossy().into_owned() };
     let c_string = |bytes: Vec<u8>| CString::new(bytes).ok();
     let arguments: Option<Vec<_>> = command.iter().map(|word| c_string(word.as_bytes().to_vec())).collect();
     let variables: Option<Vec<_>> = environment

@@ -183,6 +183,12 @@ pub fn supported_today(request: &PortRequest) -> Result<()> {
         (Protocol::Tcp, Some(IpAddr::V6(_))) => {
             refuse("IPv6 addresses", "publish on an IPv4 address, or give none for all of them")
         }
+        (Protocol::Tcp, Some(IpAddr::V4(address))) if address.is_multicast() || address.is_broadcast() => {
+            let cause = format!("{address} is no address that one host has");
+            Err(Error::new(format!("cannot publish {request}"))
+                .because(cause)
+                .hint("`ip -4 addr` lists the host's"))
+        }
         (Protocol::Tcp, Some(IpAddr::V4(_)) | None) => Ok(()),
     }
 }

@@ -91,7 +91,12 @@ fn failed_as_promised(verdict: &Verdict) -> Result<(), String> {
 
 fn fail(start: Start, role: Role, step: usize) {
     let mut world = World::new(start);
-    let calls: Vec<Call> = world.calls().into_iter().filter(|c| c.role == role && is_a_step(c)).collect();
+    let own: Vec<Call> = world.calls().into_iter().filter(|call| call.role == role).collect();
+    // What the launcher did before it was netbox is the harness's.
+    let started =
+        own.iter().take_while(|_| role == Role::Launcher).filter(|call| is_one_of(call, &["execve"]));
+    let started = started.map(|call| call.nth).max().unwrap_or(0);
+    let calls: Vec<Call> = own.into_iter().filter(|call| call.nth > started && is_a_step(call)).collect();
     let step = if whole() { 1 } else { step };
     for (index, call) in calls.iter().enumerate().step_by(step) {
         let point = Point { role, nth: call.nth, side: Side::Entry };

@@ -34,6 +34,8 @@ fn the_host_is_as_before_within_a_tenth_of_a_second() {
     assert!(in_box.inside(|| probe::tcp(SocketAddr::from((WAN, ECHO)))).reached());
     in_box.end();
     lab.assert_clean_within(Duration::from_millis(100));
+    let left = || std::fs::read_dir("/run/netbox/0").expect("the user's directory").count();
+    wait_until("the host's state directory goes too", Duration::from_secs(2), || left() == 0);
 }
 
 /// L1: what the command left running in the background.

@@ -106,10 +106,10 @@ fn a_left_sysctl_is_noticed() {
 
 fn a_left_file_is_noticed() {
     let lab = Lab::new(Shape::OwnLan);
-    fs::create_dir_all("/run/netbox/0/boxes").expect("a directory");
+    fs::create_dir_all("/run/netbox/0").expect("a directory");
     assert_eq!(lab.difference(), "", "empty directories may stay");
-    fs::create_dir_all("/run/netbox/0/boxes/abcd2345").expect("a directory");
-    lab.expect_difference("+ file: /run/netbox/0/boxes/abcd2345");
+    fs::create_dir_all("/run/netbox/0/abcd2345").expect("a directory");
+    lab.expect_difference("+ file: /run/netbox/0/abcd2345");
 }
 
 fn a_left_process_is_noticed() {

@@ -239,7 +239,7 @@ impl World {
             return self.left_after(LIMIT);
         }
         let waits = |line: &str| {
-            let of_the_dead = ["slots", "conntrack", "/run/netbox/0/boxes/"];
+            let of_the_dead = ["slots", "conntrack", "/run/netbox/0/"];
             clean_by != CleanBy::ItselfButForTheDead || of_the_dead.iter().any(|words| line.contains(words))
         };
         let end = Instant::now() + LIMIT;

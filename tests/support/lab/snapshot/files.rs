@@ -73,14 +73,15 @@ pub(super) fn leftovers() -> Vec<String> {
     lines
 }
 
-/// netbox's directory, a user's directory in it, and in that one locks and the like: whatever is no
-/// gateway's record and does not have the name of a box (its id, of eight characters).
+/// netbox's directory, a user's in it, a host's in that, and in there what a run that failed early leaves: whatever is no
+/// gateway's record and no box's.
 fn may_stay(path: &Path) -> bool {
     let Ok(inside) = path.strip_prefix("/run/netbox") else { return false };
     let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
     match &parts[..] {
         [] | [_] => true,
-        [_, name] => !name.contains("gateway") && name.split('.').next().is_none_or(|stem| stem.len() != 8),
+        [_, host] => host.len() == 16,
+        [_, _, part] => ["lock", "slots", "boxes", "names"].contains(&part.as_ref()),
         _ => false,
     }
 }
