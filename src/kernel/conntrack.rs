@@ -5,19 +5,19 @@
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd as _;
 
 use netlink_packet_core::{
     DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NlaBuffer, NlasIterator,
+    NetlinkPayload,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
 };
-use nix::errno::Errno;
-use nix::sys::socket::SockProtocol;
 
-use super::nfnetlink::{Netlink, Refusal};
+use super::netlink::Netlink;
+use super::nft::Nft;
+use super::wire::{Refusal, attribute};
 use crate::error::{Context, Result};
 
 const GET: u8 = 1;
@@ -60,25 +60,12 @@ pub enum Selector {
 #[derive(Debug)]
 pub struct Conntrack(Netlink);
 
-impl From<OwnedFd> for Conntrack {
-    /// Takes over a socket of [`Conntrack::open`] or of [`super::nft::Nft::open`]: both are netfilter's.
-    fn from(fd: OwnedFd) -> Self {
-        Self(Netlink::from(fd))
-    }
-}
-
-impl AsFd for Conntrack {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl Conntrack {
-    /// Shares a socket of [`super::nft::Nft`]: closing one of the two closes nothing.
+    /// Shares a socket of [`Nft`]: closing one of the two closes nothing.
     ///
     /// # Errors
     /// EMFILE.
-    pub fn on(nft: &super::nft::Nft) -> Result<Self> {
+    pub fn on(nft: &Nft) -> Result<Self> {
         let socket = nft.as_fd().try_clone_to_owned().context(|| "cannot share a netfilter socket")?;
         Ok(Self(Netlink::from(socket)))
     }
@@ -88,10 +75,7 @@ impl Conntrack {
     /// # Errors
     /// When the kernel has no netfilter netlink.
     pub fn open() -> Result<Self> {
-        match Netlink::open(SockProtocol::NetlinkNetFilter) {
-            Ok(socket) => Ok(Self(socket)),
-            Err(errno) => Err(Refusal::from(errno).into_error("cannot open a netfilter socket")),
-        }
+        Self::on(&Nft::open()?)
     }
 
     /// Forgets the IPv4 connections that one of `selectors` means.
@@ -103,10 +87,10 @@ impl Conntrack {
             return Ok(());
         }
         for filter in selectors.iter().flat_map(|selector| selector.filters()) {
-            match self.0.request(&mut message(DELETE, 0, filter), |_, _| {}) {
+            match self.0.request(&mut message(DELETE, 0, filter), |_| {}) {
                 Ok(()) => {}
                 // A kernel that takes the filter for the tuple of one connection, and finds it wanting.
-                Err(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => {
+                Err(Refusal { errno: libc::EINVAL | libc::EOPNOTSUPP, .. }) => {
                     return self.flush_one_by_one(selectors);
                 }
                 Err(refusal) => return Err(refusal.into_error("cannot forget tracked connections")),
@@ -120,13 +104,17 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::flush`].
     pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<()> {
-        let mut found = Vec::new();
-        self.dump(selectors, &mut found)
+        let found = self
+            .0
+            .dump(&mut message(GET, NLM_F_DUMP, Vec::new()), |payload| {
+                let connection = payload.get(4..)?;
+                selectors.iter().any(|selector| selector.matches(connection)).then(|| identity(connection))
+            })
             .map_err(|refusal| refusal.into_error("cannot list the tracked connections"))?;
         for connection in found {
-            match self.0.request(&mut message(DELETE, 0, connection), |_, _| {}) {
+            match self.0.request(&mut message(DELETE, 0, connection), |_| {}) {
                 // ENOENT: it ended meanwhile, or two selectors meant it.
-                Ok(()) | Err(Refusal { errno: Errno::ENOENT, .. }) => {}
+                Ok(()) | Err(Refusal { errno: libc::ENOENT, .. }) => {}
                 Err(refusal) => return Err(refusal.into_error("cannot forget a tracked connection")),
             }
         }
@@ -140,7 +128,7 @@ impl Conntrack {
     /// When the kernel does not count them.
     pub fn count(&mut self) -> Result<u32> {
         let mut count = 0;
-        let each = |_, payload: &[u8]| {
+        let each = |payload: &[u8]| {
             let entries = attribute(payload.get(4..).unwrap_or_default(), CTA_STATS_GLOBAL_ENTRIES);
             count =
                 entries.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes));
@@ -149,21 +137,6 @@ impl Conntrack {
             .request(&mut message(GET_STATS, 0, Vec::new()), each)
             .map_err(|refusal| refusal.into_error("cannot count the tracked connections"))?;
         Ok(count)
-    }
-
-    /// Adds what deletes each connection that is meant: its original tuple, its zone and its id, so that a
-    /// later one between the same ends is left alone.
-    fn dump(
-        &mut self,
-        selectors: &[Selector],
-        found: &mut Vec<Vec<DefaultNla>>,
-    ) -> std::result::Result<(), Refusal> {
-        self.0.request(&mut message(GET, NLM_F_DUMP, Vec::new()), |_, payload| {
-            let connection = payload.get(4..).unwrap_or_default();
-            if selectors.iter().any(|selector| selector.matches(connection)) {
-                found.push(identity(connection));
-            }
-        })
     }
 }
 
@@ -204,7 +177,8 @@ impl Selector {
     }
 }
 
-/// What tells a connection from all others.
+/// What tells a connection from all others, later ones between the same ends too: its original tuple, its zone
+/// and its id.
 fn identity(connection: &[u8]) -> Vec<DefaultNla> {
     [CTA_TUPLE_ORIG | NLA_F_NESTED, CTA_ZONE, CTA_ID]
         .into_iter()
@@ -223,14 +197,6 @@ fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
     let mut value = vec![0; attributes.buffer_len()];
     attributes.emit(&mut value);
     DefaultNla::new(kind | NLA_F_NESTED, value)
-}
-
-/// The value of the first attribute of that kind.
-fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let found: NlaBuffer<&[u8]> =
-        NlasIterator::new(attributes).map_while(|attribute| attribute.ok()).find(|nla| nla.kind() == kind)?;
-    let length = found.value_length();
-    found.into_inner().get(4..)?.get(..length)
 }
 
 fn message(kind: u8, flags: u16, attributes: Vec<DefaultNla>) -> Vec<u8> {

@@ -9,7 +9,6 @@ pub mod mount;
 pub mod namespace;
 pub mod net_cookie;
 pub mod netlink;
-pub mod nfnetlink;
 pub mod nft;
 pub mod process;
 pub mod route;
