@@ -8,6 +8,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod net_cookie;
+mod netfilter;
 pub mod netlink;
 pub mod nft;
 pub mod process;

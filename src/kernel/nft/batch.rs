@@ -191,14 +191,13 @@ fn describe_elements(verb: Verb, elements: &[Element], culprit: Option<usize>) -
 }
 
 /// Which element of the message the byte at `offset` belongs to.
-fn element_at(message: &[u8], offset: usize) -> Option<usize> {
+fn element_at(step: &[u8], offset: usize) -> Option<usize> {
     const NFGENMSG: usize = 4;
-    const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
     const NLA: usize = 4;
     let mut position = HEADER + NFGENMSG;
-    for (kind, value) in attributes(message.get(position..)?) {
+    for (kind, value) in attributes(step.get(position..)?) {
         position += NLA;
-        if kind != NFTA_SET_ELEM_LIST_ELEMENTS {
+        if kind != message::NFTA_SET_ELEM_LIST_ELEMENTS {
             position += align(value.len());
             continue;
         }
