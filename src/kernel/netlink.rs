@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use super::socket_option;
 use super::wire::{self, HEADER, Message, Refusal};
 
 /// How long to wait for an answer that the kernel usually has ready before `send` returns: a lost one must not
@@ -229,21 +230,7 @@ fn set_flag(fd: BorrowedFd<'_>, option: libc::c_int) -> nix::Result<()> {
 /// # Errors
 /// ENOTSOCK; EAFNOSUPPORT for a socket of another kind.
 pub fn protocol_of(socket: BorrowedFd<'_>) -> io::Result<i32> {
-    let option = |name| {
-        let mut value: libc::c_int = 0;
-        let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
-        // SAFETY: both pointers are to locals that outlive the call, and `length` is the size of the first.
-        let status = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                name,
-                (&raw mut value).cast(),
-                &raw mut length,
-            )
-        };
-        if status == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
-    };
+    let option = |name| socket_option::read(socket, name).map(i32::from_ne_bytes);
     if option(libc::SO_DOMAIN)? != libc::AF_NETLINK {
         return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
     }
