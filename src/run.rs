@@ -27,6 +27,7 @@ use crate::kernel::channel::Channel;
 use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
+use crate::kernel::wait;
 use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
 use crate::launch::launcher::{Launcher, Outcome, takes_terminal_at_once};
@@ -55,7 +56,6 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
         take_terminal: takes_terminal_at_once(),
         mask: signal::block_all().context(|| "cannot block signals")?,
     };
-    let earlier = process::children_so_far().context(|| "cannot list the children of this process")?;
     // The keeper's orphans come here if the keeper dies.
     process::become_subreaper().context(|| "cannot become a subreaper")?;
     let (keeper, launcher) = Channel::pair().context(|| "cannot make a channel")?;
@@ -78,7 +78,7 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
             problems.iter().for_each(|problem| report.problem(problem));
             Err(error)
         }
-        Outcome::KeeperDied => Err(after_keeper(&earlier)),
+        Outcome::KeeperDied => Err(after_keeper()),
     }
 }
 
@@ -108,7 +108,7 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
         Err(error) => tell(launcher, &ToLauncher::Failed(error, Vec::new())),
         Ok((first, news)) => {
             let mut keeper = Keeper::new(start, launcher, &first);
-            let ended = keeper.build().map(|()| keeper.watch(news));
+            let ended = keeper.build().and_then(|()| keeper.watch(news));
             let mut problems = Vec::new();
             if let Err(error) = kill_box(&first.process) {
                 problems.push(format!("cannot end the processes of the box: {error}"));
@@ -327,7 +327,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Waits for the end, and starts the relay with the first connection to the host's loopback.
-    fn watch(&mut self, mut news: Signals) -> End {
+    fn watch(&mut self, mut news: Signals) -> Result<End> {
         let (waiting, relay) = (&mut self.waiting, &mut self.relay);
         let activity = waiting.as_ref().and_then(|waiting| waiting.activity().try_clone_to_owned().ok());
         let place = self.gateway.as_ref().zip(self.lease.as_ref());
@@ -350,7 +350,7 @@ impl<'a> Keeper<'a> {
             },
         );
         // A keeper that cannot wait cannot keep: the box ends, as if the launcher had gone.
-        ended.unwrap_or(End::Command(125))
+        ended.context(|| "cannot wait for the end of the box")
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the
@@ -390,9 +390,12 @@ impl<'a> Keeper<'a> {
 }
 
 /// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
-fn after_keeper(earlier: &[Pid]) -> Error {
+fn after_keeper() -> Error {
     let error = Error::new("the keeper of this box was killed, and the box with it");
-    if let Err(problem) = process::kill_children_but(earlier) {
+    // What is in other namespaces than this process is the box's. Other orphans may have come here too, of processes that
+    // were there before netbox was executed in their parent: those are not netbox's to kill.
+    let is_of_box = |child: Pid| !namespace::is_shared_with(child.as_raw());
+    if let Err(problem) = wait::kill_children(is_of_box) {
         return error.hint(format!("processes of the box may be left: {problem}"));
     }
     match sweep_now() {

@@ -120,6 +120,8 @@ fn tests() -> BTreeSet<String> {
         }
         if let Some((_, list)) = text.split_once("\nlive_tests![") {
             let list = list.split_once(']').unwrap().0;
+            // `within LIMIT;` may stand before the names.
+            let list = list.split_once(';').map_or(list, |(_, names)| names);
             let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
             found.extend(names.map(|name| format!("{module}::{name}")));
         }

@@ -296,6 +296,10 @@ pub fn take_down(
         let result = wiring::switch_forwarding_back(interface);
         note(&mut problems, || format!("cannot switch forwarding off on {interface}"), result);
     }
+    if !problems.is_empty() {
+        // While the host still forwards, the rules keep it from being a router for others. The next sweep goes on.
+        return problems;
+    }
     match Route::open() {
         Ok(mut route) => remove_routing(&mut route, record, &mut problems),
         Err(error) => note(&mut problems, || "cannot open netlink".to_owned(), Err(error)),

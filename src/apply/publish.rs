@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, setsockopt, socket,
     sockopt,
@@ -38,6 +39,11 @@ pub struct Reserved {
 /// # Errors
 /// A port that is taken, naming its holder; an address that is not the host's. Nothing is held then.
 pub fn reserve(requests: &[PortRequest]) -> Result<Vec<Reserved>> {
+    // Every port takes a descriptor of the keeper's, whose limit is the caller's: the soft one is for programs that use
+    // select(2). A limit that cannot be raised shows in the port that fails.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
     requests.iter().map(reserve_one).collect()
 }
 
@@ -142,7 +148,11 @@ pub fn map(
     for element in host_elements(topology, slot, ports) {
         batch.add_element(Family::Inet, TABLE, &element);
     }
-    nft.commit(batch).map_err(Error::from)
+    nft.commit(batch).map_err(|error| {
+        let gone = error.errno() == libc::ENOENT;
+        let error = Error::from(error);
+        if gone { error.hint("somebody removed netbox's rules from the host: they are made again when all boxes have ended") } else { error }
+    })
 }
 
 /// Takes the maps away.

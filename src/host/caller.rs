@@ -16,6 +16,7 @@ pub fn caller() -> Result<Caller> {
         gid: getegid().as_raw(),
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
         sudo: sudo(),
+        lacks: lacks(),
     })
 }
 
@@ -23,6 +24,20 @@ pub fn caller() -> Result<Caller> {
 #[must_use]
 pub fn is_setuid() -> bool {
     getuid() != geteuid()
+}
+
+/// Of what making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID).
+fn lacks() -> Vec<&'static str> {
+    use caps::Capability::{CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
+    let needed = [
+        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
+        (CAP_SETUID, "CAP_SETUID"),
+        (CAP_SETGID, "CAP_SETGID"),
+    ];
+    // Unreadable is not a reason to refuse: the step that fails will say so.
+    let Ok(own) = caps::read(None, caps::CapSet::Effective) else { return Vec::new() };
+    needed.into_iter().filter(|(capability, _)| !own.contains(capability)).map(|(_, name)| name).collect()
 }
 
 /// sudo(8): SUDO_UID and SUDO_GID are the numbers of the user who called it.

@@ -19,4 +19,5 @@ pub mod sock_diag;
 mod socket_option;
 pub mod sysctl;
 pub mod terminal;
+pub mod wait;
 pub mod wire;

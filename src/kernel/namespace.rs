@@ -59,6 +59,20 @@ pub fn new_network_and_mounts() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
 }
 
+/// Whether process `pid` is in this process's network and mount namespaces. One that is dead already is in none, and counts
+/// as sharing both.
+#[must_use]
+pub fn is_shared_with(pid: i32) -> bool {
+    ["net", "mnt"].iter().all(|kind| {
+        let own = std::fs::read_link(format!("/proc/self/ns/{kind}"));
+        let other = std::fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+        match (own, other) {
+            (Ok(own), Ok(other)) => own == other,
+            _ => true,
+        }
+    })
+}
+
 /// What tells a mount namespace from every other: its inode number, which is used again after its end,
 /// and, on Linux ≥ 6.12, an id that never is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -4,8 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{ForkResult, Pid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
@@ -112,28 +110,6 @@ pub fn share_descriptor(pid: u32, number: u16) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_getfd(process, i32::from(number), rustix::process::PidfdGetfdFlags::empty())?)
 }
 
-/// What became of a child, without waiting: the oldest news, or `StillAlive`.
-///
-/// # Errors
-/// ECHILD when there are no children at all.
-pub fn news_of_children(stops: bool) -> nix::Result<WaitStatus> {
-    let mut flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-    if stops {
-        flags |= WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED;
-    }
-    waitid(Id::All, flags)
-}
-
-/// The status with which the program ends that mirrors a child's end: its own, or 128 + the signal.
-#[must_use]
-pub fn mirrored_status(status: &WaitStatus) -> Option<u8> {
-    match status {
-        WaitStatus::Exited(_, code) => Some((code & 0xff).to_le_bytes()[0]),
-        WaitStatus::Signaled(_, signal, _) => Some((128 + (*signal as i32)).to_le_bytes()[0]),
-        _ => None,
-    }
-}
-
 /// Makes every orphan among this process's descendants its child (PR_SET_CHILD_SUBREAPER(2const)).
 ///
 /// # Errors
@@ -150,40 +126,6 @@ pub fn children() -> io::Result<Vec<Pid>> {
     let own = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
     Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect())
-}
-
-/// The children that this process has already, so that they can be told from those that it will get.
-///
-/// # Errors
-/// As [`children`].
-pub fn children_so_far() -> io::Result<Vec<Pid>> {
-    let quiet = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    if waitid(Id::All, quiet) == Err(Errno::ECHILD) { Ok(Vec::new()) } else { children() }
-}
-
-/// Kills and reaps every child of this process but those in `spared`, and every orphan that thereby becomes one,
-/// until none is left.
-///
-/// # Errors
-/// Where children cannot be listed. Children in uninterruptible sleep are waited for.
-pub fn kill_children_but(spared: &[Pid]) -> io::Result<()> {
-    loop {
-        let mut children = children_so_far()?;
-        children.retain(|child| !spared.contains(child));
-        if children.is_empty() {
-            return Ok(());
-        }
-        for child in &children {
-            // ESRCH: it ended by itself. It is our child and unreaped, so the number is its own.
-            let _ = nix::sys::signal::kill(*child, Signal::SIGKILL);
-        }
-        for child in children {
-            match waitid(Id::Pid(child), WaitPidFlag::WEXITED) {
-                Ok(_) | Err(Errno::EINTR | Errno::ECHILD) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
 }
 
 /// Marks every descriptor from `first` on to be closed by the next exec (close_range(2), Linux ≥ 5.11).

@@ -19,12 +19,18 @@ pub struct OriginalMask(SigSet);
 /// # Errors
 /// None that the manual names.
 pub fn block_all() -> nix::Result<OriginalMask> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
     let mut old = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut old))?;
+    if entry::child_ignored() {
+        // Else the kernel reaps children itself, and nobody learns how they ended (waitid(2), NOTES).
+        // SAFETY: SIG_DFL installs no handler.
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+    }
     Ok(OriginalMask(old))
 }
 
-/// Puts the mask and SIGPIPE's disposition back to what the caller of netbox had, for the command.
+/// Puts the mask and the dispositions of SIGPIPE and SIGCHLD back to what the caller of netbox had, for the command.
 ///
 /// All other dispositions were never changed, or are reset by execve(2).
 ///
@@ -35,6 +41,10 @@ pub fn restore(original: &OriginalMask) -> nix::Result<()> {
     if !entry::pipe_ignored() {
         // SAFETY: SIG_DFL installs no handler.
         unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    }
+    if entry::child_ignored() {
+        // SAFETY: SIG_IGN installs no handler.
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&original.0), None)
 }

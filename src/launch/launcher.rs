@@ -17,6 +17,7 @@ use crate::kernel::memory::Rest;
 use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::terminal::Terminal;
+use crate::kernel::wait::{self, News};
 use crate::report::Report;
 
 use super::message::ToLauncher;
@@ -129,6 +130,10 @@ impl<'a> Launcher<'a> {
         {
             if signal == Signal::SIGCONT as i32 {
                 self.continue_command();
+            }
+            if signal == Signal::SIGCHLD as i32 {
+                // Orphans that came here because this process is a subreaper; and the keeper, whose end the channel tells.
+                while matches!(wait::news(), Ok(News::Ended(..) | News::Stopped(..) | News::Continued(_))) {}
             }
             return;
         }

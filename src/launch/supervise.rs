@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
 use crate::kernel::memory::Rest;
-use crate::kernel::process::{self, Process};
+use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
+use crate::kernel::wait::{self, News};
 
 use super::message::ToLauncher;
 
@@ -87,19 +87,15 @@ pub fn launcher_is_there(launcher: &Channel) -> Result<()> {
 /// Takes note of every child that changed: orphans of the command come here too. Returns the command's status once it ended.
 fn reap(command: &Process, launcher: &Channel) -> io::Result<Option<u8>> {
     loop {
-        match process::news_of_children(true) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
-            Ok(WaitStatus::Stopped(pid, signal)) if pid == command.pid => {
+        match wait::news()? {
+            News::None => return Ok(None),
+            News::NoChildren => return Err(io::Error::other("somebody else waited for the command")),
+            News::Ended(pid, status) if pid == command.pid => return Ok(Some(status)),
+            News::Stopped(pid, signal) if pid == command.pid => {
                 // A dead launcher shows in the next poll.
-                let _ = launcher.send(&ToLauncher::Stopped(signal as i32), None);
+                let _ = launcher.send(&ToLauncher::Stopped(signal), None);
             }
-            Ok(status) if status.pid() == Some(command.pid) => {
-                if let Some(status) = process::mirrored_status(&status) {
-                    return Ok(Some(status));
-                }
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+            _ => {}
         }
     }
 }
@@ -109,6 +105,7 @@ fn reap(command: &Process, launcher: &Channel) -> io::Result<Option<u8>> {
 /// # Errors
 /// Where the children cannot be listed.
 pub fn kill_box(command: &Process) -> io::Result<()> {
-    command.signal(Signal::SIGKILL as i32)?;
-    process::kill_children_but(&[])
+    let killed = command.signal(Signal::SIGKILL as i32);
+    wait::kill_children(|_| true)?;
+    killed
 }

@@ -18,6 +18,8 @@ pub struct Caller {
     pub groups: Vec<u32>,
     /// SUDO_UID and SUDO_GID, where both are numbers. They count only when root asks: root may say who it acts for.
     pub sudo: Option<(u32, u32)>,
+    /// The capabilities that making a box takes and that this process has not: root in a container, or in a box.
+    pub lacks: Vec<&'static str>,
 }
 
 /// A line of passwd(5).
@@ -206,7 +208,7 @@ mod tests {
     }
 
     fn root(sudo: Option<(u32, u32)>) -> Caller {
-        Caller { uid: 0, gid: 0, groups: vec![0], sudo }
+        Caller { uid: 0, gid: 0, groups: vec![0], sudo, lacks: Vec::new() }
     }
 
     #[test]
@@ -225,7 +227,8 @@ mod tests {
 
     #[test]
     fn the_variables_of_sudo_count_for_nothing_when_somebody_else_than_root_sets_them() {
-        let caller = Caller { uid: 1001, gid: 1001, groups: vec![1001], sudo: Some((1000, 1000)) };
+        let caller =
+            Caller { uid: 1001, gid: 1001, groups: vec![1001], sudo: Some((1000, 1000)), lacks: Vec::new() };
         assert_eq!(identity(&caller, &accounts(), None).unwrap().uid, 1001);
     }
 

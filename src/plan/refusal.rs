@@ -22,6 +22,11 @@ pub fn before_start(request: &RunRequest, caller: &Caller, is_setuid: bool) -> R
             .because(format!("user {} may not change the network", caller.uid))
             .hint("sudo netbox run …; the command still runs as you"));
     }
+    if !caller.lacks.is_empty() {
+        return Err(Error::new("cannot make a box")
+            .because(format!("this process is root without {}", caller.lacks.join(" and ")))
+            .hint("a box cannot make boxes, nor can a container that was not given these capabilities"));
+    }
     Ok(())
 }
 

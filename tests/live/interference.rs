@@ -1,11 +1,12 @@
-//! What somebody else does to the host while a box runs: the fence stays closed, and the end is clean.
+//! What somebody else does to the host while a box runs: the fence stays closed, and the end is clean. Done with the tools
+//! that an administrator has, `ip` and `nft`, and so only where `NETBOX_PEERS` is 1.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use crate::lab::{
-    HOST, HOST_LAN, Lab, RunningBox, Service, Shape, links, live_tests, nftables, probe, sysctl,
+    HOST, HOST_LAN, Lab, NETBOX, RunningBox, Service, Shape, links, live_tests, nftables, probe, sysctl,
 };
 
 live_tests![
@@ -13,6 +14,7 @@ live_tests![
     a_deleted_table,
     a_deleted_guard,
     a_deleted_host_link,
+    a_deleted_box_link,
     a_removed_state_directory,
     removed_routing_rules,
     a_removed_unreachable_route,
@@ -66,6 +68,19 @@ fn delete_link() {
     ip(&format!("link del {}", host_link()));
 }
 
+/// The gateway's end of the box's link, through netbox's own door.
+fn delete_box_link() {
+    let inside = |words: &[&str]| {
+        let output = Command::new(NETBOX).args(["gateway", "--"]).args(words).output().expect("netbox");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let links = inside(&["ip", "-o", "link"]);
+    let name =
+        links.lines().filter_map(|line| line.split([' ', '@']).nth(1)).find(|name| name.starts_with("nb"));
+    inside(&["ip", "link", "del", name.expect("the box's link")]);
+}
+
 /// The fence, whatever was done: the box reaches no service of the host, the neighbour no unpublished port.
 fn assert_fenced(lab: &Lab, running: &RunningBox, services: &[Service; 2]) {
     running.inside(|| {
@@ -86,6 +101,10 @@ fn assert_fenced(lab: &Lab, running: &RunningBox, services: &[Service; 2]) {
 /// Does it all to the host of a running box, and looks that nothing opens and that the box's end is clean. `undo`
 /// takes back what is not netbox's to take back.
 fn interfere(deeds: &[Deed], undo: Deed) {
+    if std::env::var("NETBOX_PEERS").as_deref() != Ok("1") {
+        println!("switched off, NETBOX_PEERS is not 1");
+        return;
+    }
     let lab = Lab::new(Shape::OwnLan);
     let on = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let services = [Service::tcp(lab.host_place(), on(22)), Service::udp(lab.host_place(), on(5354))];
@@ -116,6 +135,10 @@ fn a_deleted_host_link() {
     interfere(&[delete_link], || {});
 }
 
+fn a_deleted_box_link() {
+    interfere(&[delete_box_link], || {});
+}
+
 fn a_removed_state_directory() {
     interfere(&[remove_state], || {});
 }
@@ -133,5 +156,7 @@ fn forwarding_switched_on_by_somebody() {
 }
 
 fn everything_at_once() {
-    interfere(&[nftables::flush, remove_unreachable, remove_rules, delete_link, remove_state], || {});
+    let all: [Deed; 6] =
+        [delete_box_link, nftables::flush, remove_unreachable, remove_rules, delete_link, remove_state];
+    interfere(&all, || {});
 }

@@ -5,10 +5,11 @@ use std::process::Output;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::lab::{Lab, Shape, live_tests, words};
+use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests, words};
 
 live_tests![
     roots_command_has_few_capabilities_and_no_way_to_more,
+    a_box_cannot_make_boxes,
     under_sudo_the_command_is_the_user_who_called,
     a_user_asked_for_is_the_commands_user,
 ];
@@ -33,6 +34,15 @@ fn capabilities(status: &str, name: &str) -> u64 {
 fn text(output: &Output) -> String {
     assert!(output.status.success(), "{}", words(output));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// I5: root without the capabilities is told so, and changes nothing.
+fn a_box_cannot_make_boxes() {
+    let lab = Lab::new(Shape::OwnLan);
+    let output =
+        lab.netbox(&["run", "--", NETBOX, "run", "--", PROBE, "exit", "0"]).output().expect("netbox");
+    assert_eq!(output.status.code(), Some(125), "{}", words(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("CAP_SYS_ADMIN"), "{}", words(&output));
 }
 
 /// I5: called by root itself.

@@ -23,7 +23,7 @@ use prober::Prober;
 /// Within which the promise (L2) wants the host as it was, and as much again for a slow machine.
 const LIMIT: Duration = Duration::from_secs(2);
 /// After so many failures the rest would say the same.
-const ENOUGH: usize = 40;
+const ENOUGH: usize = 15;
 /// With what the command of the run that is struck ends (`probe burst`).
 pub(crate) const COMMAND_STATUS: i32 = 7;
 /// What the run that is struck publishes.
@@ -46,9 +46,8 @@ pub(crate) enum Start {
 /// By when the host must be as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CleanBy {
-    /// By itself.
-    Itself,
-    /// By itself; but where the run had ended and its launcher was gone, a slot and tracked connections may wait for
+    /// By itself; but where the run had ended and its launcher was gone, a slot, its
+    /// directory and tracked connections may wait for
     /// the next netbox command.
     ItselfButForTheDead,
     /// By itself if the run failed; after the next netbox command if it ended as its command did.
@@ -226,14 +225,13 @@ impl World {
             // What nobody could clean up must not be counted again.
             self.settle();
         }
-        if self.tried % 50 == 0 {
+        if self.tried.is_multiple_of(50) {
             self.assert_other_goes_on();
         }
     }
 
     fn left_by(&self, clean_by: CleanBy, ended: bool) -> String {
         let may_wait = match clean_by {
-            CleanBy::Itself => false,
             CleanBy::ItselfButForTheDead | CleanBy::ItselfOrTheNextIfEnded => ended,
             CleanBy::TheNext => true,
         };
@@ -241,7 +239,8 @@ impl World {
             return self.left_after(LIMIT);
         }
         let waits = |line: &str| {
-            clean_by != CleanBy::ItselfButForTheDead || line.contains("slots") || line.contains("conntrack")
+            let of_the_dead = ["slots", "conntrack", "/run/netbox/0/boxes/"];
+            clean_by != CleanBy::ItselfButForTheDead || of_the_dead.iter().any(|words| line.contains(words))
         };
         let end = Instant::now() + LIMIT;
         let mut left = self.difference();
@@ -251,15 +250,15 @@ impl World {
         if !left.lines().all(waits) {
             return left;
         }
-        // A keeper that lives still may be about to do it.
-        left = self.left_after(Duration::from_millis(60));
+        // A keeper that lingers still may be about to do it, and until it ends its box is not dead for others.
+        left = self.left_after(Duration::from_millis(300));
         if left.is_empty() { left } else { self.help() + &self.left_after(LIMIT) }
     }
 
     /// The next netbox command.
     fn help(&self) -> String {
         let arguments: &[&str] =
-            if self.tried % 2 == 0 { &["gc"] } else { &["run", "--", PROBE, "exit", "0"] };
+            if self.tried.is_multiple_of(2) { &["gc"] } else { &["run", "--", PROBE, "exit", "0"] };
         let output = self.lab.netbox(arguments).output().expect("netbox can be started");
         if output.status.success() { String::new() } else { format!("{arguments:?}: {}\n", words(&output)) }
     }
