@@ -244,7 +244,7 @@ fn the_first_refusal_of_several_requests_is_the_one_that_is_told() {
                 link::set(1, &LinkChange::default()),
             ])
             .unwrap_err();
-        assert_eq!((refused.index, refused.error.raw_os_error()), (1, Some(libc::ENETUNREACH)));
+        assert_eq!((refused.index, refused.refusal.errno), (1, libc::ENETUNREACH));
         let told = netbox::error::Error::from(refused).to_string();
         assert_eq!(
             told,

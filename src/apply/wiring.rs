@@ -5,7 +5,7 @@ use std::io;
 use crate::error::{Context, Error, Result};
 use crate::kernel::route::path::{RouteKind, RouteSpec};
 use crate::kernel::route::rule::RuleSpec;
-use crate::kernel::route::{PROTOCOL, Request, Route};
+use crate::kernel::route::{PROTOCOL, Refused, Request, Route};
 use crate::kernel::sysctl;
 use crate::plan::routing;
 use crate::plan::topology::MARK;
@@ -50,13 +50,8 @@ pub fn rule_spec(rule: &routing::Rule) -> RuleSpec {
 /// # Errors
 /// That of the first request that the kernel refused.
 pub fn pipeline(route: &mut Route, requests: &[Request], place: &str) -> Result<()> {
-    route.pipeline(requests).map_err(|refused| {
-        let error = Error::new(format!("cannot {} in {place}", refused.what)).os(&refused.error);
-        match refused.detail {
-            Some(detail) => error.because(format!("{} ({detail})", refused.error)),
-            None => error,
-        }
-    })
+    let named = |refused: Refused| refused.refusal.into_error(format!("cannot {} in {place}", refused.what));
+    route.pipeline(requests).map_err(named)
 }
 
 /// As [`route_spec`], for a route that takes the place of one to the same destination: the kernel frees a dead

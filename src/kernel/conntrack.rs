@@ -5,21 +5,18 @@
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd as _;
 
-use netlink_packet_core::{
-    DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NlaBuffer, NlasIterator,
-};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
-};
-use nix::errno::Errno;
-use nix::sys::socket::SockProtocol;
+use netlink_packet_core::{NLA_F_NESTED, NLM_F_DUMP};
+use netlink_packet_netfilter::NetfilterProtoFamily;
 
-use super::nfnetlink::{Netlink, Refusal};
+use super::netfilter::Draft;
+use super::netlink::Netlink;
+use super::nft::Nft;
+use super::wire::{Refusal, attribute};
 use crate::error::{Context, Result};
 
+const NFNL_SUBSYS_CTNETLINK: u8 = 1;
 const GET: u8 = 1;
 const DELETE: u8 = 2;
 const GET_STATS: u8 = 5;
@@ -60,25 +57,12 @@ pub enum Selector {
 #[derive(Debug)]
 pub struct Conntrack(Netlink);
 
-impl From<OwnedFd> for Conntrack {
-    /// Takes over a socket of [`Conntrack::open`] or of [`super::nft::Nft::open`]: both are netfilter's.
-    fn from(fd: OwnedFd) -> Self {
-        Self(Netlink::from(fd))
-    }
-}
-
-impl AsFd for Conntrack {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl Conntrack {
-    /// Shares a socket of [`super::nft::Nft`]: closing one of the two closes nothing.
+    /// Shares a socket of [`Nft`]: closing one of the two closes nothing.
     ///
     /// # Errors
     /// EMFILE.
-    pub fn on(nft: &super::nft::Nft) -> Result<Self> {
+    pub fn on(nft: &Nft) -> Result<Self> {
         let socket = nft.as_fd().try_clone_to_owned().context(|| "cannot share a netfilter socket")?;
         Ok(Self(Netlink::from(socket)))
     }
@@ -88,10 +72,7 @@ impl Conntrack {
     /// # Errors
     /// When the kernel has no netfilter netlink.
     pub fn open() -> Result<Self> {
-        match Netlink::open(SockProtocol::NetlinkNetFilter) {
-            Ok(socket) => Ok(Self(socket)),
-            Err(errno) => Err(Refusal::from(errno).into_error("cannot open a netfilter socket")),
-        }
+        Self::on(&Nft::open()?)
     }
 
     /// Forgets the IPv4 connections that one of `selectors` means.
@@ -102,11 +83,11 @@ impl Conntrack {
         if selectors.is_empty() || self.count()? == 0 {
             return Ok(());
         }
-        for filter in selectors.iter().flat_map(|selector| selector.filters()) {
-            match self.0.request(&mut message(DELETE, 0, filter), |_, _| {}) {
+        for mut request in selectors.iter().flat_map(|selector| selector.filters()) {
+            match self.0.request(&mut request, |_| {}) {
                 Ok(()) => {}
                 // A kernel that takes the filter for the tuple of one connection, and finds it wanting.
-                Err(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => {
+                Err(Refusal { errno: libc::EINVAL | libc::EOPNOTSUPP, .. }) => {
                     return self.flush_one_by_one(selectors);
                 }
                 Err(refusal) => return Err(refusal.into_error("cannot forget tracked connections")),
@@ -120,13 +101,17 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::flush`].
     pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<()> {
-        let mut found = Vec::new();
-        self.dump(selectors, &mut found)
+        let found = self
+            .0
+            .dump(&mut draft(GET, NLM_F_DUMP).finish(), |payload| {
+                let connection = payload.get(4..)?;
+                selectors.iter().any(|selector| selector.matches(connection)).then(|| deletion(connection))
+            })
             .map_err(|refusal| refusal.into_error("cannot list the tracked connections"))?;
-        for connection in found {
-            match self.0.request(&mut message(DELETE, 0, connection), |_, _| {}) {
+        for mut request in found {
+            match self.0.request(&mut request, |_| {}) {
                 // ENOENT: it ended meanwhile, or two selectors meant it.
-                Ok(()) | Err(Refusal { errno: Errno::ENOENT, .. }) => {}
+                Ok(()) | Err(Refusal { errno: libc::ENOENT, .. }) => {}
                 Err(refusal) => return Err(refusal.into_error("cannot forget a tracked connection")),
             }
         }
@@ -140,48 +125,42 @@ impl Conntrack {
     /// When the kernel does not count them.
     pub fn count(&mut self) -> Result<u32> {
         let mut count = 0;
-        let each = |_, payload: &[u8]| {
+        let each = |payload: &[u8]| {
             let entries = attribute(payload.get(4..).unwrap_or_default(), CTA_STATS_GLOBAL_ENTRIES);
             count =
                 entries.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes));
         };
         self.0
-            .request(&mut message(GET_STATS, 0, Vec::new()), each)
+            .request(&mut draft(GET_STATS, 0).finish(), each)
             .map_err(|refusal| refusal.into_error("cannot count the tracked connections"))?;
         Ok(count)
-    }
-
-    /// Adds what deletes each connection that is meant: its original tuple, its zone and its id, so that a
-    /// later one between the same ends is left alone.
-    fn dump(
-        &mut self,
-        selectors: &[Selector],
-        found: &mut Vec<Vec<DefaultNla>>,
-    ) -> std::result::Result<(), Refusal> {
-        self.0.request(&mut message(GET, NLM_F_DUMP, Vec::new()), |_, payload| {
-            let connection = payload.get(4..).unwrap_or_default();
-            if selectors.iter().any(|selector| selector.matches(connection)) {
-                found.push(identity(connection));
-            }
-        })
     }
 }
 
 impl Selector {
-    /// The attributes that make the kernel delete only what is meant, one list for each request that it takes.
-    fn filters(self) -> Vec<Vec<DefaultNla>> {
+    /// The requests that make the kernel delete what is meant, and nothing else.
+    fn filters(self) -> Vec<Vec<u8>> {
         match self {
             Self::Address(address) => {
-                let source = DefaultNla::new(CTA_IP_V4_SRC, address.octets().to_vec());
-                let tuple = [nested(CTA_TUPLE_IP, &[source])];
-                let filter = |which, original, reply| vec![nested(which, &tuple), mask(original, reply)];
+                let filter = |which, original, reply| {
+                    let mut draft = draft(DELETE, 0);
+                    draft.nest(which, |tuple| {
+                        tuple.nest(CTA_TUPLE_IP, |ip| {
+                            ip.value(CTA_IP_V4_SRC, &address.octets());
+                        });
+                    });
+                    mask(&mut draft, original, reply).finish()
+                };
                 vec![filter(CTA_TUPLE_ORIG, FILTER_IP_SRC, 0), filter(CTA_TUPLE_REPLY, 0, FILTER_IP_SRC)]
             }
             Self::Port { protocol, port } => {
-                let protocol = DefaultNla::new(CTA_PROTO_NUM, vec![protocol]);
-                let port = DefaultNla::new(CTA_PROTO_DST_PORT, port.to_be_bytes().to_vec());
-                let tuple = [nested(CTA_TUPLE_PROTO, &[protocol, port])];
-                vec![vec![nested(CTA_TUPLE_ORIG, &tuple), mask(FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT, 0)]]
+                let mut draft = draft(DELETE, 0);
+                draft.nest(CTA_TUPLE_ORIG, |tuple| {
+                    tuple.nest(CTA_TUPLE_PROTO, |part| {
+                        part.value(CTA_PROTO_NUM, &[protocol]).value(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+                    });
+                });
+                vec![mask(&mut draft, FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT, 0).finish()]
             }
         }
     }
@@ -204,48 +183,25 @@ impl Selector {
     }
 }
 
-/// What tells a connection from all others.
-fn identity(connection: &[u8]) -> Vec<DefaultNla> {
-    [CTA_TUPLE_ORIG | NLA_F_NESTED, CTA_ZONE, CTA_ID]
-        .into_iter()
-        .filter_map(|kind| {
-            attribute(connection, kind & !NLA_F_NESTED).map(|value| DefaultNla::new(kind, value.to_vec()))
-        })
-        .collect()
+/// What deletes that connection, and no later one between the same ends: it names the original tuple, the zone and
+/// the id.
+fn deletion(connection: &[u8]) -> Vec<u8> {
+    let mut draft = draft(DELETE, 0);
+    for kind in [CTA_TUPLE_ORIG | NLA_F_NESTED, CTA_ZONE, CTA_ID] {
+        if let Some(value) = attribute(connection, kind & !NLA_F_NESTED) {
+            draft.value(kind, value);
+        }
+    }
+    draft.finish()
 }
 
-fn mask(original: u32, reply: u32) -> DefaultNla {
-    let flags = |kind, bits: u32| DefaultNla::new(kind, bits.to_ne_bytes().to_vec());
-    nested(CTA_FILTER, &[flags(1, original), flags(2, reply)])
+/// Adds which parts of either tuple a filter compares.
+fn mask(draft: &mut Draft, original: u32, reply: u32) -> &mut Draft {
+    draft.nest(CTA_FILTER, |flags| {
+        flags.value(1, &original.to_ne_bytes()).value(2, &reply.to_ne_bytes());
+    })
 }
 
-fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    let mut value = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut value);
-    DefaultNla::new(kind | NLA_F_NESTED, value)
-}
-
-/// The value of the first attribute of that kind.
-fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let found: NlaBuffer<&[u8]> =
-        NlasIterator::new(attributes).map_while(|attribute| attribute.ok()).find(|nla| nla.kind() == kind)?;
-    let length = found.value_length();
-    found.into_inner().get(4..)?.get(..length)
-}
-
-fn message(kind: u8, flags: u16, attributes: Vec<DefaultNla>) -> Vec<u8> {
-    let netfilter = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
-    let inner = NetfilterMessageInner::Other {
-        subsys: NetfilterSubsystem::Conntrack,
-        message_type: kind,
-        attributes,
-    };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let payload = NetlinkPayload::InnerMessage(NetfilterMessage::new(netfilter, inner));
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+fn draft(kind: u8, flags: u16) -> Draft {
+    Draft::new(NFNL_SUBSYS_CTNETLINK, kind, flags, NetfilterProtoFamily::IPv4, 0)
 }

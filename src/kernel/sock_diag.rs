@@ -4,11 +4,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
-use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::netlink::{BUFFER, Netlink};
-use super::wire::{HEADER, Message, attributes, messages, u32_at};
+use super::netlink::Netlink;
+use super::wire::{HEADER, attribute, u32_at};
 
 /// From `linux/sock_diag.h` and `linux/inet_diag.h`.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -43,35 +42,21 @@ pub struct Listener {
 /// Those of the socket; ENOENT on a kernel without `CONFIG_INET_DIAG`.
 pub fn tcp_listeners(port: u16) -> io::Result<Vec<Listener>> {
     let mut socket = Netlink::open(SockProtocol::NetlinkSockDiag)?;
-    let mut buffer = vec![0; BUFFER];
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let sequence = socket.next_sequence();
-        socket.send(&question(u8::try_from(family).map_err(io::Error::other)?, port, sequence))?;
-        'dump: loop {
-            let length = socket.recv(&mut buffer)?;
-            for message in messages(&buffer[..length]).filter(|message| message.sequence == sequence) {
-                match (i32::from(message.kind), message.refusal()) {
-                    (libc::NLMSG_DONE | libc::NLMSG_ERROR, Some((errno, _))) => {
-                        return Err(Errno::from_raw(errno).into());
-                    }
-                    (libc::NLMSG_DONE | libc::NLMSG_ERROR, None) => break 'dump,
-                    _ => found.extend(decode(&message)),
-                }
-            }
-        }
+        let mut question = question(u8::try_from(family).map_err(io::Error::other)?, port);
+        found.extend(socket.dump(&mut question, decode)?);
     }
     Ok(found)
 }
 
 /// A dump request: `struct nlmsghdr`, then `struct inet_diag_req_v2` with nothing but the family, the
 /// protocol, the states and the port filled in.
-fn question(family: u8, port: u16, sequence: u32) -> [u8; HEADER + 56] {
+fn question(family: u8, port: u16) -> [u8; HEADER + 56] {
     let mut bytes = [0; HEADER + 56];
     bytes[0..4].copy_from_slice(&72_u32.to_ne_bytes());
     bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
     bytes[16] = family;
     bytes[17] = 6; // IPPROTO_TCP
     bytes[20..24].copy_from_slice(&STATES.to_ne_bytes());
@@ -79,8 +64,7 @@ fn question(family: u8, port: u16, sequence: u32) -> [u8; HEADER + 56] {
     bytes
 }
 
-fn decode(message: &Message<'_>) -> Option<Listener> {
-    let payload = message.payload;
+fn decode(payload: &[u8]) -> Option<Listener> {
     let octets: [u8; 16] = *payload.get(SOURCE..)?.first_chunk()?;
     let v4 = i32::from(*payload.first()?) == libc::AF_INET;
     let address = if v4 {
@@ -88,10 +72,10 @@ fn decode(message: &Message<'_>) -> Option<Listener> {
     } else {
         IpAddr::V6(Ipv6Addr::from(octets))
     };
-    let only = attributes(payload.get(ANSWER..)?).find(|(kind, _)| *kind == INET_DIAG_SKV6ONLY);
+    let only = attribute(payload.get(ANSWER..)?, INET_DIAG_SKV6ONLY);
     Some(Listener {
         address,
-        v6_only: only.and_then(|(_, value)| value.first()).is_some_and(|flag| *flag != 0),
+        v6_only: only.and_then(|value| value.first()).is_some_and(|flag| *flag != 0),
         inode: u32_at(payload, INODE)?,
         uid: u32_at(payload, UID)?,
     })

@@ -1,5 +1,12 @@
 //! Reading what netlink answers: messages, attributes, refusals (netlink(7)).
 
+use std::{fmt, io};
+
+use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR};
+use nix::errno::Errno;
+
+use crate::error::Error;
+
 /// The size of `struct nlmsghdr`.
 pub const HEADER: usize = 16;
 
@@ -17,27 +24,83 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// What an NLMSG_ERROR (or the error that ends a dump in NLMSG_DONE) says: nothing wrong, or an
-    /// errno and, where the kernel gave them, its words.
+    /// How a request ended, where this message tells (NLMSG_ERROR, and NLMSG_DONE at the end of a dump).
     #[must_use]
-    pub fn refusal(&self) -> Option<(i32, Option<String>)> {
-        let errno = i32_at(self.payload, 0).unwrap_or(0).checked_neg().filter(|errno| *errno > 0)?;
-        // With NLM_F_CAPPED the request's header alone is echoed, else all of it.
-        let echoed = match (i32::from(self.kind) == libc::NLMSG_DONE, self.flags & CAPPED != 0) {
+    pub fn outcome(&self) -> Option<Result<(), Refusal>> {
+        if !matches!(self.kind, NLMSG_ERROR | NLMSG_DONE) {
+            return None;
+        }
+        let errno = i32_at(self.payload, 0).unwrap_or(0).saturating_neg();
+        if errno <= 0 {
+            return Some(Ok(()));
+        }
+        // With NLM_F_CAPPED the request's header alone is echoed, else all of it; nothing at the end of a dump.
+        let echoed = match (self.kind == NLMSG_DONE, self.flags & CAPPED != 0) {
             (true, _) => 0,
             (false, true) => HEADER,
             (false, false) => u32_at(self.payload, 4).and_then(|n| n.try_into().ok()).unwrap_or(HEADER),
         };
-        let details = self.payload.get(4 + align(echoed)..).filter(|_| self.flags & ACK_TLVS != 0);
-        let words = attributes(details.unwrap_or_default()).find(|(kind, _)| *kind == MESSAGE_TEXT);
-        Some((errno, words.map(|(_, text)| text_of(text))))
+        let details = self.payload.get(4_usize.saturating_add(align(echoed))..);
+        let mut refusal = Refusal { errno, text: None, offset: None };
+        for (kind, value) in attributes(details.filter(|_| self.flags & ACK_TLVS != 0).unwrap_or_default()) {
+            match kind {
+                NLMSGERR_ATTR_MSG => refusal.text = Some(text_of(value)),
+                NLMSGERR_ATTR_OFFS => refusal.offset = u32_at(value, 0).and_then(|n| n.try_into().ok()),
+                _ => {}
+            }
+        }
+        Some(Err(refusal))
     }
 }
 
-/// `NLM_F_CAPPED`, `NLM_F_ACK_TLVS` and `NLMSGERR_ATTR_MSG` of `linux/netlink.h`.
+/// The kernel's reason not to do what a message asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The error number, be it one that user space has a name for or not (ENOTSUPP).
+    pub errno: i32,
+    /// The kernel's words for it, where it has any.
+    pub text: Option<String>,
+    /// Where in the request the culprit is, in bytes from its start.
+    pub offset: Option<usize>,
+}
+
+impl Refusal {
+    /// The failure of `what`, for the reason that the kernel gave.
+    #[must_use]
+    pub fn into_error(self, what: impl Into<String>) -> Error {
+        Error::new(what).os(&io::Error::from_raw_os_error(self.errno)).because(self)
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno: errno as i32, text: None, offset: None }
+    }
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::from_raw_os_error(refusal.errno)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Errno::from_raw(self.errno).desc().to_lowercase())?;
+        match &self.text {
+            Some(text) => write!(f, " ({text})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// `NLM_F_CAPPED` and `NLM_F_ACK_TLVS` of `linux/netlink.h`, and the attributes of a refusal.
 const CAPPED: u16 = 0x100;
 const ACK_TLVS: u16 = 0x200;
-const MESSAGE_TEXT: u16 = 1;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 /// The messages of a datagram. A malformed one ends the walk.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
@@ -63,6 +126,12 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         rest = rest.get(align(length)..).unwrap_or_default();
         Some((kind, value))
     })
+}
+
+/// The value of the first attribute of that kind.
+#[must_use]
+pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// Messages and attributes start at multiples of 4 bytes.
@@ -109,14 +178,36 @@ mod tests {
         assert_eq!(messages(&[255; 64]).count(), 0);
     }
 
-    #[test]
-    fn a_refusal_keeps_the_kernels_words() {
+    /// A refusal as Linux sends it: EEXIST, the request's header, a text and an offset.
+    fn refusal() -> Vec<u8> {
         let mut payload = (-libc::EEXIST).to_ne_bytes().to_vec();
         payload.extend([0; HEADER]);
-        payload.extend([8, 0, 1, 0]);
-        payload.extend(*b"why\0");
-        let message = Message { kind: 2, flags: CAPPED | ACK_TLVS, sequence: 1, payload: &payload };
-        assert_eq!(message.refusal(), Some((libc::EEXIST, Some("why".to_owned()))));
-        assert_eq!(Message { payload: &[0; 20], ..message }.refusal(), None);
+        payload.extend([8, 0, 1, 0, b'w', b'h', b'y', 0, 8, 0, 2, 0, 40, 0, 0, 0]);
+        payload
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_kernels_words() {
+        let payload = refusal();
+        let message = Message { kind: NLMSG_ERROR, flags: CAPPED | ACK_TLVS, sequence: 1, payload: &payload };
+        let expected = Refusal { errno: libc::EEXIST, text: Some("why".to_owned()), offset: Some(40) };
+        assert_eq!(message.outcome(), Some(Err(expected)));
+        let bare = Refusal { errno: libc::EEXIST, text: None, offset: None };
+        assert_eq!(Message { flags: CAPPED, ..message }.outcome(), Some(Err(bare)));
+        assert_eq!(Message { payload: &[0; 20], ..message }.outcome(), Some(Ok(())));
+        assert_eq!(Message { kind: 16, ..message }.outcome(), None);
+    }
+
+    #[test]
+    fn a_datagram_cut_anywhere_is_no_panic() {
+        let mut datagram = vec![52, 0, 0, 0, 2, 0, 0, 3, 7, 0, 0, 0, 0, 0, 0, 0];
+        datagram.extend(refusal());
+        let whole: Vec<_> = messages(&datagram).collect();
+        assert_eq!((whole.len(), whole[0].sequence), (1, 7));
+        for end in 0..datagram.len() {
+            assert_eq!(messages(&datagram[..end]).count(), 0, "cut at {end}");
+            let cut = Message { payload: &datagram[HEADER..end.max(HEADER)], ..whole[0] };
+            let _ = cut.outcome();
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::kernel::route::link::LinkChange;
 use crate::kernel::route::{PROTOCOL, Route, address, link, neighbour, path};
 use crate::kernel::sysctl;
@@ -41,7 +41,7 @@ pub fn configure(box_link: Option<&BoxLink>, gid: u32) -> Result<()> {
     }
     route
         .pipeline(&requests)
-        .map_err(|refused| Error::new(format!("cannot {} in the box", refused.what)).os(&refused.error))?;
+        .map_err(|refused| refused.refusal.into_error(format!("cannot {} in the box", refused.what)))?;
     if box_link.is_some() {
         // So that it also says that it is up, to programs that look before they send.
         route.settle(ETH).context(|| format!("cannot bring up {ETH}"))?;

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use netlink_packet_core::{NLM_F_ACK, NlaBuffer, NlasIterator};
-
 use super::NftError;
 use super::message::{self, Verb};
-use crate::kernel::nfnetlink::{HEADER, Refusal, stamp};
+use crate::kernel::netlink::acknowledge;
+use crate::kernel::wire::{HEADER, Refusal, align, attributes};
 use crate::plan::ruleset::{Element, Family, Table};
 
 /// How many elements go into one message. The attribute that holds them ends at 64 KiB, and none of ours
@@ -143,25 +142,23 @@ impl Batch {
         self
     }
 
-    /// The bytes of the whole transaction, and the sequence number of its last step. The first message has
-    /// the number `first`, each other the `next` one.
-    pub(super) fn serialize(&self, first: u32, mut next: impl FnMut() -> u32) -> (Vec<u8>, u32) {
+    /// How many steps it has, all of them finished.
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// The bytes of the whole transaction: what begins it, a message for each step, what ends it.
+    pub(super) fn serialize(&self) -> Vec<u8> {
         let mut bytes = message::batch_begin();
-        // Every message here has a header, so stamping cannot fail.
-        let _ = stamp(&mut bytes, first, 0);
-        let mut last = first;
-        for (index, (message, _)) in self.steps.iter().enumerate() {
-            last = next();
-            // Acknowledgements of all would overflow the socket's buffer; refusals come unasked.
-            let flags = if index + 1 == self.steps.len() { NLM_F_ACK } else { 0 };
-            let start = bytes.len();
-            bytes.extend(message);
-            let _ = stamp(&mut bytes[start..], last, flags);
+        let mut start = 0;
+        for (message, _) in &self.steps {
+            start = bytes.len();
+            bytes.extend_from_slice(message);
         }
-        let mut end = message::batch_end();
-        let _ = stamp(&mut end, next(), 0);
-        bytes.extend(end);
-        (bytes, last)
+        // Acknowledgements of all would overflow the socket's buffer; refusals come unasked.
+        acknowledge(&mut bytes[start..]);
+        bytes.extend(message::batch_end());
+        bytes
     }
 
     /// The error of the step with that index; of the transaction as a whole where there is none.
@@ -194,21 +191,18 @@ fn describe_elements(verb: Verb, elements: &[Element], culprit: Option<usize>) -
 }
 
 /// Which element of the message the byte at `offset` belongs to.
-fn element_at(message: &[u8], offset: usize) -> Option<usize> {
+fn element_at(step: &[u8], offset: usize) -> Option<usize> {
     const NFGENMSG: usize = 4;
-    const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
     const NLA: usize = 4;
     let mut position = HEADER + NFGENMSG;
-    for attribute in NlasIterator::new(message.get(position..)?) {
-        let attribute: NlaBuffer<&[u8]> = attribute.ok()?;
-        let length = usize::from(attribute.length());
-        if attribute.kind() != NFTA_SET_ELEM_LIST_ELEMENTS {
-            position += length.next_multiple_of(4);
+    for (kind, value) in attributes(step.get(position..)?) {
+        position += NLA;
+        if kind != message::NFTA_SET_ELEM_LIST_ELEMENTS {
+            position += align(value.len());
             continue;
         }
-        position += NLA;
-        for (index, element) in NlasIterator::new(attribute.value()).enumerate() {
-            position += usize::from(element.ok()?.length()).next_multiple_of(4);
+        for (index, (_, element)) in attributes(value).enumerate() {
+            position += NLA + align(element.len());
             if offset < position {
                 return Some(index);
             }

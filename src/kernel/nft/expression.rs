@@ -3,13 +3,18 @@
 //! The same sequences as nft(8) makes, so that it can read them back into the same text.
 
 use ipnet::Ipv4Net;
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
-    MetaKey, Operator as CmpOperator, Payload, Register, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, Immediate, Lookup, Meta, MetaKey, Operator as CmpOperator, Payload,
+    Register, Verdict, VerdictAttribute,
 };
 
+use super::message::NFTA_LIST_ELEM;
+use crate::kernel::netfilter::Draft;
 use crate::plan::ruleset::{Address, Direction, Family, Field, Nfproto, Operator, Rule, Statement};
+
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
 
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
@@ -42,15 +47,12 @@ const NF_ACCEPT: u32 = 1;
 /// The length of an interface's name with its padding, in bytes (`IFNAMSIZ`).
 const IFNAMSIZ: usize = 16;
 
-type Expression = ListAttribute<ExpressionAttribute>;
-
-/// The expressions of a rule.
-pub(super) fn expressions(family: Family, rule: &Rule) -> Vec<Expression> {
-    let mut encoder = Encoder { out: Vec::new(), is_ipv4: family != Family::Inet };
+/// Writes the expressions of a rule.
+pub(super) fn write_expressions(list: &mut Draft, family: Family, rule: &Rule) {
+    let mut encoder = Encoder { list, is_ipv4: family != Family::Inet };
     for statement in &rule.0 {
         encoder.statement(statement);
     }
-    encoder.out
 }
 
 /// An interface's name as the kernel compares it.
@@ -62,14 +64,14 @@ pub(super) fn interface(name: &str) -> [u8; IFNAMSIZ] {
     bytes
 }
 
-struct Encoder {
-    out: Vec<Expression>,
+struct Encoder<'a> {
+    list: &'a mut Draft,
     /// Whether what was encoded so far matches IPv4 only: a rule of family inet sees both, and an
     /// offset into the header means something else in each.
     is_ipv4: bool,
 }
 
-impl Encoder {
+impl Encoder<'_> {
     fn statement(&mut self, statement: &Statement) {
         match statement {
             Statement::Interface(direction, operator, name) => self.interface(*direction, *operator, name),
@@ -96,13 +98,13 @@ impl Encoder {
             Statement::LocalDestination => {
                 let register = number(1, Register::Reg1.into());
                 let result = number(2, NFT_FIB_RESULT_ADDRTYPE);
-                self.other("fib", vec![register, result, number(3, NFTA_FIB_F_DADDR)]);
+                self.push("fib", &[register, result, number(3, NFTA_FIB_F_DADDR)]);
                 self.compare(CmpOperator::Equal, RTN_LOCAL.to_ne_bytes().to_vec());
             }
             Statement::Lookup(fields, set) => {
                 self.load(fields);
                 let set = Lookup::Set((*set).into());
-                self.push(Expressions::Lookup(vec![set, Lookup::SourceRegister(Register::Reg1)]));
+                self.push("lookup", &[set, Lookup::SourceRegister(Register::Reg1)]);
             }
             Statement::SetMark(bits) => {
                 self.load_meta(Register::Reg1, MetaKey::Mark);
@@ -115,11 +117,14 @@ impl Encoder {
             }
             Statement::Dnat { key, map } => {
                 self.load(key);
-                self.push(Expressions::Lookup(vec![
-                    Lookup::Set((*map).into()),
-                    Lookup::SourceRegister(Register::Reg1),
-                    Lookup::DestinationRegister(Register::Reg1),
-                ]));
+                self.push(
+                    "lookup",
+                    &[
+                        Lookup::Set((*map).into()),
+                        Lookup::SourceRegister(Register::Reg1),
+                        Lookup::DestinationRegister(Register::Reg1),
+                    ],
+                );
                 // The address is in the first register, the port in the next of 4 bytes.
                 self.nat(NFT_NAT_DNAT, Some(Register::Reg32_01));
             }
@@ -127,7 +132,7 @@ impl Encoder {
                 self.immediate(address.octets().to_vec());
                 self.nat(NFT_NAT_SNAT, None);
             }
-            Statement::Masquerade => self.other("masq", Vec::new()),
+            Statement::Masquerade => self.push::<DefaultNla>("masq", &[]),
             Statement::RejectWithReset => self.reject(NFT_REJECT_TCP_RST, 0),
             Statement::RejectProhibited => {
                 self.reject(NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
@@ -222,78 +227,88 @@ impl Encoder {
     }
 
     fn load_meta(&mut self, register: Register, key: MetaKey) {
-        self.push(Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register)]));
+        self.push("meta", &[Meta::Key(key), Meta::DestinationRegister(register)]);
     }
 
     fn set_meta(&mut self, key: MetaKey) {
-        self.push(Expressions::Meta(vec![Meta::Key(key), Meta::SourceRegister(Register::Reg1)]));
+        self.push("meta", &[Meta::Key(key), Meta::SourceRegister(Register::Reg1)]);
     }
 
     fn load_payload(&mut self, register: Register, base: u32, offset: u32, length: u32) {
-        self.push(Expressions::Payload(vec![
-            Payload::DestinationRegister(register),
-            Payload::Base(base),
-            Payload::Offset(offset),
-            Payload::Len(length),
-        ]));
+        self.push(
+            "payload",
+            &[
+                Payload::DestinationRegister(register),
+                Payload::Base(base),
+                Payload::Offset(offset),
+                Payload::Len(length),
+            ],
+        );
     }
 
     fn conntrack(&mut self, key: u32, bits: u32) {
-        self.other("ct", vec![number(2, key), number(1, Register::Reg1.into())]);
+        self.push("ct", &[number(2, key), number(1, Register::Reg1.into())]);
         self.mask(bits, 0);
         self.compare(CmpOperator::NotEqual, vec![0; 4]);
     }
 
     /// `register = (register & mask) ^ xor`, in the byte order that the register has.
     fn mask(&mut self, mask: u32, xor: u32) {
-        self.push(Expressions::Bitwise(vec![
-            Bitwise::SourceRegister(Register::Reg1),
-            Bitwise::DestinationRegister(Register::Reg1),
-            Bitwise::Length(4),
-            Bitwise::Mask(DataAttribute::Value(mask.to_ne_bytes().to_vec())),
-            Bitwise::Xor(DataAttribute::Value(xor.to_ne_bytes().to_vec())),
-        ]));
+        self.push(
+            "bitwise",
+            &[
+                Bitwise::SourceRegister(Register::Reg1),
+                Bitwise::DestinationRegister(Register::Reg1),
+                Bitwise::Length(4),
+                Bitwise::Mask(DataAttribute::Value(mask.to_ne_bytes().to_vec())),
+                Bitwise::Xor(DataAttribute::Value(xor.to_ne_bytes().to_vec())),
+            ],
+        );
     }
 
     fn compare(&mut self, operator: CmpOperator, data: Vec<u8>) {
-        self.push(Expressions::Cmp(vec![
-            Cmp::SourceRegister(Register::Reg1),
-            Cmp::Op(operator),
-            Cmp::Data(DataAttribute::Value(data)),
-        ]));
+        self.push(
+            "cmp",
+            &[Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), Cmp::Data(DataAttribute::Value(data))],
+        );
     }
 
     fn immediate(&mut self, data: Vec<u8>) {
-        self.push(Expressions::Immediate(vec![
-            Immediate::DestinationRegister(Register::Reg1),
-            Immediate::Data(DataAttribute::Value(data)),
-        ]));
+        self.push(
+            "immediate",
+            &[Immediate::DestinationRegister(Register::Reg1), Immediate::Data(DataAttribute::Value(data))],
+        );
     }
 
     fn verdict(&mut self, verdict: Vec<VerdictAttribute>) {
-        self.push(Expressions::Immediate(vec![
-            Immediate::DestinationRegister(Register::Verdict),
-            Immediate::Data(DataAttribute::Verdict(verdict)),
-        ]));
+        self.push(
+            "immediate",
+            &[
+                Immediate::DestinationRegister(Register::Verdict),
+                Immediate::Data(DataAttribute::Verdict(verdict)),
+            ],
+        );
     }
 
     fn nat(&mut self, kind: u32, port: Option<Register>) {
         let mut attributes =
             vec![number(1, kind), number(2, NFPROTO_IPV4.into()), number(3, Register::Reg1.into())];
         attributes.extend(port.map(|register| number(5, register.into())));
-        self.other("nat", attributes);
+        self.push("nat", &attributes);
     }
 
     fn reject(&mut self, kind: u32, code: u8) {
-        self.other("reject", vec![number(1, kind), DefaultNla::new(2, vec![code])]);
+        self.push("reject", &[number(1, kind), DefaultNla::new(2, vec![code])]);
     }
 
-    fn other(&mut self, name: &str, attributes: Vec<DefaultNla>) {
-        self.push(Expressions::Other { expression_type: name.into(), attributes });
-    }
-
-    fn push(&mut self, expression: Expressions) {
-        self.out.push(expression.into());
+    fn push<A: Emitable>(&mut self, name: &str, attributes: &[A]) {
+        self.list.nest(NFTA_LIST_ELEM, |expression| {
+            expression.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, |data| {
+                for attribute in attributes {
+                    data.put(attribute);
+                }
+            });
+        });
     }
 }
 

@@ -1,26 +1,46 @@
 //! Tables, sets, chains, rules and elements as nf_tables messages, byte for byte what nft(8) sends.
 
-use netlink_packet_core::{
-    DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, DevHookNumber, Hook as HookAttribute, HookNumber,
-    InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetElementAttribute, SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableFlags,
-    TableMessage,
+    ChainAttribute, DataAttribute, DevHookNumber, Hook as HookAttribute, HookNumber, InetHookNumber,
+    SetAttribute, SetElementAttribute, SetFlags, TableAttribute, TableFlags,
 };
-use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
-use super::expression::{expressions, interface};
+use super::expression::{interface, write_expressions};
+use crate::kernel::netfilter::Draft;
 use crate::plan::ruleset::{Chain, ChainType, Datum, Element, Family, HookPoint, Policy, Rule, Table, Type};
 
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_SUBSYS_NFTABLES: u8 = 10;
+const NFNL_SUBSYS_NONE: u8 = 0;
+const NFNL_MSG_BATCH_BEGIN: u8 = 16;
+const NFNL_MSG_BATCH_END: u8 = 17;
+
+const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
+const NFTA_SET_TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub(super) const NFTA_LIST_ELEM: u16 = 1;
 pub(super) const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;
 
-/// Message types that the crate has no name for (Linux 6.3).
+const NFT_MSG_NEWTABLE: u8 = 0;
+const NFT_MSG_GETTABLE: u8 = 1;
+const NFT_MSG_DELTABLE: u8 = 2;
+const NFT_MSG_NEWCHAIN: u8 = 3;
+const NFT_MSG_NEWRULE: u8 = 6;
+const NFT_MSG_NEWSET: u8 = 9;
+const NFT_MSG_NEWSETELEM: u8 = 12;
+const NFT_MSG_DELSETELEM: u8 = 14;
+/// Since Linux 6.3.
 const NFT_MSG_DESTROYTABLE: u8 = 26;
 const NFT_MSG_DESTROYSETELEM: u8 = 30;
 
@@ -43,74 +63,67 @@ pub(super) enum Verb {
 }
 
 pub(super) fn batch_begin() -> Vec<u8> {
-    frame(ControlMessage::BatchBegin)
+    frame(NFNL_MSG_BATCH_BEGIN)
 }
 
 pub(super) fn batch_end() -> Vec<u8> {
-    frame(ControlMessage::BatchEnd)
+    frame(NFNL_MSG_BATCH_END)
 }
 
-fn frame(message: ControlMessage) -> Vec<u8> {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
-    serialize(NetfilterMessage::new(header, message), 0)
+fn frame(kind: u8) -> Vec<u8> {
+    Draft::new(NFNL_SUBSYS_NONE, kind, 0, NetfilterProtoFamily::Unspec, NFNL_SUBSYS_NFTABLES.into()).finish()
 }
 
 pub(super) fn new_table(table: &Table) -> Vec<u8> {
     let mut comment = table.comment.as_bytes().to_vec();
     comment.push(0);
-    let attributes = vec![
-        TableAttribute::Name(table.name.into()),
-        TableAttribute::Flags(TableFlags::empty()),
-        TableAttribute::UserData(udata(NFTNL_UDATA_TABLE_COMMENT, &comment)),
-    ];
-    encode(table.family, NfTablesMessage::NewTable(TableMessage { attributes }), NLM_F_CREATE | NLM_F_EXCL)
+    let mut draft = draft(table.family, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL);
+    draft
+        .text(NFTA_TABLE_NAME, table.name)
+        .put(&TableAttribute::Flags(TableFlags::empty()))
+        .value(NFTA_TABLE_USERDATA, &udata(NFTNL_UDATA_TABLE_COMMENT, &comment));
+    draft.finish()
 }
 
 pub(super) fn get_table(family: Family, name: &str) -> Vec<u8> {
-    let attributes = vec![TableAttribute::Name(name.into())];
-    encode(family, NfTablesMessage::GetTable(TableMessage { attributes }), 0)
+    named_table(family, NFT_MSG_GETTABLE, name)
 }
 
 pub(super) fn destroy_table(family: Family, name: &str) -> Vec<u8> {
-    const NFTA_TABLE_NAME: u16 = 1;
-    let mut value = name.as_bytes().to_vec();
-    value.push(0);
-    let attributes = vec![DefaultNla::new(NFTA_TABLE_NAME, value)];
-    encode(family, NfTablesMessage::Other { message_type: NFT_MSG_DESTROYTABLE, attributes }, 0)
+    named_table(family, NFT_MSG_DESTROYTABLE, name)
+}
+
+fn named_table(family: Family, kind: u8, name: &str) -> Vec<u8> {
+    let mut draft = draft(family, kind, 0);
+    draft.text(NFTA_TABLE_NAME, name);
+    draft.finish()
 }
 
 /// A set, or a map where there is a type of value. `id` is mandatory and unique in the transaction.
 pub(super) fn new_set(table: &Table, name: &str, key: &[Type], value: &[Type], id: u32) -> Vec<u8> {
     let flags = if value.is_empty() { SetFlags::empty() } else { SetFlags::Map };
-    let mut attributes = vec![
-        SetAttribute::Table(table.name.into()),
-        SetAttribute::Name(name.into()),
-        SetAttribute::Flags(flags),
-        SetAttribute::KeyType(type_number(key)),
-        SetAttribute::KeyLen(type_length(key)),
-    ];
+    let mut draft = draft(table.family, NFT_MSG_NEWSET, NLM_F_CREATE);
+    draft
+        .text(NFTA_SET_TABLE, table.name)
+        .text(NFTA_SET_NAME, name)
+        .put(&SetAttribute::Flags(flags))
+        .put(&SetAttribute::KeyType(type_number(key)))
+        .put(&SetAttribute::KeyLen(type_length(key)));
     let mut userdata = udata(NFTNL_UDATA_SET_KEYBYTEORDER, &byte_order(key).to_ne_bytes());
     if !value.is_empty() {
-        attributes.push(SetAttribute::DataType(type_number(value)));
-        attributes.push(SetAttribute::DataLen(type_length(value)));
+        draft
+            .put(&SetAttribute::DataType(type_number(value)))
+            .put(&SetAttribute::DataLen(type_length(value)));
         userdata.extend(udata(NFTNL_UDATA_SET_DATABYTEORDER, &byte_order(value).to_ne_bytes()));
     }
-    attributes.push(SetAttribute::Id(id));
-    attributes.push(SetAttribute::UserData(userdata));
-    encode(table.family, NfTablesMessage::NewSet(SetMessage { attributes }), NLM_F_CREATE)
+    draft.put(&SetAttribute::Id(id)).put(&SetAttribute::UserData(userdata));
+    draft.finish()
 }
 
 pub(super) fn new_chain(table: &Table, chain: &Chain) -> Vec<u8> {
-    let mut attributes =
-        vec![ChainAttribute::Table(table.name.into()), ChainAttribute::Name(chain.name.into())];
+    let mut draft = draft(table.family, NFT_MSG_NEWCHAIN, NLM_F_CREATE);
+    draft.text(NFTA_CHAIN_TABLE, table.name).text(NFTA_CHAIN_NAME, chain.name);
     if let Some(hook) = &chain.hook {
-        let mut place = vec![
-            HookAttribute::Number(hook_number(hook.point)),
-            HookAttribute::Priority(hook.priority.cast_unsigned()),
-        ];
-        if let Some(device) = &hook.device {
-            place.push(HookAttribute::NetDeviceName(device.clone()));
-        }
         let kind = match hook.kind {
             ChainType::Filter => "filter",
             ChainType::Nat => "nat",
@@ -119,58 +132,57 @@ pub(super) fn new_chain(table: &Table, chain: &Chain) -> Vec<u8> {
             Policy::Accept => NF_ACCEPT,
             Policy::Drop => NF_DROP,
         };
-        attributes.push(ChainAttribute::Hook(place));
-        attributes.push(ChainAttribute::Type(kind.into()));
-        attributes.push(ChainAttribute::Policy(policy));
+        draft.nest(NFTA_CHAIN_HOOK, |place| {
+            place.put(&HookAttribute::Number(hook_number(hook.point)));
+            place.put(&HookAttribute::Priority(hook.priority.cast_unsigned()));
+            if let Some(device) = &hook.device {
+                place.put(&HookAttribute::NetDeviceName(device.clone()));
+            }
+        });
+        draft.put(&ChainAttribute::Type(kind.into())).put(&ChainAttribute::Policy(policy));
     }
-    encode(table.family, NfTablesMessage::NewChain(ChainMessage { attributes }), NLM_F_CREATE)
+    draft.finish()
 }
 
 pub(super) fn new_rule(table: &Table, chain: &Chain, rule: &Rule) -> Vec<u8> {
-    let attributes = vec![
-        RuleAttribute::Table(table.name.into()),
-        RuleAttribute::Chain(chain.name.into()),
-        RuleAttribute::Expressions(expressions(table.family, rule)),
-    ];
-    encode(table.family, NfTablesMessage::NewRule(RuleMessage { attributes }), NLM_F_CREATE | NLM_F_APPEND)
+    let mut draft = draft(table.family, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+    draft
+        .text(NFTA_RULE_TABLE, table.name)
+        .text(NFTA_RULE_CHAIN, chain.name)
+        .nest(NFTA_RULE_EXPRESSIONS, |list| write_expressions(list, table.family, rule));
+    draft.finish()
 }
 
 /// Elements of one set. So few that they fit into one attribute, whose length is a u16.
 pub(super) fn elements(family: Family, table: &str, verb: Verb, elements: &[Element]) -> Vec<u8> {
-    let set = elements.first().map_or("", |element| element.set);
-    let list = elements
-        .iter()
-        .map(|element| {
-            let mut attributes = vec![SetElementAttribute::Key(data(&element.key))];
-            if !element.value.is_empty() {
-                attributes.push(SetElementAttribute::Data(data(&element.value)));
+    let (kind, flags) = match verb {
+        Verb::Add => (NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL),
+        Verb::Put => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
+        Verb::Destroy => (NFT_MSG_DESTROYSETELEM, 0),
+    };
+    let mut draft = draft(family, kind, flags);
+    draft
+        .text(NFTA_SET_ELEM_LIST_TABLE, table)
+        .text(NFTA_SET_ELEM_LIST_SET, elements.first().map_or("", |element| element.set))
+        .nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+            for element in elements {
+                list.nest(NFTA_LIST_ELEM, |parts| {
+                    parts.put(&SetElementAttribute::Key(data(&element.key)));
+                    if !element.value.is_empty() {
+                        parts.put(&SetElementAttribute::Data(data(&element.value)));
+                    }
+                });
             }
-            ListAttribute::Element(attributes)
-        })
-        .collect();
-    let attributes = vec![
-        SetElementList::Table(table.into()),
-        SetElementList::Set(set.into()),
-        SetElementList::Elements(list),
-    ];
-    let message = NfTablesMessage::NewSetElement(SetElementMessage { attributes });
-    match verb {
-        Verb::Add => encode(family, message, NLM_F_CREATE | NLM_F_EXCL),
-        Verb::Put => encode(family, message, NLM_F_CREATE),
-        Verb::Destroy => retype(&encode(family, message, 0), NFT_MSG_DESTROYSETELEM, 0),
-    }
+        });
+    draft.finish()
 }
 
 /// A "destroy" message as two that every kernel knows: create what may be there already, then delete it.
 /// `None` for any other message.
 pub(super) fn without_destroy(message: &[u8]) -> Option<[Vec<u8>; 2]> {
-    const NEWTABLE: u8 = 0;
-    const DELTABLE: u8 = 2;
-    const NEWSETELEM: u8 = 12;
-    const DELSETELEM: u8 = 14;
     let (create, delete) = match message_type(message)? {
-        NFT_MSG_DESTROYTABLE => (NEWTABLE, DELTABLE),
-        NFT_MSG_DESTROYSETELEM => (NEWSETELEM, DELSETELEM),
+        NFT_MSG_DESTROYTABLE => (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE),
+        NFT_MSG_DESTROYSETELEM => (NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM),
         _ => return None,
     };
     Some([retype(message, create, NLM_F_CREATE), retype(message, delete, 0)])
@@ -186,30 +198,19 @@ fn message_type(message: &[u8]) -> Option<u8> {
 fn retype(message: &[u8], kind: u8, flags: u16) -> Vec<u8> {
     let mut message = message.to_vec();
     if let Some(header) = message.get_mut(4..8) {
-        let [type0, type1] = ((NFNL_SUBSYS_NFTABLES << 8) | u16::from(kind)).to_ne_bytes();
+        let [type0, type1] = u16::from_be_bytes([NFNL_SUBSYS_NFTABLES, kind]).to_ne_bytes();
         let [flags0, flags1] = (NLM_F_REQUEST | flags).to_ne_bytes();
         header.copy_from_slice(&[type0, type1, flags0, flags1]);
     }
     message
 }
 
-fn encode(family: Family, message: NfTablesMessage, flags: u16) -> Vec<u8> {
+fn draft(family: Family, kind: u8, flags: u16) -> Draft {
     let family = match family {
         Family::Inet => NetfilterProtoFamily::Inet,
         Family::Netdev => NetfilterProtoFamily::NetDev,
     };
-    let header = NetfilterHeader::new(family, 0, 0);
-    serialize(NetfilterMessage::new(header, message), flags)
-}
-
-fn serialize(message: NetfilterMessage, flags: u16) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    Draft::new(NFNL_SUBSYS_NFTABLES, kind, flags, family, 0)
 }
 
 fn hook_number(point: HookPoint) -> HookNumber {

@@ -6,18 +6,22 @@ mod batch;
 mod expression;
 mod message;
 
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use netlink_packet_core::{NLMSG_ERROR, NlaBuffer, NlasIterator};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 pub use batch::Batch;
 
-use super::nfnetlink::{Messages, Netlink, Refusal};
+use super::netlink::{self, Netlink};
+use super::wire::{Refusal, attribute};
 use crate::error::{Error, Result};
 use crate::plan::ruleset::Family;
 use crate::plan::topology::TABLE;
+
+/// What both buffers of the socket are asked to hold, in bytes.
+const BUFFER: usize = 1 << 20;
 
 /// A socket to the nf_tables of one network namespace.
 ///
@@ -51,7 +55,7 @@ impl NftError {
     /// The kernel's error number: `EEXIST` where something was there already, `ENOENT` where it was not.
     #[must_use]
     pub fn errno(&self) -> i32 {
-        self.refusal.errno as i32
+        self.refusal.errno
     }
 
     /// What failed, as one would say it to nft(8): `add element t4w { tcp . 80 : … }`.
@@ -62,7 +66,7 @@ impl NftError {
 
     /// Whether it failed because the kernel (before 6.3) has no word for "delete what may be absent".
     fn lacks_destroy(&self) -> bool {
-        self.destroys && matches!(self.refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP)
+        self.destroys && matches!(self.refusal.errno, libc::EINVAL | libc::EOPNOTSUPP)
     }
 }
 
@@ -84,7 +88,7 @@ impl Nft {
     /// Whether `socket` is a netfilter netlink socket.
     #[must_use]
     pub fn is_one(socket: BorrowedFd<'_>) -> bool {
-        super::netlink::protocol_of(socket).ok() == Some(libc::NETLINK_NETFILTER)
+        netlink::protocol_of(socket).ok() == Some(libc::NETLINK_NETFILTER)
     }
 
     /// Opens a socket in the calling thread's network namespace.
@@ -92,10 +96,12 @@ impl Nft {
     /// # Errors
     /// When the kernel has no netfilter netlink.
     pub fn open() -> Result<Self> {
-        match Netlink::open(SockProtocol::NetlinkNetFilter) {
-            Ok(socket) => Ok(Self(socket)),
-            Err(errno) => Err(Refusal::from(errno).into_error("cannot open a netfilter socket")),
-        }
+        let open = || {
+            let socket = Netlink::open(SockProtocol::NetlinkNetFilter)?;
+            socket.enlarge(BUFFER)?;
+            Ok(Self(socket))
+        };
+        open().map_err(|errno: Errno| Refusal::from(errno).into_error("cannot open a netfilter socket"))
     }
 
     /// Does all of the batch, or nothing.
@@ -114,39 +120,27 @@ impl Nft {
         if batch.is_empty() {
             return Ok(());
         }
-        // The sequence numbers of the batch's frame and of its steps: first, first + 1 …
-        let first = self.0.next_sequence();
-        let (messages, last) = batch.serialize(first, || self.0.next_sequence());
-        let whole = |errno: Errno| batch.error(None, Refusal::from(errno));
-        self.0.send(&messages).map_err(whole)?;
-
+        let last = batch.len();
         let mut failure = None;
-        let mut buffer = [0; 4096];
-        loop {
-            let datagram = match (self.0.recv(&mut buffer), failure) {
-                (Ok(datagram), earlier) => {
-                    failure = earlier;
-                    datagram
-                }
-                (Err(_), Some(error)) => return Err(error),
-                (Err(errno), None) => return Err(whole(errno)),
+        let sent = self.0.exchange(&mut batch.serialize(), |place, answer| {
+            let Some(outcome) = answer.outcome().filter(|_| place <= last) else {
+                return ControlFlow::Continue(());
             };
-            for answer in Messages::new(datagram).filter(|answer| answer.kind == NLMSG_ERROR) {
-                // Unsigned distance: an answer to an earlier batch is far away.
-                let step = answer.sequence.wrapping_sub(first);
-                if step > last.wrapping_sub(first) {
-                    continue;
-                }
-                if let Some(refusal) = answer.refusal() {
-                    let index = usize::try_from(step).ok().and_then(|step| step.checked_sub(1));
-                    failure.get_or_insert_with(|| batch.error(index, refusal));
-                }
-                // Only the last step is acknowledged, after all refusals. One of the batch's first
-                // message (no memory, no permission, a commit that failed) can stand alone.
-                if answer.sequence == last || (step == 0 && failure.is_some()) {
-                    return failure.map_or(Ok(()), Err);
-                }
+            if let Err(refusal) = outcome {
+                failure.get_or_insert_with(|| batch.error(place.checked_sub(1), refusal));
             }
+            // Only the last step is acknowledged, after all refusals. One of the batch's first
+            // message (no memory, no permission, a commit that failed) can stand alone.
+            if place == last || (place == 0 && failure.is_some()) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        match (failure, sent) {
+            (Some(error), _) => Err(error),
+            (None, Err(errno)) => Err(batch.error(None, errno.into())),
+            (None, Ok(())) => Ok(()),
         }
     }
 
@@ -156,12 +150,12 @@ impl Nft {
     /// When the kernel does not answer.
     pub fn table_is_ours(&mut self, family: Family, name: &str) -> Result<Option<bool>> {
         let mut ours = false;
-        let answer = self.0.request(&mut message::get_table(family, name), |_, payload| {
+        let answer = self.0.request(&mut message::get_table(family, name), |payload| {
             ours |= comment(payload).is_some_and(|comment| comment == TABLE.as_bytes());
         });
         match answer {
             Ok(()) => Ok(Some(ours)),
-            Err(Refusal { errno: Errno::ENOENT, .. }) => Ok(None),
+            Err(Refusal { errno: libc::ENOENT, .. }) => Ok(None),
             Err(refusal) => Err(refusal.into_error(format!("nftables: cannot look at table {name}"))),
         }
     }
@@ -169,12 +163,7 @@ impl Nft {
 
 /// The comment of a table, from the payload of `NFT_MSG_NEWTABLE`: type, length and bytes in its user data.
 fn comment(payload: &[u8]) -> Option<&[u8]> {
-    let attributes = payload.get(4..)?;
-    let mut userdata = NlasIterator::new(attributes)
-        .map_while(|attribute| attribute.ok())
-        .find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == message::NFTA_TABLE_USERDATA)
-        .map(NlaBuffer::into_inner)?
-        .get(4..)?;
+    let mut userdata = attribute(payload.get(4..)?, message::NFTA_TABLE_USERDATA)?;
     while let [kind, length, rest @ ..] = userdata {
         let (value, next) = rest.split_at_checked(usize::from(*length))?;
         if *kind == message::NFTNL_UDATA_TABLE_COMMENT {

@@ -9,7 +9,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Request, Route};
-use crate::kernel::wire::{attributes, u32_at};
+use crate::kernel::wire::{attribute, u32_at};
 
 /// The size of `struct ifaddrmsg`, and where things are in it.
 const HEADER: usize = 8;
@@ -57,7 +57,7 @@ impl Route {
 }
 
 fn decode(payload: &[u8]) -> Option<(u32, Ipv4Net)> {
-    let (_, local) = attributes(payload.get(HEADER..)?).find(|(kind, _)| *kind == IFA_LOCAL)?;
+    let local = attribute(payload.get(HEADER..)?, IFA_LOCAL)?;
     let address = Ipv4Addr::from(<[u8; 4]>::try_from(local).ok()?);
     Some((u32_at(payload, INDEX)?, Ipv4Net::new(address, *payload.get(PREFIX)?).ok()?))
 }

@@ -12,7 +12,7 @@ use netlink_packet_route::link::{
 };
 
 use super::{Request, Route, tolerate};
-use crate::kernel::wire::{attributes, i32_at, text_of, u32_at};
+use crate::kernel::wire::{attribute, attributes, i32_at, text_of, u32_at};
 use crate::plan::topology::Mac;
 
 /// The size of `struct ifinfomsg`, and where its index and flags are.
@@ -172,11 +172,11 @@ impl Route {
     /// EEXIST when a name is taken, in either namespace.
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> io::Result<u32> {
         let mut index = None;
-        let refused = self.transact(&[add_veth(veth)], |message| {
-            index = decode(message.payload).filter(|link| link.name == veth.name).map(|link| link.index);
+        let refused = self.transact(&[add_veth(veth)], |payload| {
+            index = decode(payload).filter(|link| link.name == veth.name).map(|link| link.index);
         })?;
         match (refused, index) {
-            (Some(refused), _) => Err(refused.error),
+            (Some(refused), _) => Err(refused.into()),
             (None, Some(index)) => Ok(index),
             (None, None) => self.link_index(veth.name),
         }
@@ -191,9 +191,9 @@ impl Route {
         message.attributes = vec![LinkAttribute::IfName(name.to_owned()), short()];
         let question = Request::new(format!("ip link show {name}"), 0, RouteNetlinkMessage::GetLink(message));
         let mut found = None;
-        match self.transact(&[question], |message| found = decode(message.payload))? {
-            Some(refused) if refused.error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Some(refused) => Err(refused.error),
+        match self.transact(&[question], |payload| found = decode(payload))? {
+            Some(refused) if refused.refusal.errno == libc::ENODEV => Ok(None),
+            Some(refused) => Err(refused.into()),
             None => Ok(found),
         }
     }
@@ -280,11 +280,9 @@ fn decode(payload: &[u8]) -> Option<LinkInfo> {
             IFLA_IFALIAS => link.alias = Some(text_of(value)),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_AF_SPEC => {
-                let conf = attributes(value)
-                    .find(|(family, _)| *family == AF_INET)
-                    .and_then(|(_, inet)| attributes(inet).find(|(kind, _)| *kind == IFLA_INET_CONF));
+                let conf = attribute(value, AF_INET).and_then(|inet| attribute(inet, IFLA_INET_CONF));
                 link.forwarding_v4 =
-                    conf.and_then(|(_, values)| i32_at(values, 0)).is_some_and(|forwarding| forwarding != 0);
+                    conf.and_then(|values| i32_at(values, 0)).is_some_and(|forwarding| forwarding != 0);
             }
             _ => {}
         }

@@ -13,29 +13,21 @@ pub mod path;
 pub mod rule;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::netlink::{BUFFER, Netlink};
-use super::wire::{Message, messages, u16_at};
+use super::netlink::{Netlink, acknowledge};
+use super::wire::Refusal;
+use crate::error::Error;
 
 /// netbox's mark on its routes (`rtm_protocol`) and rules (`FRA_PROTOCOL`): "n" in ASCII, unassigned in
 /// `linux/rtnetlink.h` and in iproute2's rt_protos. The kernel gives it no meaning.
 pub const PROTOCOL: u8 = 0x6e;
-
-/// Where flags and sequence number are in `struct nlmsghdr`.
-const FLAGS: usize = 6;
-const SEQUENCE: usize = 8;
-
-/// More than any answer that is not a dump: a link's is the longest, 1.2 KiB without counters.
-const ANSWER: usize = 8 * 1024;
-
-/// How often a dump is asked again that something changed under.
-const DUMP_TRIES: u32 = 5;
 
 /// One thing asked of the kernel.
 #[derive(Debug, Clone)]
@@ -69,36 +61,25 @@ pub struct Refused {
     pub index: usize,
     /// What was asked, in the words of the ip(8) command.
     pub what: String,
-    /// The kernel's errno.
-    pub error: io::Error,
-    /// The kernel's own words on it, where it has some.
-    pub detail: Option<String>,
+    /// Why not.
+    pub refusal: Refusal,
 }
 
 impl From<Refused> for io::Error {
     fn from(refused: Refused) -> Self {
-        refused.error
+        refused.refusal.into()
     }
 }
 
-impl From<Refused> for crate::error::Error {
+impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
-        let error = Self::new(refused.what).os(&refused.error);
-        match (refused.detail, refused.error.raw_os_error()) {
-            (Some(detail), Some(errno)) => {
-                error.because(format!("{} ({detail})", Errno::from_raw(errno).desc().to_lowercase()))
-            }
-            _ => error,
-        }
+        refused.refusal.into_error(refused.what)
     }
 }
 
 /// An rtnetlink socket. It belongs for life to the network namespace it was opened in.
 #[derive(Debug)]
-pub struct Route {
-    netlink: Netlink,
-    buffer: Vec<u8>,
-}
+pub struct Route(Netlink);
 
 impl Route {
     /// Opens a socket in the calling thread's network namespace.
@@ -106,7 +87,7 @@ impl Route {
     /// # Errors
     /// Those of [`Netlink::open`].
     pub fn open() -> io::Result<Self> {
-        Ok(Self { netlink: Netlink::open(SockProtocol::NetlinkRoute)?, buffer: vec![0; ANSWER] })
+        Ok(Self(Netlink::open(SockProtocol::NetlinkRoute)?))
     }
 
     /// Sends all requests in one datagram and waits until the kernel has done them in their order.
@@ -115,7 +96,8 @@ impl Route {
     /// The first refusal. The kernel does not stop there: it tries the requests behind it all the same,
     /// so whoever undoes must undo all of them.
     pub fn pipeline(&mut self, requests: &[Request]) -> Result<(), Refused> {
-        let nowhere = |error| Refused { index: 0, what: "talk to the kernel".into(), error, detail: None };
+        let nowhere =
+            |errno: Errno| Refused { index: 0, what: "talk to the kernel".into(), refusal: errno.into() };
         self.transact(requests, |_| {}).map_err(nowhere)?.map_or(Ok(()), Err)
     }
 
@@ -123,100 +105,50 @@ impl Route {
         Ok(self.pipeline(&[request])?)
     }
 
-    /// Sends the requests, hands every answer that is no verdict to `each`, tells the first refusal.
+    /// Sends the requests, hands the payload of every answer that is no verdict to `each`, tells the first refusal.
     fn transact(
         &mut self,
         requests: &[Request],
-        mut each: impl FnMut(Message<'_>),
-    ) -> io::Result<Option<Refused>> {
-        let mut bytes = Vec::with_capacity(requests.iter().map(|request| request.bytes.len()).sum());
-        let mut sequences = Vec::with_capacity(requests.len());
-        let mut last = 0;
+        mut each: impl FnMut(&[u8]),
+    ) -> nix::Result<Option<Refused>> {
+        let Some(last) = requests.len().checked_sub(1) else { return Ok(None) };
+        let mut messages = Vec::with_capacity(requests.iter().map(|request| request.bytes.len()).sum());
+        let mut start = 0;
         for request in requests {
-            last = bytes.len();
-            let sequence = self.netlink.next_sequence();
-            sequences.push(sequence);
-            bytes.extend_from_slice(&request.bytes);
-            bytes[last + SEQUENCE..last + SEQUENCE + 4].copy_from_slice(&sequence.to_ne_bytes());
+            start = messages.len();
+            messages.extend_from_slice(&request.bytes);
         }
-        let Some(awaited) = sequences.last().copied() else { return Ok(None) };
-        // Only the last message asks for an answer: the kernel works them off in order, and tells refusals
-        // without being asked. One answer to receive instead of one for each.
-        let flags = u16_at(&bytes, last + FLAGS).unwrap_or_default() | NLM_F_ACK;
-        bytes[last + FLAGS..last + SEQUENCE].copy_from_slice(&flags.to_ne_bytes());
-        self.netlink.send(&bytes)?;
+        // One answer to receive instead of one for each.
+        acknowledge(&mut messages[start..]);
         let mut refused = None;
-        loop {
-            let length = self.netlink.recv(&mut self.buffer)?;
-            for message in messages(&self.buffer[..length]) {
-                let Some(index) = sequences.iter().position(|sequence| *sequence == message.sequence) else {
-                    continue; // the late answer to a request that was given up
-                };
-                if i32::from(message.kind) != libc::NLMSG_ERROR {
-                    each(message);
-                    continue;
-                }
-                let refusal = message.refusal();
-                let verdict = refusal.is_none();
-                if let (Some((errno, detail)), None) = (refusal, &refused) {
-                    let (what, error) = (requests[index].what.clone(), io::Error::from_raw_os_error(errno));
-                    refused = Some(Refused { index, what, error, detail });
-                }
-                if verdict || message.sequence == awaited {
-                    return Ok(refused);
-                }
+        self.0.exchange(&mut messages, |index, answer| {
+            let Some(outcome) = answer.outcome() else {
+                each(answer.payload);
+                return ControlFlow::Continue(());
+            };
+            let ended = outcome.is_ok() || index == last;
+            if let Err(refusal) = outcome {
+                refused.get_or_insert_with(|| Refused { index, what: requests[index].what.clone(), refusal });
             }
-        }
+            if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(refused)
     }
 
-    /// Reads a whole table, again when it changed meanwhile. `decode` gets the answers without their
-    /// headers and skips what is not wanted.
+    /// Reads a whole table. `decode` gets the answers without their headers and skips what is not wanted.
     fn dump<T>(
         &mut self,
         question: RouteNetlinkMessage,
         decode: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        self.buffer.resize(BUFFER, 0);
-        let mut request = Request::new(String::new(), NLM_F_DUMP, question).bytes;
-        for _ in 0..DUMP_TRIES {
-            let sequence = self.netlink.next_sequence();
-            request[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_ne_bytes());
-            self.netlink.send(&request)?;
-            if let Some(found) = self.dumped(sequence, &decode)? {
-                return Ok(found);
-            }
-        }
-        Err(Errno::EAGAIN.into())
-    }
-
-    /// The answers to one dump, or nothing when they do not fit together (`NLM_F_DUMP_INTR`).
-    fn dumped<T>(
-        &mut self,
-        sequence: u32,
-        decode: &impl Fn(&[u8]) -> Option<T>,
-    ) -> io::Result<Option<Vec<T>>> {
-        let (mut found, mut whole) = (Vec::new(), true);
-        loop {
-            let length = self.netlink.recv(&mut self.buffer)?;
-            for message in messages(&self.buffer[..length]).filter(|message| message.sequence == sequence) {
-                whole &= message.flags & NLM_F_DUMP_INTR == 0;
-                match i32::from(message.kind) {
-                    libc::NLMSG_DONE | libc::NLMSG_ERROR => {
-                        return match message.refusal() {
-                            Some((errno, _)) => Err(io::Error::from_raw_os_error(errno)),
-                            None => Ok(whole.then_some(found)),
-                        };
-                    }
-                    _ => found.extend(decode(message.payload)),
-                }
-            }
-        }
+        let mut request = Request::new(String::new(), NLM_F_DUMP, question);
+        Ok(self.0.dump(&mut request.bytes, decode)?)
     }
 }
 
 impl AsFd for Route {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.netlink.as_fd()
+        self.0.as_fd()
     }
 }
 
