@@ -1,6 +1,9 @@
 //! The box's first process, as its keeper sees it: a process, and the steps that it tells.
 
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
@@ -39,8 +42,11 @@ impl FirstProcess {
     /// What the process itself says of a failure that was seen from outside: what it says comes first.
     #[must_use]
     pub fn explain(&self, seen: Error) -> Error {
-        match self.listen() {
-            Ok(Some(FromBox::Failed(error))) => error,
+        // Only if it has said something, or is gone: one that waits for this process says nothing.
+        let mut wanted = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+        let has_spoken = poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+        match has_spoken.then(|| self.listen()) {
+            Some(Ok(Some(FromBox::Failed(error)))) => error,
             _ => seen,
         }
     }

@@ -20,8 +20,9 @@ use crate::lab::{
 mod prober;
 use prober::Prober;
 
-/// Within which the promise (L2) wants the host as it was, and as much again for a slow machine.
-const LIMIT: Duration = Duration::from_secs(2);
+/// Within which the host must be as it was. The promise (L2) is a second for the box; its link is the kernel's to free, and
+/// on a loaded machine a keeper was seen to wait for that (rcu_barrier) for several.
+const LIMIT: Duration = Duration::from_secs(10);
 /// After so many failures the rest would say the same.
 const ENOUGH: usize = 15;
 /// With what the command of the run that is struck ends (`probe burst`).
