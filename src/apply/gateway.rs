@@ -292,6 +292,9 @@ pub fn take_down(
     record: &GatewayRecord,
 ) -> Vec<String> {
     let mut problems = Vec::new();
+    // What is still on its way out of the gateway must not pass without the rules that translate it.
+    let stopped = wiring::stop_forwarding(&record.topology.host_link());
+    note(&mut problems, || "cannot stop forwarding for the gateway".to_owned(), stopped);
     for interface in &record.switched {
         let result = wiring::switch_forwarding_back(interface);
         note(&mut problems, || format!("cannot switch forwarding off on {interface}"), result);

@@ -134,6 +134,17 @@ fn write_forwarding(interface: &str, on: bool) -> io::Result<()> {
     sysctl::write(&["ipv4", "conf", interface, "forwarding"], if on { "1" } else { "0" })
 }
 
+/// Switches IPv4 forwarding of a link of netbox's own off.
+///
+/// # Errors
+/// Those of the write, tried twice; a link that is gone is no error.
+pub fn stop_forwarding(link: &str) -> io::Result<()> {
+    match write_forwarding(link, false).or_else(|_| write_forwarding(link, false)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// Switches forwarding off again, unless somebody has switched all of the host to forwarding meanwhile: then it
 /// is theirs.
 ///

@@ -1,9 +1,13 @@
 //! Who cannot talk to whom.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+};
 
 use crate::lab::{
     ECHO, HOST, HOST_LAN, HOST6, Lab, RunningBox, Service, Shape, WAN, WAN6, links, live_tests, nftables,
@@ -14,6 +18,7 @@ live_tests![
     a_box_reaches_no_service_of_the_host,
     a_box_reaches_no_other_box,
     a_box_cannot_spoof_a_source_address,
+    what_belongs_to_no_connection_does_not_leave_a_box,
     a_box_has_no_way_over_ipv6,
     a_neighbour_with_a_route_reaches_no_box,
     a_neighbour_on_the_uplink_with_a_route_reaches_no_box,
@@ -100,6 +105,25 @@ fn a_box_cannot_spoof_a_source_address() {
     });
     assert_eq!(lab.wan_udp.visits(), 1, "{:?}", lab.wan_udp.visitors());
     assert!(!lab.seen_by_wan(|packet| packet.source() == Some(stranger)));
+}
+
+/// I4: not even with the lab's rights. NAT passes over what connection tracking finds invalid, an answer to a ping that
+/// nobody sent for instance; it would be seen outside with its address of the pool.
+fn what_belongs_to_no_connection_does_not_leave_a_box() {
+    let lab = Lab::new(Shape::OwnLan);
+    let running = lab.start(&[], &["sleep"]);
+    running.inside(|| {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let raw =
+            socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Icmp).expect("a raw socket");
+        // Type 0, an echo reply; the checksum of it.
+        let answer = [0, 0, 0xff, 0xfd, 0, 1, 0, 1];
+        let to = SockaddrIn::from(std::net::SocketAddrV4::new(WAN, 0));
+        sendto(raw.as_raw_fd(), &answer, &to, MsgFlags::empty()).expect("to send");
+        // By the same way: when this is answered, the other would have arrived.
+        assert!(probe::udp(SocketAddr::from((WAN, ECHO))).reached());
+    });
+    assert!(!lab.seen_by_wan(|packet| packet.source() == Some(running.address)));
 }
 
 /// I1, N1: IPv6 is closed: neither the host, by global or link-local address, nor the outside.

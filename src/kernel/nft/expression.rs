@@ -31,6 +31,8 @@ const NFT_CT_STATE: u32 = 0;
 const NFT_CT_STATUS: u32 = 2;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
 const ESTABLISHED_RELATED: u32 = 0b110;
+/// The bits of `ct state`: `NF_CT_STATE_INVALID_BIT` and `NF_CT_STATE_UNTRACKED_BIT` (net/netfilter/nf_conntrack.h).
+const INVALID_UNTRACKED: u32 = 0b100_0001;
 /// `IPS_DST_NAT`.
 const DST_NAT: u32 = 1 << 5;
 
@@ -94,6 +96,7 @@ impl Encoder<'_> {
                 self.compare(CmpOperator::Equal, vec![ICMP_ECHO_REQUEST]);
             }
             Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED_RELATED),
+            Statement::Untranslatable => self.conntrack(NFT_CT_STATE, INVALID_UNTRACKED),
             Statement::TranslatedDestination => self.conntrack(NFT_CT_STATUS, DST_NAT),
             Statement::LocalDestination => {
                 let register = number(1, Register::Reg1.into());

@@ -11,6 +11,7 @@ use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
     Accept, Drop, Established, FrameOfIpv4, Jump, L4Protocol, LocalDestination, Lookup, Masquerade,
     RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, TranslatedDestination,
+    Untranslatable,
 };
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
@@ -74,6 +75,9 @@ fn fence(topology: &Topology) -> Table {
         Rule::from([oifname(&link), Established, Accept]),
         Rule::from([oifname(&link), TranslatedDestination, Accept]),
         Rule::from([oifname(&link), Drop]),
+        // NAT passes over what belongs to no known connection: it would leave with the pool as its source. A late answer to a
+        // box that has just ended is one (the ICMP error of a closed port).
+        Rule::from([iifname(&link), Untranslatable, Drop]),
         Rule::from([iifname(&link), Accept]),
         Rule::from([ipv4(), Lookup(&[Field::InputInterface], "switched"), Drop]),
     ];

@@ -31,6 +31,8 @@ pub enum Statement {
     EchoRequest,
     /// `ct state established,related`.
     Established,
+    /// `ct state invalid,untracked`: no connection that is known, and so none that is translated.
+    Untranslatable,
     /// `ct status dnat`: the connection's destination was translated.
     TranslatedDestination,
     /// `fib daddr type local`: the destination is an address of this machine.

@@ -149,6 +149,7 @@ impl fmt::Display for Statement {
             Self::L4Protocol(protocol) => write!(f, "meta l4proto {}", Datum::Proto(*protocol)),
             Self::EchoRequest => f.write_str("icmp type echo-request"),
             Self::Established => f.write_str("ct state established,related"),
+            Self::Untranslatable => f.write_str("ct state invalid,untracked"),
             Self::TranslatedDestination => f.write_str("ct status dnat"),
             Self::LocalDestination => f.write_str("fib daddr type local"),
             Self::Lookup(fields, set) => write!(f, "{} @{set}", Concatenated(fields)),
