@@ -18,6 +18,7 @@ live_tests![
     a_hundred_boxes_at_once_from_nothing,
     a_hundred_boxes_of_which_a_third_is_killed,
     the_last_box_of_many_takes_the_gateway_with_it,
+    a_run_in_another_network_namespace_touches_nothing_of_this_one,
     a_killed_first_process_ends_the_run,
     a_killed_launcher_takes_its_box_with_it,
     a_killed_keeper_leaves_a_whole_box_or_none,
@@ -142,6 +143,19 @@ fn the_last_box_of_many_takes_the_gateway_with_it() {
     first.end();
     let outcome = second.inside(|| probe::tcp(SocketAddr::from((WAN, ECHO))));
     assert!(outcome.reached(), "the box that did not make the gateway: {outcome}");
+}
+
+/// L3: though both find the same /run.
+fn a_run_in_another_network_namespace_touches_nothing_of_this_one() {
+    let lab = Lab::new(Shape::OwnLan);
+    let in_box = lab.start(&["-p", "8080:80"], &SERVER);
+    for arguments in [&["run", "-p", "8080:80", "--", PROBE, "exit", "0"][..], &["gc"]] {
+        let output = lab.client(|| lab.netbox(arguments).output().expect("netbox"));
+        assert!(output.status.success(), "{}", crate::lab::words(&output));
+    }
+    let outcome = in_box.inside(|| probe::tcp(SocketAddr::from((WAN, ECHO))));
+    assert!(outcome.reached(), "the box of the other namespace: {outcome}");
+    assert!(lab.client(|| probe::tcp(SocketAddr::from((HOST_LAN, 8080)))).reached());
 }
 
 /// R2, L1: 137.

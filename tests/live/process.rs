@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::lab::{Lab, RunningBox, Shape, live_tests, words};
+use crate::lab::{Lab, NETBOX, PROBE, RunningBox, Shape, live_tests, words};
 use crate::tracer::{Role, trace};
 
 live_tests![
@@ -19,6 +19,8 @@ live_tests![
     arguments_arrive_byte_for_byte,
     the_exit_status_is_the_commands,
     a_command_killed_by_a_signal_is_128_and_the_signal,
+    a_command_killed_by_a_signal_without_a_name_is_no_failure,
+    an_ignored_sigchld_does_not_keep_netbox_waiting,
     a_command_that_cannot_be_executed_is_126,
     a_command_that_is_not_there_is_127,
     wrong_usage_is_2,
@@ -263,4 +265,19 @@ fn nothing_is_executed_but_the_command() {
     assert_eq!(executed(Role::First), 1);
     // Its own, where the tracer sees that.
     assert!(executed(Role::Launcher) <= 1);
+}
+
+/// R2: real-time signals have numbers only.
+fn a_command_killed_by_a_signal_without_a_name_is_no_failure() {
+    let lab = lab();
+    let output = lab.netbox(&["run", "--", "/bin/sh", "-c", "kill -40 $$"]).output().expect("netbox");
+    assert_eq!(output.status.code(), Some(128 + 40), "{}", words(&output));
+}
+
+/// R2: with SIGCHLD ignored the kernel reaps children by itself, and tells nobody how they ended.
+fn an_ignored_sigchld_does_not_keep_netbox_waiting() {
+    let _lab = lab();
+    let inner = format!("trap '' CHLD; exec {NETBOX} run -- {PROBE} exit 3");
+    let output = std::process::Command::new("/bin/sh").args(["-c", &inner]).output().expect("a shell");
+    assert_eq!(output.status.code(), Some(3), "{}", words(&output));
 }
