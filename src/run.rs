@@ -20,17 +20,16 @@ use crate::apply::host::Host;
 use crate::apply::lease::{self, Lease, Shared};
 use crate::apply::publish;
 use crate::apply::state::State;
-use crate::apply::sweep::{close, sweep, sweep_now};
-use crate::error::{Context, Error, Result};
+use crate::apply::sweep::{close, sweep};
+use crate::error::{Context, Result};
 use crate::host::caller;
 use crate::kernel::channel::Channel;
 use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
-use crate::kernel::wait;
 use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
-use crate::launch::launcher::{Launcher, Outcome, takes_terminal_at_once};
+use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
 use crate::launch::linger::{Remains, linger};
 use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToLauncher};
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
@@ -392,25 +391,5 @@ impl<'a> Keeper<'a> {
         }
         let all_undone = problems.is_empty();
         Some(Remains { host, state, lease, gateway: self.gateway.take(), was_last, all_undone })
-    }
-}
-
-/// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
-fn after_keeper() -> Error {
-    let error = Error::new("the keeper of this box was killed, and the box with it");
-    // What is in other namespaces than this process is the box's. Other orphans may have come here too, of processes that
-    // were there before netbox was executed in their parent: those are not netbox's to kill.
-    let is_of_box = |child: Pid| !namespace::is_shared_with(child.as_raw());
-    if let Err(problem) = wait::kill_children(is_of_box) {
-        return error.hint(format!("processes of the box may be left: {problem}"));
-    }
-    match sweep_now() {
-        Ok(swept) => match swept.problems.first() {
-            Some(problem) => {
-                error.hint(format!("not all could be undone: {problem}; `netbox gc` tries again"))
-            }
-            None => error,
-        },
-        Err(problem) => error.hint(format!("{problem}; `netbox gc` tries again")),
     }
 }

@@ -11,9 +11,11 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Pid, getpgrp};
 
+use crate::apply::sweep::sweep_now;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
 use crate::kernel::memory::Rest;
+use crate::kernel::namespace;
 use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::terminal::Terminal;
@@ -181,5 +183,26 @@ impl<'a> Launcher<'a> {
             // ESRCH: it has just ended. The keeper has not waited for it while it is stopped.
             let _ = kill(Pid::from_raw(-command.pid.as_raw()), Signal::SIGCONT);
         }
+    }
+}
+
+/// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
+#[must_use]
+pub fn after_keeper() -> Error {
+    let error = Error::new("the keeper of this box was killed, and the box with it");
+    // What is in other namespaces than this process is the box's. Other orphans may have come here too, of processes that
+    // were there before netbox was executed in their parent: those are not netbox's to kill.
+    let is_of_box = |child: Pid| !namespace::is_shared_with(child.as_raw());
+    if let Err(problem) = wait::kill_children(is_of_box) {
+        return error.hint(format!("processes of the box may be left: {problem}"));
+    }
+    match sweep_now() {
+        Ok(swept) => match swept.problems.first() {
+            Some(problem) => {
+                error.hint(format!("not all could be undone: {problem}; `netbox gc` tries again"))
+            }
+            None => error,
+        },
+        Err(problem) => error.hint(format!("{problem}; `netbox gc` tries again")),
     }
 }
