@@ -1,11 +1,10 @@
 //! The box's side of its network, configured by its first process while that still may.
 
-use std::io;
-
 use crate::error::{Context, Result};
 use crate::kernel::route::link::LinkChange;
 use crate::kernel::route::{PROTOCOL, Route, address, link, neighbour, path};
 use crate::kernel::sysctl;
+use crate::plan::identity::Identity;
 use crate::plan::topology::{ETH, GATEWAY_MAC};
 
 use super::message::BoxLink;
@@ -17,15 +16,17 @@ const LO: u32 = 1;
 ///
 /// # Errors
 /// Naming the step.
-pub fn configure(box_link: Option<&BoxLink>, gid: u32) -> Result<()> {
+pub fn configure(box_link: Option<&BoxLink>, identity: &Identity) -> Result<()> {
     let mut route = Route::open().context(|| "cannot open netlink in the box")?;
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     let mut requests = vec![link::set(LO, &up)];
     if let Some(box_link) = box_link {
         let index = route.link_index(ETH).context(|| format!("cannot find {ETH} in the box"))?;
-        close_ipv6(ETH)?;
         requests.push(address::add(index, box_link.address, 32));
-        requests.push(link::set(index, &up));
+        // IPv6 is closed on the link: no link-local address is made, nobody in the box may add one, and the gateway drops the
+        // rest. Not by the sysctl: a first look at each in a new namespace takes as long as there are namespaces, since
+        // all have a dentry of that name under one parent (fs/proc/proc_sysctl.c, `proc_sys_compare`).
+        requests.push(link::set(index, &LinkChange { addr_gen_mode_none: true, ..up }));
         requests.push(neighbour::set(index, box_link.gateway, GATEWAY_MAC));
         requests.push(path::add(&path::RouteSpec {
             destination: None,
@@ -46,23 +47,17 @@ pub fn configure(box_link: Option<&BoxLink>, gid: u32) -> Result<()> {
         // So that it also says that it is up, to programs that look before they send.
         route.settle(ETH).context(|| format!("cannot bring up {ETH}"))?;
     }
-    let_users_ping_and_bind(gid)
-}
-
-/// IPv6 is closed on the link; the box's own ::1 works.
-fn close_ipv6(link: &str) -> Result<()> {
-    match sysctl::write(&["ipv6", "conf", link, "disable_ipv6"], "1") {
-        Ok(()) => Ok(()),
-        // A kernel without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).context(|| format!("cannot close IPv6 on {link}")),
-    }
+    let_users_ping_and_bind(identity)
 }
 
 /// In its own network a box may use any port, and ping without a raw socket (promise N5).
-fn let_users_ping_and_bind(gid: u32) -> Result<()> {
-    sysctl::write(&["ipv4", "ip_unprivileged_port_start"], "0")
-        .context(|| "cannot open the ports below 1024 to the box")?;
+fn let_users_ping_and_bind(identity: &Identity) -> Result<()> {
+    // Root has the capability for it.
+    if !identity.is_root() {
+        sysctl::write(&["ipv4", "ip_unprivileged_port_start"], "0")
+            .context(|| "cannot open the ports below 1024 to the box")?;
+    }
+    let gid = identity.gid;
     let path = ["ipv4", "ping_group_range"];
     match sysctl::write(&path, "0 2147483647") {
         // In a user namespace that does not map them all (icmp(7)): at least the command's own group.

@@ -71,7 +71,7 @@ fn become_command(inside: &Inside<'_>, keeper: &Channel) -> Result<Infallible> {
     }
     let facts = wait_for_link(keeper)?;
     if inside.net != Net::Host {
-        box_network::configure(facts.link.as_ref(), inside.identity.gid)?;
+        box_network::configure(facts.link.as_ref(), inside.identity)?;
         // After the line above, which writes there.
         mounts::protect_kernel_settings(inside.identity.is_root())?;
     }
