@@ -189,8 +189,10 @@ fn execute(command: &[OsString], environment: &[(OsString, OsString)]) -> Error 
         let Err(errno) = nix::unistd::execve(&candidate, &arguments, &variables);
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => {}
-            // execvp(3): remembered while the rest of PATH is tried.
-            Errno::EACCES => worst = errno,
+            // execvp(3): remembered while the rest of PATH is tried. A directory that this user may not search says nothing of
+            // what is in it, unless it was named.
+            Errno::EACCES if is_there(&candidate) || name.as_bytes().contains(&b'/') => worst = errno,
+            Errno::EACCES => {}
             _ => {
                 worst = errno;
                 break;
@@ -198,6 +200,10 @@ fn execute(command: &[OsString], environment: &[(OsString, OsString)]) -> Error 
         }
     }
     not_executed(&shown, worst)
+}
+
+fn is_there(path: &CString) -> bool {
+    nix::sys::stat::stat(path.as_c_str()).is_ok()
 }
 
 fn candidates(name: &[u8], path: Option<&[u8]>) -> Vec<Vec<u8>> {
