@@ -1,6 +1,7 @@
 //! The `netbox` binary.
+#![no_main]
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use netbox::boxes::{dry_run, gateway, gc, ps};
 use netbox::cli;
@@ -9,16 +10,18 @@ use netbox::report::{self, Report};
 use netbox::run;
 use netbox::spec::request::Request;
 
-fn main() -> ExitCode {
-    let request = match cli::parse(std::env::args_os()) {
+netbox::entry_point!(begin);
+
+fn begin(arguments: Vec<OsString>) -> u8 {
+    let request = match cli::parse(arguments) {
         Ok(request) => request,
         Err(stop) => {
             if stop.to_stdout {
                 let written = report::output(&stop.text);
-                return ExitCode::from(if written { stop.status } else { 125 });
+                return if written { stop.status } else { 125 };
             }
             report::to_stderr(&stop.text);
-            return ExitCode::from(stop.status);
+            return stop.status;
         }
     };
     let report = match &request {
@@ -26,10 +29,10 @@ fn main() -> ExitCode {
         _ => Report::default(),
     };
     match carry_out(&request, &report) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => {
             report.error(&error);
-            ExitCode::from(error.exit_status())
+            error.exit_status()
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at
 use crate::launch::linger::{Remains, linger};
 use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToLauncher};
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
-use crate::plan::identity::{Accounts, Identity, identity};
+use crate::plan::identity::{Accounts, Caller, Identity, identity};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
 use crate::report::Report;
@@ -46,8 +46,9 @@ use crate::spec::request::RunRequest;
 /// # Errors
 /// A refusal, before anything was changed; or a failure, after everything was undone.
 pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
-    let identity = who(request)?;
-    refusal::before_start(request, &caller::caller()?, caller::is_setuid())?;
+    let caller = caller::caller()?;
+    let identity = identity_of(request, &caller)?;
+    refusal::before_start(request, &caller, caller::is_setuid())?;
     let start = Start {
         request,
         identity: &identity,
@@ -86,10 +87,13 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
 /// # Errors
 /// A user or a group that does not exist.
 pub fn who(request: &RunRequest) -> Result<Identity> {
-    let caller = caller::caller()?;
+    identity_of(request, &caller::caller()?)
+}
+
+fn identity_of(request: &RunRequest, caller: &Caller) -> Result<Identity> {
     let somebody_else = request.user.is_some() || caller.sudo.is_some();
     let accounts = if somebody_else { caller::accounts() } else { Accounts::default() };
-    identity(&caller, &accounts, request.user.as_ref())
+    identity(caller, &accounts, request.user.as_ref())
 }
 
 /// What the keeper knows from its birth.
@@ -203,16 +207,13 @@ impl<'a> Keeper<'a> {
     fn build(&mut self) -> Result<()> {
         self.reserve_ports()?;
         self.join_the_others()?;
-        let link = self.add_link()?;
+        self.add_link()?;
         let facts = self.facts();
         self.first.configure(facts)?;
-        if let (Some(gateway), Some(lease), Some(index)) = (&mut self.gateway, &self.lease, link) {
-            attach::connect(gateway, lease.id.as_str(), lease.slot, index)?;
-        }
         self.write_record()?;
         self.first.wait_until(FromBox::Configured)?;
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
-            attach::settle(gateway, lease.id.as_str())?;
+            attach::settle(gateway, lease.slot)?;
         }
         self.map_ports()?;
         launcher_is_there(self.launcher)?;
@@ -270,15 +271,15 @@ impl<'a> Keeper<'a> {
     }
 
     /// Waits for the box's namespaces, then puts a link between the gateway and them.
-    fn add_link(&mut self) -> Result<Option<u32>> {
+    fn add_link(&mut self) -> Result<()> {
         self.first.wait_until(FromBox::Unshared)?;
-        let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(None) };
+        let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
         let pid = self.first.process.pid.as_raw();
         let network: OwnedFd = namespace::network_of(pid)
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
         let mtu = self.start.request.mtu.unwrap_or(gateway.record.topology.mtu);
-        attach::add_link(gateway, lease.id.as_str(), lease.slot, mtu, &network).map(Some)
+        attach::add_link(gateway, lease.id.as_str(), lease.slot, mtu, &network)
     }
 
     fn write_record(&self) -> Result<()> {

@@ -80,7 +80,7 @@ fn ip(arguments: &[&str]) -> String {
 }
 
 fn veth<'a>(name: &'a str, peer_netns: BorrowedFd<'a>) -> Veth<'a> {
-    Veth { name, mac: HERE, mtu: 1400, peer_name: "eth0", peer_mac: THERE, peer_netns }
+    Veth { name, mac: HERE, mtu: 1400, peer_name: "eth0", peer_mac: THERE, peer_netns, indexes: None }
 }
 
 const UP: LinkChange<'_> =

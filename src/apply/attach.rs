@@ -3,14 +3,14 @@
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, NftError};
-use crate::kernel::route::link::{LinkChange, Veth};
+use crate::kernel::route::link::{self, LinkChange, Veth};
 use crate::kernel::route::{neighbour, path};
 use crate::plan::record::PortMap;
 use crate::plan::routing;
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
-use crate::plan::topology::{ETH, GATEWAY_MAC, TABLE, Topology, box_link};
+use crate::plan::topology::{ETH, ETH_INDEX, GATEWAY_MAC, TABLE, Topology, box_link};
 
 use super::gateway::Gateway;
 use super::state::Locked;
@@ -19,12 +19,15 @@ use super::wiring;
 /// The IP protocol number of TCP (RFC 9293).
 const TCP: u8 = 6;
 
-/// Puts the veth between the gateway and the box's network namespace, with the box's end still down.
+/// Puts the veth between the gateway and the box's network namespace, with the box's end still down, and the box's
+/// neighbour entry and route into the gateway.
 ///
 /// # Errors
-/// Those of RTM_NEWLINK.
-pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &OwnedFd) -> Result<u32> {
+/// Naming the step.
+pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &OwnedFd) -> Result<()> {
     let name = box_link(id);
+    let address = gateway.record.topology.box_address(slot);
+    let index = Topology::link_index(slot);
     let veth = Veth {
         name: &name,
         mac: GATEWAY_MAC,
@@ -32,13 +35,19 @@ pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &
         peer_name: ETH,
         peer_mac: Topology::box_mac(slot),
         peer_netns: network.as_fd(),
+        indexes: Some((index, ETH_INDEX)),
     };
-    let index = gateway.route.add_veth(&veth).context(|| format!("cannot make the link {name}"))?;
-    // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
-    // up second, can send at once; this one is helped by `settle`.
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
-    gateway.route.set_link(index, &up).context(|| format!("cannot bring up the link {name}"))?;
-    Ok(index)
+    let requests = [
+        link::add_veth(&veth),
+        // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
+        // up second, can send at once; this one is helped by `settle`.
+        link::set(index, &up),
+        neighbour::set(index, address, Topology::box_mac(slot)),
+        path::add(&wiring::replacing_route_spec(&routing::box_route(address, &name), index)),
+    ];
+    // All at once, before the box configures its end: two at work on links at a time wait for each other.
+    wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
 
 /// Lets what comes from the box's link, with the box's address, into the gateway. The link need not exist yet.
@@ -88,27 +97,13 @@ pub fn shut_out(
     gateway.nft.commit(batch)
 }
 
-/// Gives the box its neighbour entry and its route.
-///
-/// # Errors
-/// Naming the step.
-pub fn connect(gateway: &mut Gateway, id: &str, slot: u32, index: u32) -> Result<()> {
-    let address = gateway.record.topology.box_address(slot);
-    let route = routing::box_route(address, &box_link(id));
-    let requests = [
-        neighbour::set(index, address, Topology::box_mac(slot)),
-        path::add(&wiring::replacing_route_spec(&route, index)),
-    ];
-    wiring::pipeline(&mut gateway.route, &requests, "the gateway")
-}
-
 /// To be called when the box's end is up too: from here on packets reach the box.
 ///
 /// # Errors
 /// When the link is gone.
-pub fn settle(gateway: &mut Gateway, id: &str) -> Result<()> {
-    let name = box_link(id);
-    gateway.route.settle(&name).context(|| format!("cannot bring up the link {name}"))
+pub fn settle(gateway: &mut Gateway, slot: u32) -> Result<()> {
+    let request = link::settle(Topology::link_index(slot));
+    wiring::pipeline(&mut gateway.route, &[request], "the gateway")
 }
 
 /// The elements of the gateway's sets and maps for a box.

@@ -199,8 +199,7 @@ fn build(gateway: &mut Gateway, host_route: &mut Route, host_nft: &mut Nft) -> R
     host_rules(host_nft, &gateway.record)?;
     host_routing(host_route, &gateway.record, outer)?;
     gateway_routing(gateway, &topology, inner)?;
-    let name = topology.host_link();
-    host_route.settle(&name).context(|| format!("cannot bring up the link {name}"))?;
+    wiring::pipeline(host_route, &[link::settle(outer)], "the host")?;
     for interface in &gateway.record.switched {
         wiring::switch_forwarding(interface, true)?;
     }
@@ -228,6 +227,7 @@ fn add_link(gateway: &mut Gateway, host_route: &mut Route, topology: &Topology) 
         peer_name: OUT,
         peer_mac: OUT_MAC,
         peer_netns: gateway.network.as_fd(),
+        indexes: None,
     };
     let outer = host_route.add_veth(&veth).context(|| format!("cannot make the link {name}"))?;
     let inner = gateway.route.link_index(OUT).context(|| format!("cannot find the gateway's link {OUT}"))?;

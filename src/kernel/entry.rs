@@ -1,16 +1,77 @@
-//! What the caller handed over, looked at before Rust's runtime changes it.
+//! How the program begins, and what its caller handed over.
 //!
-//! The runtime ignores SIGPIPE and opens /dev/null on closed standard descriptors before `main`; and an ignored SIGCHLD would
-//! keep netbox from waiting for anybody. The command must start as if started bare (promise R1), so all three are recorded
-//! first and put back later.
+//! Without Rust's runtime, which would look for its stack's guard page in /proc/self/maps and set up handlers for its overflow: a
+//! tenth of a millisecond at every start. What it does besides is done here: SIGPIPE is ignored, and /dev/null stands in
+//! for closed standard descriptors. The command must start as if started bare (promise R1), so all that, and an ignored
+//! SIGCHLD, which would keep netbox from waiting for anybody, is recorded first and put back later.
 
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
 static CHILD_IGNORED: AtomicBool = AtomicBool::new(false);
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
-extern "C" fn look() {
+/// Makes a function the program's beginning: it gets the arguments and gives the exit status.
+#[macro_export]
+macro_rules! entry_point {
+    ($begin:path) => {
+        // SAFETY: no other function of this name is in the program, and this one has the type that the C start-up
+        // code calls (C17, 5.1.2.2.1).
+        #[unsafe(no_mangle)]
+        extern "C" fn main(
+            count: ::std::ffi::c_int,
+            arguments: *const *const ::std::ffi::c_char,
+        ) -> ::std::ffi::c_int {
+            // SAFETY: called once, by the C start-up code, with what `main` gets.
+            unsafe { $crate::kernel::entry::start(count, arguments, $begin) }
+        }
+    };
+}
+
+/// Records what the caller handed over, and begins.
+///
+/// # Safety
+/// `arguments` are `count` pointers to strings that nobody changes, as `main` gets them.
+#[must_use]
+pub unsafe fn start(
+    count: c_int,
+    arguments: *const *const c_char,
+    begin: impl FnOnce(Vec<OsString>) -> u8,
+) -> c_int {
+    let arguments = (0..usize::try_from(count).unwrap_or(0)).map(|index| {
+        // SAFETY: `index` is less than `count`, and the caller promises so many pointers.
+        let argument = unsafe { *arguments.wrapping_add(index) };
+        // SAFETY: the caller promises that each is one to a string.
+        let argument = unsafe { CStr::from_ptr(argument) };
+        OsStr::from_bytes(argument.to_bytes()).to_owned()
+    });
+    let arguments = arguments.collect();
+    look();
+    if closed_standard_descriptors().next().is_some() && !open_standard_descriptors() {
+        // What netbox opens next would be taken for its input or output.
+        return 125;
+    }
+    // Who does not read what netbox says must not end it. Cannot fail: the signal is one.
+    // SAFETY: SIG_IGN is no function that could be called.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    c_int::from(begin(arguments))
+}
+
+/// The lowest free number is taken each time (open(2)), and those below 3 that are not free are standard descriptors.
+fn open_standard_descriptors() -> bool {
+    let last = closed_standard_descriptors().last();
+    loop {
+        // SAFETY: the path is a constant that ends with NUL.
+        let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        if fd < 0 || Some(fd) >= last {
+            return fd >= 0;
+        }
+    }
+}
+
+fn look() {
     PIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Relaxed);
     CHILD_IGNORED.store(is_ignored(libc::SIGCHLD), Relaxed);
     for fd in 0..3u8 {
@@ -32,14 +93,6 @@ fn is_ignored(signal: libc::c_int) -> bool {
     let action = unsafe { action.assume_init() };
     action.sa_sigaction == libc::SIG_IGN
 }
-
-/// Run by the C start-up code before `main` and so before Rust's runtime (ELF gABI, "Initialization and
-/// termination functions").
-#[used]
-// SAFETY: the section holds function pointers which libc calls once, on the main thread, with stdio
-// not yet in use; `look` calls nothing but system calls and touches only atomics.
-#[unsafe(link_section = ".init_array")]
-static LOOK: extern "C" fn() = look;
 
 /// Whether the caller ignored SIGPIPE.
 #[must_use]

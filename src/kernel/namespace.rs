@@ -96,7 +96,7 @@ impl MountNamespace {
 }
 
 /// `_IOR(0xb7, 0x5, __u64)` of include/uapi/linux/nsfs.h.
-const NS_GET_MNTNS_ID: libc::c_ulong = 0x8008_b705;
+const NS_GET_MNTNS_ID: libc::Ioctl = libc::_IOR::<u64>(0xb7, 0x5);
 
 fn mount_namespace_id(namespace: BorrowedFd<'_>) -> Option<u64> {
     let mut id = 0u64;

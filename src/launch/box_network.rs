@@ -5,7 +5,7 @@ use crate::kernel::route::link::LinkChange;
 use crate::kernel::route::{PROTOCOL, Route, address, link, neighbour, path};
 use crate::kernel::sysctl;
 use crate::plan::identity::Identity;
-use crate::plan::topology::{ETH, GATEWAY_MAC};
+use crate::plan::topology::{ETH_INDEX, GATEWAY_MAC};
 
 use super::message::BoxLink;
 
@@ -16,12 +16,12 @@ const LO: u32 = 1;
 ///
 /// # Errors
 /// Naming the step.
-pub fn configure(box_link: Option<&BoxLink>, identity: &Identity) -> Result<()> {
+pub fn configure(box_link: Option<&BoxLink>) -> Result<()> {
     let mut route = Route::open().context(|| "cannot open netlink in the box")?;
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     let mut requests = vec![link::set(LO, &up)];
     if let Some(box_link) = box_link {
-        let index = route.link_index(ETH).context(|| format!("cannot find {ETH} in the box"))?;
+        let index = ETH_INDEX;
         requests.push(address::add(index, box_link.address, 32));
         // IPv6 is closed on the link: no link-local address is made, nobody in the box may add one, and the gateway drops the
         // rest. Not by the sysctl: a first look at each in a new namespace takes as long as there are namespaces, since
@@ -39,19 +39,19 @@ pub fn configure(box_link: Option<&BoxLink>, identity: &Identity) -> Result<()> 
             protocol: PROTOCOL,
             replace: false,
         }));
+        // So that it also says that it is up, to programs that look before they send.
+        requests.push(link::settle(index));
     }
     route
         .pipeline(&requests)
-        .map_err(|refused| refused.refusal.into_error(format!("cannot {} in the box", refused.what)))?;
-    if box_link.is_some() {
-        // So that it also says that it is up, to programs that look before they send.
-        route.settle(ETH).context(|| format!("cannot bring up {ETH}"))?;
-    }
-    let_users_ping_and_bind(identity)
+        .map_err(|refused| refused.refusal.into_error(format!("cannot {} in the box", refused.what)))
 }
 
 /// In its own network a box may use any port, and ping without a raw socket (promise N5).
-fn let_users_ping_and_bind(identity: &Identity) -> Result<()> {
+///
+/// # Errors
+/// Those of writing to /proc/sys/net.
+pub fn let_users_ping_and_bind(identity: &Identity) -> Result<()> {
     // Root has the capability for it.
     if !identity.is_root() {
         sysctl::write(&["ipv4", "ip_unprivileged_port_start"], "0")

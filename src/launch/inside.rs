@@ -67,13 +67,15 @@ fn become_command(inside: &Inside<'_>, keeper: &Channel) -> Result<Infallible> {
     unshare(inside)?;
     keeper.send(&FromBox::Unshared, None).context(|| "cannot reach the keeper")?;
     if inside.net != Net::Host {
+        // While the keeper makes the link.
         mounts::private(inside.identity.is_root())?;
+        box_network::let_users_ping_and_bind(inside.identity)?;
+        // After the line above, which writes there.
+        mounts::protect_kernel_settings(inside.identity.is_root())?;
     }
     let facts = wait_for_link(keeper)?;
     if inside.net != Net::Host {
-        box_network::configure(facts.link.as_ref(), inside.identity)?;
-        // After the line above, which writes there.
-        mounts::protect_kernel_settings(inside.identity.is_root())?;
+        box_network::configure(facts.link.as_ref())?;
     }
     keeper.send(&FromBox::Configured, None).context(|| "cannot reach the keeper")?;
     let environment = own_environment(inside, &facts);

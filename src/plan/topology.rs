@@ -28,6 +28,13 @@ pub const OUT: &str = "out0";
 /// The box's end of its veth.
 pub const ETH: &str = "eth0";
 
+/// The index of the box's end: past those that the kernel's modules give to links of their own in every new
+/// namespace (`tunl0`, `sit0` …).
+pub const ETH_INDEX: u32 = 16;
+
+/// The index of the gateway's end of the veth of slot 0. The kernel counts its own choices up from 1.
+const FIRST_LINK_INDEX: u32 = 0x0001_0000;
+
 /// How many addresses at the start of a pool are no box's: network, gateway, the host as seen from the
 /// gateway, and spares.
 pub const RESERVED: u32 = 16;
@@ -95,6 +102,12 @@ impl Topology {
     pub fn box_mac(slot: u32) -> Mac {
         let [_, high, middle, low] = slot.to_be_bytes();
         [0x02, 0x6e, 0x62, high, middle, low]
+    }
+
+    /// The index of the gateway's end of the veth of the box in `slot`, so that nobody has to ask for it.
+    #[must_use]
+    pub const fn link_index(slot: u32) -> u32 {
+        FIRST_LINK_INDEX + slot
     }
 
     fn nth(&self, offset: u32) -> Ipv4Addr {

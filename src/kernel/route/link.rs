@@ -47,6 +47,9 @@ pub struct Veth<'a> {
     pub peer_mac: Mac,
     /// Where it goes.
     pub peer_netns: BorrowedFd<'a>,
+    /// The indexes of this end and of the other, each free in its namespace; `None`: the kernel chooses both
+    /// (`veth_newlink` takes the other's only together with this one's).
+    pub indexes: Option<(u32, u32)>,
 }
 
 /// What to change of a link. The default changes nothing.
@@ -95,13 +98,19 @@ pub fn add_veth(veth: &Veth<'_>) -> Request {
     let mut peer = end(veth.peer_name, veth.peer_mac, veth.mtu);
     peer.attributes.push(LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()));
     let mut here = end(veth.name, veth.mac, veth.mtu);
+    // NLM_F_ECHO has the new link told back, with its index, since Linux 6.2.
+    let mut flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
+    if let Some((own, other)) = veth.indexes {
+        here.header.index = own;
+        peer.header.index = other;
+        flags &= !NLM_F_ECHO;
+    }
     here.attributes.push(LinkAttribute::LinkInfo(vec![
         Info::Kind(InfoKind::Veth),
         Info::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
     let what = format!("ip link add {} type veth peer {}", veth.name, veth.peer_name);
-    // NLM_F_ECHO has the new link told back, with its index, since Linux 6.2.
-    Request::new(what, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO, RouteNetlinkMessage::NewLink(here))
+    Request::new(what, flags, RouteNetlinkMessage::NewLink(here))
 }
 
 fn end(name: &str, mac: Mac, mtu: u32) -> LinkMessage {
@@ -157,6 +166,18 @@ pub fn set(index: u32, change: &LinkChange<'_>) -> Request {
     Request::new(what, 0, RouteNetlinkMessage::SetLink(message))
 }
 
+/// Makes a link of a pair, whose ends are both up, carry packets from now on.
+///
+/// The end that came up first has no queue until the kernel's link watch has run, some time later, and
+/// drops what is sent (net/core/link_watch.c). Asking for the link runs it at once (`rtnl_getlink`, Linux ≥ 6.8).
+#[must_use]
+pub fn settle(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![short()];
+    Request::new(format!("ip link show dev #{index}"), 0, RouteNetlinkMessage::GetLink(message))
+}
+
 /// Removes a link. Takes 20 ms and more, most of it waiting for RCU.
 #[must_use]
 pub fn delete(index: u32) -> Request {
@@ -196,17 +217,6 @@ impl Route {
             Some(refused) => Err(refused.into()),
             None => Ok(found),
         }
-    }
-
-    /// Makes a link of a pair, whose ends are both up, carry packets from now on.
-    ///
-    /// The end that came up first has no queue until the kernel's link watch has run, some time later, and
-    /// drops what is sent (net/core/link_watch.c). Asking for the link runs it at once (`rtnl_getlink`, Linux ≥ 6.8).
-    ///
-    /// # Errors
-    /// ENODEV when there is no such link.
-    pub fn settle(&mut self, name: &str) -> io::Result<()> {
-        self.link_index(name).map(drop)
     }
 
     /// The index of the link of that name.
