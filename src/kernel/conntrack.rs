@@ -205,3 +205,13 @@ fn mask(draft: &mut Draft, original: u32, reply: u32) -> &mut Draft {
 fn draft(kind: u8, flags: u16) -> Draft {
     Draft::new(NFNL_SUBSYS_CTNETLINK, kind, flags, NetfilterProtoFamily::IPv4, 0)
 }
+
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    let Some(connection) = payload.get(4..) else { return };
+    let selectors = [Selector::Address(Ipv4Addr::LOCALHOST), Selector::Port { protocol: 17, port: 53 }];
+    if selectors.iter().any(|selector| selector.matches(connection)) {
+        let _ = deletion(connection);
+    }
+}

@@ -4,6 +4,8 @@
 pub mod channel;
 pub mod conntrack;
 pub mod entry;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

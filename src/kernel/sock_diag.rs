@@ -80,3 +80,9 @@ fn decode(payload: &[u8]) -> Option<Listener> {
         uid: u32_at(payload, UID)?,
     })
 }
+
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    let _ = decode(payload);
+}

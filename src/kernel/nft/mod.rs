@@ -173,3 +173,9 @@ fn comment(payload: &[u8]) -> Option<&[u8]> {
     }
     None
 }
+
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    let _ = comment(payload);
+}

@@ -61,3 +61,9 @@ fn decode(payload: &[u8]) -> Option<(u32, Ipv4Net)> {
     let address = Ipv4Addr::from(<[u8; 4]>::try_from(local).ok()?);
     Some((u32_at(payload, INDEX)?, Ipv4Net::new(address, *payload.get(PREFIX)?).ok()?))
 }
+
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    let _ = decode(payload);
+}

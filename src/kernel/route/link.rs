@@ -299,3 +299,9 @@ fn decode(payload: &[u8]) -> Option<LinkInfo> {
     }
     Some(link)
 }
+
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    let _ = decode(payload);
+}

@@ -159,3 +159,12 @@ fn tolerate(result: io::Result<()>, gone: &[i32]) -> io::Result<()> {
         other => other,
     }
 }
+
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    address::read(payload);
+    link::read(payload);
+    path::read(payload);
+    rule::read(payload);
+}

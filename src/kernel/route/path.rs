@@ -263,6 +263,12 @@ fn address(value: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
 }
 
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    let _ = decode(payload);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -148,6 +148,12 @@ fn decode(payload: &[u8]) -> Option<RuleInfo> {
     Some(RuleInfo { spec, protocol })
 }
 
+/// Every reader of this file, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read(payload: &[u8]) {
+    let _ = decode(payload);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

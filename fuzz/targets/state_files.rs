@@ -1,0 +1,24 @@
+//! What a state file says leads to no panic in whoever reads it: a sweep must be able to go by it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use netbox::apply::attach;
+use netbox::plan::record::{BoxRecord, GatewayRecord};
+use netbox::plan::{routing, ruleset};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(record) = serde_json::from_slice::<BoxRecord>(bytes)
+        && let Some(attachment) = record.attachment
+    {
+        let (topology, slot) = (attachment.topology, attachment.slot);
+        let _ = attach::gateway_elements(topology, &record.id, slot, &record.ports);
+        let _ = attach::host_elements(topology, slot, &record.ports);
+    }
+    if let Ok(record) = serde_json::from_slice::<GatewayRecord>(bytes) {
+        let _ = ruleset::host(&record.topology);
+        let _ = ruleset::gateway(&record.topology);
+        let _ = routing::host_rules(&record.topology, &record.switched);
+        let _ = routing::host_routes(&record.topology);
+        assert!(record.topology.host_link().len() < 16);
+    }
+});
