@@ -16,7 +16,7 @@ use crate::kernel::route::{Request, Route, address, link, neighbour, path, rule}
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::record::GatewayRecord;
 use crate::plan::ruleset::{self, Family};
-use crate::plan::topology::{HOST_MAC, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
+use crate::plan::topology::{HOST_MAC, NUMBERS, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
 use crate::plan::{gateway, routing};
 
 use super::census::{Census, census};
@@ -27,9 +27,6 @@ use super::wiring;
 
 /// The counter in the slot table that numbers gateways: a dead one's link keeps its name for some milliseconds.
 const NEXT_GATEWAY: usize = 1;
-
-/// Numbers are used again after this many: an interface's name is short.
-const NUMBERS: u64 = 10_000;
 
 const RECORD: &str = "gateway";
 
@@ -151,7 +148,7 @@ fn make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway
 
 fn free_number(locked: &Locked<'_>, facts: &crate::plan::facts::Facts) -> u32 {
     loop {
-        let number = u32::try_from(locked.slots().count_up(NEXT_GATEWAY) % NUMBERS).unwrap_or(0);
+        let number = u32::try_from(locked.slots().count_up(NEXT_GATEWAY) % u64::from(NUMBERS)).unwrap_or(0);
         let name = format!("nb{number}");
         if !facts.links.iter().any(|link| link.name == name) {
             return number;

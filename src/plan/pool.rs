@@ -5,10 +5,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::facts::Facts;
+use super::topology::POOL_PREFIX;
 use crate::error::{Error, Result};
-
-/// The length of a pool's prefix: 16384 addresses, less the few that `topology` reserves.
-const PREFIX: u8 = 18;
 
 /// Where pools are looked for, in this order: a /16 each, of which three quarters serve.
 ///
@@ -67,9 +65,9 @@ pub fn is_free(pool: Ipv4Net, facts: &Facts) -> bool {
 
 fn candidates() -> impl Iterator<Item = Ipv4Net> {
     QUARTERS.into_iter().flat_map(|quarter| {
-        PLACES
-            .into_iter()
-            .map(move |(first, second)| Ipv4Net::new_assert(Ipv4Addr::new(first, second, quarter, 0), PREFIX))
+        PLACES.into_iter().map(move |(first, second)| {
+            Ipv4Net::new_assert(Ipv4Addr::new(first, second, quarter, 0), POOL_PREFIX)
+        })
     })
 }
 

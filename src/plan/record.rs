@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::topology::Topology;
+use super::topology::{SLOTS, Topology};
 
 /// Where one port of a box can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +31,14 @@ impl PortMap {
 pub struct Attachment {
     /// The gateway.
     pub topology: Topology,
-    /// The box's slot in the pool.
+    /// The box's slot in the pool, below [`SLOTS`].
+    #[serde(deserialize_with = "slot")]
     pub slot: u32,
+}
+
+fn slot<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let slot = u32::deserialize(deserializer)?;
+    if slot < SLOTS { Ok(slot) } else { Err(serde::de::Error::custom("the pool has no such slot")) }
 }
 
 /// The mount namespace of a box, by which its processes are found after a crash.

@@ -39,8 +39,14 @@ const FIRST_LINK_INDEX: u32 = 0x0001_0000;
 /// gateway, and spares.
 pub const RESERVED: u32 = 16;
 
+/// The length of a pool's prefix in bits.
+pub const POOL_PREFIX: u8 = 18;
+
+/// Gateways are numbered below this, and from 0 again: an interface's name is short.
+pub const NUMBERS: u32 = 10_000;
+
 /// The number of boxes that one pool can hold: a /18 less the reserved addresses and the broadcast address.
-pub const SLOTS: u32 = (1 << 14) - RESERVED - 1;
+pub const SLOTS: u32 = (1 << (32 - POOL_PREFIX)) - RESERVED - 1;
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -62,6 +68,7 @@ pub const WRONG_MAC: Mac = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x04];
 
 /// The shape of one gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Topology {
     /// The range that boxes get their addresses from, a /18.
     pub pool: Ipv4Net,
@@ -69,6 +76,26 @@ pub struct Topology {
     pub number: u32,
     /// The MTU of every link, in bytes: the uplink's.
     pub mtu: u32,
+}
+
+/// A topology as a state file has it: names and addresses are computed only from one that can be.
+#[derive(Deserialize)]
+struct Written {
+    pool: Ipv4Net,
+    number: u32,
+    mtu: u32,
+}
+
+impl TryFrom<Written> for Topology {
+    type Error = &'static str;
+
+    fn try_from(Written { pool, number, mtu }: Written) -> Result<Self, Self::Error> {
+        let whole = pool.prefix_len() == POOL_PREFIX && pool.trunc() == pool;
+        if !whole || number >= NUMBERS {
+            return Err("no such pool or gateway was ever made");
+        }
+        Ok(Self { pool, number, mtu })
+    }
 }
 
 impl Topology {
@@ -120,4 +147,24 @@ impl Topology {
 #[must_use]
 pub fn box_link(id: &str) -> String {
     format!("nb{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topology_that_nobody_made_is_not_read() {
+        let read = |pool: &str, number: u32| {
+            serde_json::from_str::<Topology>(&format!(r#"{{"pool":"{pool}","number":{number},"mtu":1500}}"#))
+        };
+        let made = read("255.255.192.0/18", NUMBERS - 1).unwrap();
+        assert_eq!(made.box_address(SLOTS - 1).to_string(), "255.255.255.254");
+        assert!(made.host_link().len() < 16);
+        for (pool, number) in
+            [("255.255.255.0/24", 0), ("10.77.128.1/18", 0), ("0.0.0.0/0", 0), ("10.77.128.0/18", NUMBERS)]
+        {
+            assert!(read(pool, number).is_err(), "{pool} {number}");
+        }
+    }
 }
