@@ -3,7 +3,9 @@
 use nix::unistd::{getegid, geteuid, getgroups, getuid};
 
 use crate::error::{Context, Result};
+use crate::kernel::privilege;
 use crate::plan::identity::{Accounts, Caller};
+use crate::spec::capability::Capability;
 
 /// Who called netbox.
 ///
@@ -28,16 +30,16 @@ pub fn is_setuid() -> bool {
 
 /// Of what making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID).
 fn lacks() -> Vec<&'static str> {
-    use caps::Capability::{CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
     let needed = [
-        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
-        (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
-        (CAP_SETUID, "CAP_SETUID"),
-        (CAP_SETGID, "CAP_SETGID"),
+        (Capability::NET_ADMIN, "CAP_NET_ADMIN"),
+        (Capability::SYS_ADMIN, "CAP_SYS_ADMIN"),
+        (Capability::SETUID, "CAP_SETUID"),
+        (Capability::SETGID, "CAP_SETGID"),
     ];
     // Unreadable is not a reason to refuse: the step that fails will say so.
-    let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(true);
-    needed.into_iter().filter(|(capability, _)| !has(*capability)).map(|(_, name)| name).collect()
+    let Ok(own) = privilege::own() else { return Vec::new() };
+    let lacking = needed.into_iter().filter(|(capability, _)| !own.effective.contains(*capability));
+    lacking.map(|(_, name)| name).collect()
 }
 
 /// sudo(8): SUDO_UID and SUDO_GID are the numbers of the user who called it.

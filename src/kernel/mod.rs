@@ -13,6 +13,7 @@ pub mod net_cookie;
 mod netfilter;
 pub mod netlink;
 pub mod nft;
+pub mod privilege;
 pub mod process;
 pub mod route;
 pub mod signal;

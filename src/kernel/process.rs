@@ -188,13 +188,3 @@ pub fn let_go_of_input_and_output() -> io::Result<std::fs::File> {
     nix::unistd::dup2_stdout(&null)?;
     Ok(null)
 }
-
-/// Removes capability `number` from what any later exec can gain (PR_CAPBSET_DROP(2const)).
-///
-/// # Errors
-/// EINVAL for a capability that this kernel does not have, EPERM without CAP_SETPCAP.
-pub fn drop_from_bounding_set(number: u8) -> nix::Result<()> {
-    // SAFETY: this prctl(2) takes a number and touches no memory.
-    Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) })
-        .map(drop)
-}

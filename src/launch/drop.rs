@@ -1,31 +1,30 @@
 //! Giving up every privilege, in order, and then proving that they are gone (promise I5).
 
-use std::io;
-
-use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 use crate::error::{Context, Error, Result};
+use crate::kernel::privilege;
 use crate::plan::identity::Identity;
+use crate::spec::capability::{Capabilities, Capability};
 
 /// What a box of root itself keeps: Docker's default set less NET_RAW (no forged packets) and MKNOD (no
 /// devices). Each is about files and processes; none about the network but ports below 1024.
-const OF_ROOT: [Capability; 12] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FSETID,
-    Capability::CAP_FOWNER,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
-    Capability::CAP_SETFCAP,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SYS_CHROOT,
-    Capability::CAP_KILL,
-    Capability::CAP_AUDIT_WRITE,
-];
+const OF_ROOT: Capabilities = Capabilities::of(&[
+    Capability::CHOWN,
+    Capability::DAC_OVERRIDE,
+    Capability::FSETID,
+    Capability::FOWNER,
+    Capability::SETGID,
+    Capability::SETUID,
+    Capability::SETFCAP,
+    Capability::SETPCAP,
+    Capability::NET_BIND_SERVICE,
+    Capability::SYS_CHROOT,
+    Capability::KILL,
+    Capability::AUDIT_WRITE,
+]);
 
 /// Becomes `identity` with its capabilities and no others, for good.
 ///
@@ -34,53 +33,25 @@ const OF_ROOT: [Capability; 12] = [
 pub fn drop_privileges(identity: &Identity) -> Result<()> {
     let kept = kept(identity)?;
     // The bounding set first: it takes CAP_SETPCAP, which the next steps give up.
-    drop_bounding(&kept)?;
-    caps::clear(None, CapSet::Ambient).map_err(refused("cannot clear the ambient capabilities"))?;
+    privilege::limit_bounding_set(kept).map_err(|(capability, errno)| {
+        Error::new(format!("cannot drop {capability} from the bounding set")).os(&errno.into())
+    })?;
     // Groups before the user: afterwards there is no right to change them.
     become_user(identity)?;
-    if identity.is_root() {
-        for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-            let wanted = if matches!(set, CapSet::Inheritable) { CapsHashSet::new() } else { kept.clone() };
-            caps::set(None, set, &wanted).map_err(refused("cannot give up capabilities"))?;
-        }
-    } else {
-        // The kernel cleared permitted and effective with the change of user, but not when the user was the
-        // same before, nor the inheritable set.
-        for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-            caps::clear(None, set).map_err(refused("cannot give up capabilities"))?;
-        }
-    }
+    // The change of user cleared permitted and effective, but not when the user was the same before, and never the inheritable
+    // set.
+    privilege::keep_only(kept).context(|| "cannot give up capabilities")?;
     nix::sys::prctl::set_no_new_privs().context(|| "cannot set no_new_privs")?;
-    prove(identity, &kept)
+    prove(identity, kept)
 }
 
-fn kept(identity: &Identity) -> Result<CapsHashSet> {
+fn kept(identity: &Identity) -> Result<Capabilities> {
     if !identity.is_root() {
-        return Ok(CapsHashSet::new());
+        return Ok(Capabilities::NONE);
     }
     // Root in a container may have less than Docker's set: nothing is added to what there is.
-    let own = caps::read(None, CapSet::Permitted).map_err(refused("cannot read the capabilities"))?;
-    Ok(OF_ROOT.into_iter().filter(|capability| own.contains(capability)).collect())
-}
-
-/// By number up to what the kernel knows: the crate's own list ends before newer kernels' does.
-fn drop_bounding(kept: &CapsHashSet) -> Result<()> {
-    let keep: u64 = kept.iter().fold(0, |bits, capability| bits | capability.bitmask());
-    for number in 0..64u8 {
-        if keep >> number & 1 == 1 {
-            continue;
-        }
-        match crate::kernel::process::drop_from_bounding_set(number) {
-            Ok(()) => {}
-            // capabilities(7): past the last capability that this kernel has.
-            Err(Errno::EINVAL) => break,
-            Err(errno) => {
-                return Err(Error::new(format!("cannot drop capability {number} from the bounding set"))
-                    .os(&errno.into()));
-            }
-        }
-    }
-    Ok(())
+    let own = privilege::own().context(|| "cannot read the capabilities")?;
+    Ok(OF_ROOT.and(own.permitted))
 }
 
 fn become_user(identity: &Identity) -> Result<()> {
@@ -101,7 +72,7 @@ fn become_user(identity: &Identity) -> Result<()> {
 }
 
 /// Reads back what the kernel believes, then tries to regain what was given up.
-fn prove(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
+fn prove(identity: &Identity, kept: Capabilities) -> Result<()> {
     let users = getresuid().context(|| "cannot read the user")?;
     let groups = getresgid().context(|| "cannot read the group")?;
     let all = [users.real, users.effective, users.saved].map(Uid::as_raw);
@@ -109,12 +80,11 @@ fn prove(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
     if all != [identity.uid; 3] || all_groups != [identity.gid; 3] {
         return Err(leak(format!("the user is {all:?} and the group {all_groups:?}")));
     }
-    for set in [CapSet::Permitted, CapSet::Effective, CapSet::Inheritable, CapSet::Ambient] {
-        let now = caps::read(None, set).map_err(refused("cannot read the capabilities"))?;
-        let allowed = matches!(set, CapSet::Permitted | CapSet::Effective);
-        if now.iter().any(|capability| !(allowed && kept.contains(capability))) {
-            return Err(leak(format!("the {set:?} set still has {now:?}")));
-        }
+    // Without an inheritable capability there is no ambient one (`keep_only`).
+    let now = privilege::own().context(|| "cannot read the capabilities")?;
+    let left = [now.permitted.without(kept), now.effective.without(kept), now.inheritable];
+    if left.iter().any(|set| !set.is_empty()) {
+        return Err(leak(format!("the permitted, effective and inheritable sets still have {left:?}")));
     }
     if nix::sys::prctl::get_no_new_privs() != Ok(true) {
         return Err(leak("no_new_privs is not set".to_owned()));
@@ -132,8 +102,4 @@ fn prove(identity: &Identity, kept: &CapsHashSet) -> Result<()> {
 
 fn leak(what: String) -> Error {
     Error::new("cannot prove that every privilege is gone").because(what)
-}
-
-fn refused(what: &'static str) -> impl Fn(caps::errors::CapsError) -> Error {
-    move |error| Error::new(what).because(io::Error::other(error))
 }

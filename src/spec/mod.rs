@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod env;
 pub mod mtu;
 pub mod name;
@@ -13,6 +14,7 @@ pub mod publish;
 pub mod request;
 pub mod user;
 
+pub use capability::{Capabilities, Capability};
 pub use env::EnvSetting;
 pub use name::{BoxId, BoxName};
 pub use net::Net;
