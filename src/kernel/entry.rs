@@ -111,3 +111,25 @@ pub fn closed_standard_descriptors() -> impl Iterator<Item = i32> {
     let closed = CLOSED.load(Relaxed);
     (0..3u8).filter(move |fd| closed & (1 << fd) != 0).map(i32::from)
 }
+
+/// The environment as it was handed over, entry by entry, also those that are not of the form NAME=VALUE, which
+/// [`std::env::vars_os`] leaves out.
+#[must_use]
+pub fn environment() -> Vec<OsString> {
+    let mut entries = Vec::new();
+    // SAFETY: the variable is read while this process has one thread, and netbox never changes its environment.
+    let mut place = unsafe { libc::environ }.cast_const();
+    while !place.is_null() {
+        // SAFETY: `environ` points to an array of pointers that ends with a null pointer (environ(7)), not passed yet.
+        let entry = unsafe { *place };
+        if entry.is_null() {
+            break;
+        }
+        // SAFETY: each pointer but the last is to a string that ends with a NUL byte and lives as long as the process.
+        let entry = unsafe { CStr::from_ptr(entry) };
+        entries.push(OsStr::from_bytes(entry.to_bytes()).to_owned());
+        // SAFETY: the entry here was not the last, so the next is in the array too.
+        place = unsafe { place.add(1) };
+    }
+    entries
+}

@@ -51,9 +51,8 @@ pub fn keep_only(kept: Capabilities) -> io::Result<()> {
 pub fn limit_bounding_set(kept: Capabilities) -> Result<(), (Capability, Errno)> {
     for capability in Capabilities::from_bits(!kept.bits()).iter() {
         // SAFETY: this prctl(2) takes a number and touches no memory.
-        let dropped = unsafe {
-            libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability.number()), 0, 0, 0)
-        };
+        let dropped =
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability.number()), 0, 0, 0) };
         match Errno::result(dropped) {
             Ok(_) => {}
             // capabilities(7): past the last capability that this kernel has.

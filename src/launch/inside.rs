@@ -4,7 +4,7 @@
 //! privileges, in the host's namespaces, and ends in exec with none, in the box's.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::kernel::channel::Channel;
 use crate::kernel::signal::OriginalMask;
 use crate::kernel::terminal::Terminal;
 use crate::kernel::{entry, namespace, process, signal};
-use crate::plan::environment::{Sources, environment};
+use crate::plan::environment::{Sources, environment, value_in};
 use crate::plan::identity::Identity;
 use crate::spec::env::EnvSetting;
 use crate::spec::net::Net;
@@ -141,8 +141,8 @@ fn gone() -> Error {
     Error::new("the keeper of this box is gone")
 }
 
-fn own_environment(inside: &Inside<'_>, facts: &BoxFacts) -> Vec<(OsString, OsString)> {
-    let caller: Vec<_> = std::env::vars_os().collect();
+fn own_environment(inside: &Inside<'_>, facts: &BoxFacts) -> Vec<OsString> {
+    let caller = entry::environment();
     let mut own = vec![("NETBOX_ID", facts.id.clone()), ("NETBOX_NAME", facts.name.clone())];
     if let Some(link) = &facts.link {
         own.push(("NETBOX_IPV4", link.address.to_string()));
@@ -172,19 +172,17 @@ fn die_with_keeper(keeper: Pid) -> Result<()> {
 }
 
 /// Replaces this process by the command: execvp(3) with the PATH of the new environment. Returns why not.
-fn execute(command: &[OsString], environment: &[(OsString, OsString)]) -> Error {
+fn execute(command: &[OsString], environment: &[OsString]) -> Error {
     let Some(name) = command.first() else { return Error::usage("no command to run") };
     let shown = if name.is_empty() { "\"\"".to_owned() } else { name.to_string_lossy().into_owned() };
     let c_string = |bytes: Vec<u8>| CString::new(bytes).ok();
     let arguments: Option<Vec<_>> = command.iter().map(|word| c_string(word.as_bytes().to_vec())).collect();
-    let variables: Option<Vec<_>> = environment
-        .iter()
-        .map(|(name, value)| c_string([name.as_bytes(), b"=", value.as_bytes()].concat()))
-        .collect();
+    let variables: Option<Vec<_>> =
+        environment.iter().map(|entry| c_string(entry.as_bytes().to_vec())).collect();
     let (Some(arguments), Some(variables)) = (arguments, variables) else {
         return Error::new(format!("cannot run {shown}")).because("an argument holds a NUL byte");
     };
-    let path = environment.iter().find(|(n, _)| n == "PATH").map(|(_, value)| value.as_bytes());
+    let path = value_in(environment, OsStr::new("PATH")).map(OsStr::as_bytes);
     let mut worst = Errno::ENOENT;
     for candidate in candidates(name.as_bytes(), path) {
         let Some(candidate) = c_string(candidate) else { continue };

@@ -1,6 +1,7 @@
 //! The command's environment: the caller's, what `-e` says, the new user's, and `NETBOX_*`.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use crate::spec::env::EnvSetting;
 
@@ -12,8 +13,8 @@ const KEPT: [&str; 4] = ["PATH", "HOME", "USER", "TERM"];
 /// Everything that decides the environment.
 #[derive(Debug)]
 pub struct Sources<'a> {
-    /// The caller's environment, in its order.
-    pub caller: &'a [(OsString, OsString)],
+    /// The caller's environment, in its order. Most entries are NAME=VALUE, but none need be (environ(7)).
+    pub caller: &'a [OsString],
     /// `--clear-env`.
     pub clear: bool,
     /// `-e`, in the order given.
@@ -24,16 +25,13 @@ pub struct Sources<'a> {
     pub own: &'a [(&'a str, String)],
 }
 
-/// The environment, each name once, in the caller's order and then in the order set. What `-e` says
-/// beats everything but `NETBOX_*`.
+/// The environment, in the caller's order and then in the order set. What `-e` says beats everything but `NETBOX_*`; what
+/// nobody changes stays byte for byte.
 #[must_use]
-pub fn environment(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
-    let mut result: Vec<(OsString, OsString)> = Vec::with_capacity(sources.caller.len() + 8);
-    for (name, value) in sources.caller {
-        if !sources.clear || KEPT.iter().any(|kept| name == kept) {
-            result.push((name.clone(), value.clone()));
-        }
-    }
+pub fn environment(sources: &Sources<'_>) -> Vec<OsString> {
+    let mut result: Vec<OsString> = Vec::with_capacity(sources.caller.len() + 8);
+    let is_kept = |entry: &OsStr| KEPT.iter().any(|kept| value_of(entry, OsStr::new(kept)).is_some());
+    result.extend(sources.caller.iter().filter(|entry| !sources.clear || is_kept(entry)).cloned());
     if let Some(account) = sources.account {
         set(&mut result, OsStr::new("HOME"), &account.home);
         set(&mut result, OsStr::new("USER"), &account.name);
@@ -46,7 +44,7 @@ pub fn environment(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
             EnvSetting::Set(name, value) => set(&mut result, name, value),
             // As in Docker: a name that the caller does not have is not set, not empty.
             EnvSetting::Copy(name) => {
-                if let Some((_, value)) = sources.caller.iter().find(|(n, _)| n == name) {
+                if let Some(value) = value_in(sources.caller, name) {
                     set(&mut result, name, value);
                 }
             }
@@ -58,10 +56,21 @@ pub fn environment(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
     result
 }
 
-fn set(environment: &mut Vec<(OsString, OsString)>, name: &OsStr, value: &OsStr) {
-    match environment.iter_mut().find(|(n, _)| n == name) {
-        Some((_, old)) => old.clone_from(&value.to_os_string()),
-        None => environment.push((name.to_os_string(), value.to_os_string())),
+/// What `name` is set to.
+#[must_use]
+pub fn value_in<'a>(environment: &'a [OsString], name: &OsStr) -> Option<&'a OsStr> {
+    environment.iter().find_map(|entry| value_of(entry, name))
+}
+
+fn value_of<'a>(entry: &'a OsStr, name: &OsStr) -> Option<&'a OsStr> {
+    entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(OsStr::from_bytes)
+}
+
+fn set(environment: &mut Vec<OsString>, name: &OsStr, value: &OsStr) {
+    let entry = OsStr::from_bytes(&[name.as_bytes(), b"=", value.as_bytes()].concat()).to_owned();
+    match environment.iter_mut().find(|old| value_of(old, name).is_some()) {
+        Some(old) => *old = entry,
+        None => environment.push(entry),
     }
 }
 
@@ -69,18 +78,25 @@ fn set(environment: &mut Vec<(OsString, OsString)>, name: &OsStr, value: &OsStr)
 mod tests {
     use super::*;
 
-    fn caller() -> Vec<(OsString, OsString)> {
-        [("PATH", "/bin"), ("HOME", "/root"), ("SECRET", "x"), ("TERM", "vt100")]
-            .map(|(name, value)| (name.into(), value.into()))
-            .into()
+    fn caller() -> Vec<OsString> {
+        ["PATH=/bin", "HOME=/root", "SECRET=x", "TERM=vt100"].map(OsString::from).into()
     }
 
-    fn text(environment: &[(OsString, OsString)]) -> String {
-        let lines: Vec<_> = environment
-            .iter()
-            .map(|(n, v)| format!("{}={}", n.to_string_lossy(), v.to_string_lossy()))
-            .collect();
-        lines.join(" ")
+    fn text(environment: &[OsString]) -> String {
+        environment.join(OsStr::new(" ")).into_string().unwrap()
+    }
+
+    #[test]
+    fn what_is_no_variable_is_passed_on_as_it_is() {
+        let caller = ["no variable", "", "=C:=x", "A=1", "A=2", "HOME"].map(OsString::from);
+        let settings = [EnvSetting::Set("HOME".into(), "/".into())];
+        let sources = Sources { caller: &caller, clear: false, settings: &settings, account: None, own: &[] };
+        assert_eq!(
+            environment(&sources),
+            ["no variable", "", "=C:=x", "A=1", "A=2", "HOME", "HOME=/"].map(OsString::from)
+        );
+        let cleared = Sources { clear: true, ..sources };
+        assert_eq!(environment(&cleared), [OsString::from("HOME=/")]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ live_tests![
     a_signal_to_the_launcher_arrives_once,
     a_signal_to_the_process_group_arrives_once,
     a_terminated_command_ends_the_run_as_it_would_bare,
+    environment_entries_without_a_name_are_passed_on,
 ];
 
 fn lab() -> Lab {
@@ -280,4 +281,17 @@ fn an_ignored_sigchld_does_not_keep_netbox_waiting() {
     let inner = format!("trap '' CHLD; exec {NETBOX} run -- {PROBE} exit 3");
     let output = std::process::Command::new("/bin/sh").args(["-c", &inner]).output().expect("a shell");
     assert_eq!(output.status.code(), Some(3), "{}", words(&output));
+}
+
+/// R1: what no `getenv` finds is in the environment all the same, once.
+fn environment_entries_without_a_name_are_passed_on() {
+    let _lab = lab();
+    let entries = ["no equals sign", "=x", "A=1", "A=2"];
+    let mut command = std::process::Command::new(PROBE);
+    command.arg("with-environment").args(entries).args(["--", NETBOX, "run", "--", "/bin/cat"]);
+    let output = command.arg("/proc/self/environ").output().expect("netbox");
+    let said = text(&output);
+    let (own, kept): (Vec<_>, Vec<_>) =
+        said.split_terminator('\0').partition(|entry| entry.starts_with("NETBOX_"));
+    assert_eq!((kept, own.len()), (entries.to_vec(), 4), "{said:?}");
 }

@@ -4,6 +4,7 @@
 //! `ready PID IP` and go on for ever; `burst ADDR` sends and ends; the others show what the command sees of itself.
 
 use std::env;
+use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -165,6 +166,7 @@ pub(crate) fn main() -> ExitCode {
         }
         ["burst", to] => return burst(socket_address(to)),
         ["traced", program, ..] => return traced(program),
+        ["with-environment", ..] => with_environment(),
         ["sleep"] => {
             ready();
             sleep_for_ever();
@@ -219,6 +221,16 @@ fn traced(program: &str) -> ExitCode {
     let mut command = std::process::Command::new(program);
     let error = command.args(env::args_os().skip(3)).stdin(Stdio::null()).exec();
     panic!("{program}: {error}");
+}
+
+/// Becomes the program behind `--`, with what stands before it as the environment, whatever that is.
+fn with_environment() {
+    let words: Vec<_> =
+        env::args_os().skip(2).map(|word| CString::new(word.as_bytes()).expect("no NUL")).collect();
+    let end = words.iter().position(|word| word.as_bytes() == b"--").expect("a program");
+    let (environment, command) = (&words[..end], &words[end + 1..]);
+    let Err(errno) = nix::unistd::execve(&command[0], command, environment);
+    panic!("{:?}: {errno}", command[0]);
 }
 
 /// Blocks the signals named, says that it is ready, and prints each as it comes; ends with SIGUSR2.
