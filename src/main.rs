@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use netbox::boxes::{dry_run, gateway, gc, ps};
 use netbox::cli;
 use netbox::error::{Error, Result};
+use netbox::host::caller;
 use netbox::report::{self, Report};
 use netbox::run;
 use netbox::spec::request::Request;
@@ -39,7 +40,10 @@ fn begin(arguments: Vec<OsString>) -> u8 {
 
 fn carry_out(request: &Request, report: &Report) -> Result<u8> {
     match request {
-        Request::Run(request) if request.dry_run => print(&dry_run::dry_run(request, &run::who(request)?)?),
+        Request::Run(request) if request.dry_run => {
+            let caller = caller::caller()?;
+            print(&dry_run::dry_run(request, &caller, &run::who(request, &caller)?)?)
+        }
         Request::Run(request) => run::run(request, report),
         Request::Ps { json } => print(&ps::ps(*json)?),
         Request::Gc => print(&gc::gc()?),

@@ -11,6 +11,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::apply::attach;
@@ -34,6 +35,7 @@ use crate::launch::linger::{Remains, linger};
 use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToLauncher};
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
+use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
 use crate::report::Report;
@@ -47,11 +49,13 @@ use crate::spec::request::RunRequest;
 /// A refusal, before anything was changed; or a failure, after everything was undone.
 pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
     let caller = caller::caller()?;
-    let identity = identity_of(request, &caller)?;
+    let identity = who(request, &caller)?;
     refusal::before_start(request, &caller, caller::is_setuid())?;
+    let privileges = privileges(&identity, caller.capabilities);
     let start = Start {
         request,
         identity: &identity,
+        privileges,
         launcher: nix::unistd::getpid(),
         take_terminal: takes_terminal_at_once(),
         mask: signal::block_all().context(|| "cannot block signals")?,
@@ -86,11 +90,7 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
 ///
 /// # Errors
 /// A user or a group that does not exist.
-pub fn who(request: &RunRequest) -> Result<Identity> {
-    identity_of(request, &caller::caller()?)
-}
-
-fn identity_of(request: &RunRequest, caller: &Caller) -> Result<Identity> {
+pub fn who(request: &RunRequest, caller: &Caller) -> Result<Identity> {
     let somebody_else = request.user.is_some() || caller.sudo.is_some();
     let accounts = if somebody_else { caller::accounts() } else { Accounts::default() };
     identity(caller, &accounts, request.user.as_ref())
@@ -100,6 +100,7 @@ fn identity_of(request: &RunRequest, caller: &Caller) -> Result<Identity> {
 struct Start<'a> {
     request: &'a RunRequest,
     identity: &'a Identity,
+    privileges: Privileges,
     launcher: Pid,
     take_terminal: bool,
     mask: OriginalMask,
@@ -109,9 +110,9 @@ struct Start<'a> {
 fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
     match start_first_process(start, launcher) {
         Err(error) => tell(launcher, &ToLauncher::Failed(error, Vec::new())),
-        Ok((first, news)) => {
+        Ok((first, signals)) => {
             let mut keeper = Keeper::new(start, launcher, &first);
-            let ended = keeper.build().and_then(|()| keeper.watch(news));
+            let ended = keeper.build().and_then(|()| keeper.watch(signals));
             let mut problems = Vec::new();
             if let Err(error) = kill_box(&first.process) {
                 problems.push(format!("cannot end the processes of the box: {error}"));
@@ -123,12 +124,23 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
                 Ok(End::LauncherGone) => {}
                 Err(error) => tell(launcher, &ToLauncher::Failed(error, problems)),
             }
+            if first.was_stopped() {
+                wake(start.launcher);
+            }
             if let Some(remains) = remains {
                 linger(remains);
             }
         }
     }
     0
+}
+
+/// Continues a launcher that was stopped as its command was: the command has ended, and it should see that.
+fn wake(launcher: Pid) {
+    // Still this process's parent, so the number is its own. ESRCH: it has just ended.
+    if nix::unistd::getppid() == launcher {
+        let _ = nix::sys::signal::kill(launcher, Signal::SIGCONT);
+    }
 }
 
 /// A launcher that is gone shows in the next wait.
@@ -144,33 +156,39 @@ fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstPr
     process::become_subreaper().context(|| "cannot become a subreaper")?;
     let keeper = nix::unistd::getpid();
     let (to_box, to_keeper) = Channel::pair().context(|| "cannot make a channel")?;
-    let pid = match process::fork().context(|| "cannot start the box's first process")? {
+    let (news, init) = match start.request.unshare.pid {
+        true => Channel::pair().map(|(news, init)| (Some(news), Some(init))),
+        false => Ok((None, None)),
+    }
+    .context(|| "cannot make a channel")?;
+    let privileges = start.privileges;
+    let forked = if init.is_some() { process::fork_into_pid_namespace() } else { process::fork() };
+    let pid = match forked.context(|| "cannot start the box's first process")? {
         Side::Parent(pid) => pid,
         Side::Child => {
-            drop(to_box);
-            let inside = Inside {
-                net: start.request.net,
-                identity: start.identity,
-                command: &start.request.command,
-                workdir: start.request.workdir.as_ref(),
-                settings: &start.request.env,
-                clear_env: start.request.clear_env,
-                mask: start.mask,
-                take_terminal: start.take_terminal,
-                keeper,
-            };
-            process::exit_now(inside::first_process(&inside, &to_keeper))
+            drop((to_box, news));
+            let (request, identity) = (start.request, start.identity);
+            let (mask, take_terminal) = (start.mask, start.take_terminal);
+            let inside = Inside { request, identity, privileges, mask, take_terminal, keeper, init };
+            process::exit_now(inside::first_process(inside, &to_keeper))
         }
     };
-    drop(to_keeper);
-    process::close_all_but(&[launcher.as_fd(), to_box.as_fd()])
-        .context(|| "cannot close the inherited descriptors")?;
+    drop((to_keeper, init));
+    let kept: Vec<_> = [launcher, &to_box].into_iter().chain(&news).map(AsFd::as_fd).collect();
+    process::close_all_but(&kept).context(|| "cannot close the inherited descriptors")?;
     process::let_go_of_standard_descriptors().context(|| "cannot open /dev/null")?;
     let process = Process::of_child(pid).context(|| "cannot watch the box's first process")?;
-    // A launcher that is gone shows before the command starts.
-    let _ = launcher.send(&ToLauncher::Box { pid: pid.as_raw() }, Some(process.as_fd()));
-    let news = Signals::of_children().context(|| "cannot watch for children")?;
-    Ok((FirstProcess::new(process, to_box), news))
+    if news.is_none() {
+        introduce(launcher, &process);
+    }
+    let first = FirstProcess::new(process, to_box, news);
+    let signals = Signals::of_children().context(|| "cannot watch for children")?;
+    Ok((first, signals))
+}
+
+/// Tells the launcher to whom it passes signals on. One that is gone shows before the command starts.
+fn introduce(launcher: &Channel, command: &Process) {
+    let _ = launcher.send(&ToLauncher::Box { pid: command.pid.as_raw() }, Some(command.as_fd()));
 }
 
 /// What the keeper holds of its box. What is `None` was not made yet, or is undone.
@@ -273,6 +291,9 @@ impl<'a> Keeper<'a> {
     /// Waits for the box's namespaces, then puts a link between the gateway and them.
     fn add_link(&mut self) -> Result<()> {
         self.first.wait_until(FromBox::Unshared)?;
+        if let Some(command) = self.first.meet_command()? {
+            introduce(self.launcher, command);
+        }
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
         let pid = self.first.process.pid.as_raw();
         let network: OwnedFd = namespace::network_of(pid)
@@ -285,10 +306,10 @@ impl<'a> Keeper<'a> {
     fn write_record(&self) -> Result<()> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let request = self.start.request;
-        let pid = self.first.process.pid.as_raw();
-        let mounts = match request.net {
-            Net::Host => None,
-            _ => Some(MountNamespace::of(pid).context(|| "cannot identify the box's mount namespace")?),
+        let pid = self.first.command().pid.as_raw();
+        let mounts = match request.has_own_mounts() {
+            true => Some(MountNamespace::of(pid).context(|| "cannot identify the box's mount namespace")?),
+            false => None,
         };
         let facts = self.facts();
         lease.write(&BoxRecord {
@@ -326,31 +347,24 @@ impl<'a> Keeper<'a> {
         publish::map(&locked, nft, gateway.record.topology, lease.slot, &self.ports)
     }
 
-    /// Waits for the end, and starts the relay with the first connection to the host's loopback.
-    fn watch(&mut self, mut news: Signals) -> Result<End> {
+    /// Waits for the end, and starts the relay with the first connection to the host's loopback. A keeper that cannot wait cannot
+    /// keep: the box ends then, as if the launcher had gone.
+    fn watch(&mut self, mut signals: Signals) -> Result<End> {
         let (waiting, relay) = (&mut self.waiting, &mut self.relay);
         let activity = waiting.as_ref().and_then(|waiting| waiting.activity().try_clone_to_owned().ok());
         let place = self.gateway.as_ref().zip(self.lease.as_ref());
-        let ended = supervise(
-            &self.first.process,
-            self.launcher,
-            &mut news,
-            activity.as_ref().map(AsFd::as_fd),
-            || {
-                if let (Some(waiting), Some((gateway, lease))) = (waiting.as_mut(), place) {
-                    let address = gateway.record.topology.box_address(lease.slot);
-                    match waiting.start(&gateway.network, address) {
-                        Ok(started) => *relay = Some(started),
-                        Err(error) => {
-                            let line = format!("connections to the host's loopback are not served: {error}");
-                            tell(self.launcher, &ToLauncher::Warning(line));
-                        }
+        supervise(self.first, self.launcher, &mut signals, activity.as_ref().map(AsFd::as_fd), || {
+            if let (Some(waiting), Some((gateway, lease))) = (waiting.as_mut(), place) {
+                let address = gateway.record.topology.box_address(lease.slot);
+                match waiting.start(&gateway.network, address) {
+                    Ok(started) => *relay = Some(started),
+                    Err(error) => {
+                        let line = format!("connections to the host's loopback are not served: {error}");
+                        tell(self.launcher, &ToLauncher::Warning(line));
                     }
                 }
-            },
-        );
-        // A keeper that cannot wait cannot keep: the box ends, as if the launcher had gone.
-        ended.context(|| "cannot wait for the end of the box")
+            }
+        })
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use netbox::cli::{self, Stop};
-use netbox::spec::{EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, UserRef};
+use netbox::spec::{EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, Unshare, UserRef};
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
     cli::parse(["netbox"].iter().chain(args).map(OsString::from))
@@ -14,7 +14,7 @@ fn parse(args: &[&str]) -> Result<Request, Stop> {
 
 fn run(args: &[&str]) -> RunRequest {
     match parse(&[&["run"], args].concat()) {
-        Ok(Request::Run(request)) => request,
+        Ok(Request::Run(request)) => *request,
         other => panic!("{args:?}: {other:?}"),
     }
 }
@@ -58,6 +58,12 @@ fn every_option_of_run() {
         "--env=B",
         "-eC=",
         "--clear-env",
+        "--hostname",
+        "web.example.org",
+        "--unshare-mount",
+        "--unshare-pid",
+        "--unshare-uts",
+        "--unshare-ipc",
         "--dry-run",
         "--verbose",
         "--verbose",
@@ -84,6 +90,8 @@ fn every_option_of_run() {
         ]
     );
     assert!(request.clear_env && request.dry_run && !request.quiet);
+    assert_eq!(request.hostname.unwrap().as_str(), "web.example.org");
+    assert_eq!(request.unshare, Unshare { mount: true, pid: true, uts: true, ipc: true });
     assert_eq!(request.verbose, 2);
     assert_eq!(request.command, ["nginx", "-g", "daemon off;"]);
     assert!(run(&["-q", "ls"]).quiet);
@@ -195,6 +203,9 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--net", "host", "-p", "80", "ls"], &["--net host", "--publish"]),
         (&["run", "--net", "host", "--mtu", "1400", "ls"], &["--net host", "--mtu"]),
         (&["run", "-q", "--verbose", "ls"], &["--quiet", "--verbose"]),
+        (&["run", "--hostname", "a_b", "ls"], &["\"a_b\"", "RFC 1123"]),
+        (&["run", "--hostname", "", "ls"], &["\"\"", "empty"]),
+        (&["run", "--unshare-user", "ls"], &["--unshare-user"]),
     ] {
         let line = wrong(args);
         assert!(words.iter().all(|word| line.contains(word)), "{args:?}: {line}");
@@ -204,7 +215,7 @@ fn wrong_usage_names_what_is_wrong() {
 #[test]
 fn wrong_bytes_are_wrong_usage() {
     let odd = OsStr::from_bytes(b"a\xff").to_owned();
-    for option in ["-p", "--net", "--mtu", "--name", "-u"] {
+    for option in ["-p", "--net", "--mtu", "--name", "-u", "--hostname"] {
         let args = ["netbox".into(), "run".into(), option.into(), odd.clone(), "ls".into()];
         let stop = cli::parse(args).unwrap_err();
         assert_eq!(stop.status, 2);

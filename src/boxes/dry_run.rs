@@ -7,10 +7,12 @@ use crate::apply::{attach, lease, publish};
 use crate::error::Result;
 use crate::host;
 use crate::plan::gateway;
-use crate::plan::identity::Identity;
+use crate::plan::identity::{Caller, Identity};
+use crate::plan::privileges::privileges;
 use crate::plan::record::PortMap;
 use crate::plan::refusal;
 use crate::plan::render::{self, BoxPlan};
+use crate::spec::capability::Capabilities;
 use crate::spec::net::Net;
 use crate::spec::port::{HostPort, PortRequest};
 use crate::spec::request::RunRequest;
@@ -22,8 +24,11 @@ const EXAMPLE: &str = "example0";
 ///
 /// # Errors
 /// The refusals of a run, a taken port and a taken name among them.
-pub fn dry_run(request: &RunRequest, identity: &Identity) -> Result<String> {
+pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Result<String> {
     refusal::unsupported(request)?;
+    // Whoever is not root asks what root would do.
+    let own = if caller.uid == 0 { caller.capabilities } else { Capabilities::ALL };
+    let privileges = privileges(identity, own);
     // Held for a moment only: bind(2) is the one honest answer to whether a port is free.
     match publish::reserve(&request.publish) {
         Ok(held) => drop(held),
@@ -51,7 +56,7 @@ pub fn dry_run(request: &RunRequest, identity: &Identity) -> Result<String> {
         text.push_str(&render::box_steps(&topology, &one));
         text.push_str(&render::rules(&plan, &one));
     }
-    text.push_str(&render::command(identity, &request.command));
+    text.push_str(&render::command(request, identity, &privileges));
     Ok(text)
 }
 

@@ -7,7 +7,9 @@ use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{Stop, text};
 use crate::error::{Error, Result};
-use crate::spec::{BoxName, EnvSetting, Net, PublishSpec, Request, RunRequest, UserSpec, merge, mtu};
+use crate::spec::{
+    BoxName, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, Unshare, UserSpec, merge, mtu,
+};
 
 pub(super) const NAME: &str = "run";
 
@@ -35,6 +37,26 @@ struct RunArgs {
     /// The MTU of the box's link in bytes [default: the uplink's]
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Network")]
     mtu: Option<OsString>,
+
+    /// The box's host name; implies --unshare-uts
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = "Network")]
+    hostname: Option<OsString>,
+
+    /// Keep mounts that the host makes later out of the box
+    #[arg(long, help_heading = "Isolation")]
+    unshare_mount: bool,
+
+    /// Give the box processes of its own, under a small init
+    #[arg(long, help_heading = "Isolation")]
+    unshare_pid: bool,
+
+    /// Give the box a host name of its own
+    #[arg(long, help_heading = "Isolation")]
+    unshare_uts: bool,
+
+    /// Give the box System V IPC and message queues of its own
+    #[arg(long, help_heading = "Isolation")]
+    unshare_ipc: bool,
 
     /// Run the command as this user, and group, by name or number [default: who called]
     #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true, help_heading = "Isolation")]
@@ -97,7 +119,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
     let args = RunArgs::from_arg_matches_mut(matches)?;
-    Ok(Request::Run(RunRequest::try_from(args)?))
+    Ok(Request::Run(Box::new(RunRequest::try_from(args)?)))
 }
 
 impl TryFrom<RunArgs> for RunRequest {
@@ -113,6 +135,13 @@ impl TryFrom<RunArgs> for RunRequest {
             net: text("--net", &args.net)?.parse::<Net>()?,
             publish: merge(&publish)?,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
+            unshare: Unshare {
+                mount: args.unshare_mount,
+                pid: args.unshare_pid,
+                uts: args.unshare_uts,
+                ipc: args.unshare_ipc,
+            },
+            hostname: parsed("--hostname", args.hostname, Hostname::parse)?,
             user: parsed("-u/--user", args.user, str::parse::<UserSpec>)?,
             workdir: args.workdir.map(workdir).transpose()?,
             env: args.env.iter().map(|setting| EnvSetting::parse(setting)).collect::<Result<_>>()?,

@@ -5,12 +5,11 @@ use nix::unistd::{getegid, geteuid, getgroups, getuid};
 use crate::error::{Context, Result};
 use crate::kernel::privilege;
 use crate::plan::identity::{Accounts, Caller};
-use crate::spec::capability::Capability;
 
 /// Who called netbox.
 ///
 /// # Errors
-/// Those of getgroups(2).
+/// Those of getgroups(2) and capget(2).
 pub fn caller() -> Result<Caller> {
     let groups = getgroups().context(|| "cannot read the caller's groups")?;
     Ok(Caller {
@@ -18,7 +17,7 @@ pub fn caller() -> Result<Caller> {
         gid: getegid().as_raw(),
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
         sudo: sudo(),
-        lacks: lacks(),
+        capabilities: privilege::own().context(|| "cannot read the caller's capabilities")?.effective,
     })
 }
 
@@ -26,20 +25,6 @@ pub fn caller() -> Result<Caller> {
 #[must_use]
 pub fn is_setuid() -> bool {
     getuid() != geteuid()
-}
-
-/// Of what making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID).
-fn lacks() -> Vec<&'static str> {
-    let needed = [
-        (Capability::NET_ADMIN, "CAP_NET_ADMIN"),
-        (Capability::SYS_ADMIN, "CAP_SYS_ADMIN"),
-        (Capability::SETUID, "CAP_SETUID"),
-        (Capability::SETGID, "CAP_SETGID"),
-    ];
-    // Unreadable is not a reason to refuse: the step that fails will say so.
-    let Ok(own) = privilege::own() else { return Vec::new() };
-    let lacking = needed.into_iter().filter(|(capability, _)| !own.effective.contains(*capability));
-    lacking.map(|(_, name)| name).collect()
 }
 
 /// sudo(8): SUDO_UID and SUDO_GID are the numbers of the user who called it.

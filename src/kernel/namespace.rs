@@ -51,12 +51,33 @@ pub fn new_network() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)
 }
 
-/// Moves this process to a new, empty network namespace and a copy of its mount namespace.
+/// Kinds of namespaces, to be made together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// A new, empty network.
+    pub network: bool,
+    /// A copy of the mounts.
+    pub mounts: bool,
+    /// A copy of the host name.
+    pub uts: bool,
+    /// No System V IPC objects, no POSIX message queues.
+    pub ipc: bool,
+}
+
+/// Moves this process to new namespaces of these kinds.
 ///
 /// # Errors
-/// As [`new_network`].
-pub fn new_network_and_mounts() -> nix::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+/// EPERM without CAP_SYS_ADMIN; ENOSPC when a limit such as user.max_net_namespaces is reached.
+pub fn make(kinds: Kinds) -> nix::Result<()> {
+    let chosen = [
+        (kinds.network, CloneFlags::CLONE_NEWNET),
+        (kinds.mounts, CloneFlags::CLONE_NEWNS),
+        (kinds.uts, CloneFlags::CLONE_NEWUTS),
+        (kinds.ipc, CloneFlags::CLONE_NEWIPC),
+    ];
+    let flags =
+        chosen.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag).collect::<CloneFlags>();
+    if flags.is_empty() { Ok(()) } else { unshare(flags) }
 }
 
 /// Whether process `pid` is in this process's network and mount namespaces. One that is dead already is in none, and counts

@@ -31,6 +31,33 @@ pub fn fork() -> io::Result<Side> {
     }
 }
 
+/// The same, and the copy is the first process of a new pid namespace: its orphans become its children, and everything in the
+/// namespace dies with it (pid_namespaces(7)).
+///
+/// # Errors
+/// Those of clone(2): EPERM without CAP_SYS_ADMIN, ENOSPC when user.max_pid_namespaces is reached.
+pub fn fork_into_pid_namespace() -> io::Result<Side> {
+    // Not unshare(2) and fork(2): then every later child of this process, and no thread, could be made in the pid namespace.
+    let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::SIGCHLD);
+    let nothing: libc::c_long = 0;
+    // SAFETY: without CLONE_VM and a stack the call is fork(2): it takes no memory, and returns twice, each with a memory of
+    // its own. The process has one thread, as for `fork`. What the C library does beside the call is for threads: handlers
+    // (netbox has none) and the cached number of the thread, which only its recursive locks read.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, nothing, nothing, nothing, nothing) };
+    match Errno::result(result)? {
+        0 => Ok(Side::Child),
+        child => Ok(Side::Parent(Pid::from_raw(i32::try_from(child).map_err(io::Error::other)?))),
+    }
+}
+
+/// Makes this process unreadable to all but privileged ones: no ptrace(2), no core file (PR_SET_DUMPABLE(2const)).
+///
+/// # Errors
+/// None that the manual names.
+pub fn hide_from_tracers() -> nix::Result<()> {
+    nix::sys::prctl::set_dumpable(false)
+}
+
 /// Ends this process at once, without running what the parent left in `atexit` or buffers.
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit(2) takes a number and does not return.
@@ -46,6 +73,22 @@ pub struct Process {
 }
 
 impl Process {
+    /// Takes over a pidfd that another process opened, perhaps in another pid namespace; the number is looked up in this one.
+    ///
+    /// # Errors
+    /// ESRCH when the process is gone; InvalidData for a descriptor that is no pidfd.
+    pub fn of_pidfd(fd: OwnedFd) -> io::Result<Self> {
+        let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+        let text = std::fs::read_to_string(path)?;
+        // pidfd_open(2): -1 when it was reaped, 0 when it is in no namespace below this one.
+        let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+        match number {
+            Some(number) if number > 0 => Ok(Self { pid: Pid::from_raw(number), fd }),
+            Some(_) => Err(Errno::ESRCH.into()),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     /// Opens a child of this process that has not been waited for (so that its number is still its own).
     ///
     /// # Errors

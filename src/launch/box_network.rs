@@ -5,7 +5,9 @@ use crate::kernel::route::link::LinkChange;
 use crate::kernel::route::{PROTOCOL, Route, address, link, neighbour, path};
 use crate::kernel::sysctl;
 use crate::plan::identity::Identity;
+use crate::plan::privileges::Privileges;
 use crate::plan::topology::{ETH_INDEX, GATEWAY_MAC};
+use crate::spec::capability::Capability;
 
 use super::message::BoxLink;
 
@@ -51,9 +53,9 @@ pub fn configure(box_link: Option<&BoxLink>) -> Result<()> {
 ///
 /// # Errors
 /// Those of writing to /proc/sys/net.
-pub fn let_users_ping_and_bind(identity: &Identity) -> Result<()> {
-    // Root has the capability for it.
-    if !identity.is_root() {
+pub fn let_users_ping_and_bind(identity: &Identity, privileges: &Privileges) -> Result<()> {
+    // Root, as a rule, has the capability for it.
+    if !privileges.held.contains(Capability::NET_BIND_SERVICE) {
         sysctl::write(&["ipv4", "ip_unprivileged_port_start"], "0")
             .context(|| "cannot open the ports below 1024 to the box")?;
     }

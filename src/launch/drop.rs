@@ -7,51 +7,24 @@ use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgi
 use crate::error::{Context, Error, Result};
 use crate::kernel::privilege;
 use crate::plan::identity::Identity;
-use crate::spec::capability::{Capabilities, Capability};
+use crate::plan::privileges::Privileges;
 
-/// What a box of root itself keeps: Docker's default set less NET_RAW (no forged packets) and MKNOD (no
-/// devices). Each is about files and processes; none about the network but ports below 1024.
-const OF_ROOT: Capabilities = Capabilities::of(&[
-    Capability::CHOWN,
-    Capability::DAC_OVERRIDE,
-    Capability::FSETID,
-    Capability::FOWNER,
-    Capability::SETGID,
-    Capability::SETUID,
-    Capability::SETFCAP,
-    Capability::SETPCAP,
-    Capability::NET_BIND_SERVICE,
-    Capability::SYS_CHROOT,
-    Capability::KILL,
-    Capability::AUDIT_WRITE,
-]);
-
-/// Becomes `identity` with its capabilities and no others, for good.
+/// Becomes `identity` with these privileges and no others, for good.
 ///
 /// # Errors
 /// When a step fails, or when anything that was given up can be had again: the caller must not go on.
-pub fn drop_privileges(identity: &Identity) -> Result<()> {
-    let kept = kept(identity)?;
+pub fn drop_privileges(identity: &Identity, privileges: &Privileges) -> Result<()> {
     // The bounding set first: it takes CAP_SETPCAP, which the next steps give up.
-    privilege::limit_bounding_set(kept).map_err(|(capability, errno)| {
+    privilege::limit_bounding_set(privileges.most).map_err(|(capability, errno)| {
         Error::new(format!("cannot drop {capability} from the bounding set")).os(&errno.into())
     })?;
     // Groups before the user: afterwards there is no right to change them.
     become_user(identity)?;
     // The change of user cleared permitted and effective, but not when the user was the same before, and never the inheritable
     // set.
-    privilege::keep_only(kept).context(|| "cannot give up capabilities")?;
+    privilege::keep_only(privileges.held).context(|| "cannot give up capabilities")?;
     nix::sys::prctl::set_no_new_privs().context(|| "cannot set no_new_privs")?;
-    prove(identity, kept)
-}
-
-fn kept(identity: &Identity) -> Result<Capabilities> {
-    if !identity.is_root() {
-        return Ok(Capabilities::NONE);
-    }
-    // Root in a container may have less than Docker's set: nothing is added to what there is.
-    let own = privilege::own().context(|| "cannot read the capabilities")?;
-    Ok(OF_ROOT.and(own.permitted))
+    prove(identity, privileges)
 }
 
 fn become_user(identity: &Identity) -> Result<()> {
@@ -72,7 +45,7 @@ fn become_user(identity: &Identity) -> Result<()> {
 }
 
 /// Reads back what the kernel believes, then tries to regain what was given up.
-fn prove(identity: &Identity, kept: Capabilities) -> Result<()> {
+fn prove(identity: &Identity, privileges: &Privileges) -> Result<()> {
     let users = getresuid().context(|| "cannot read the user")?;
     let groups = getresgid().context(|| "cannot read the group")?;
     let all = [users.real, users.effective, users.saved].map(Uid::as_raw);
@@ -82,7 +55,8 @@ fn prove(identity: &Identity, kept: Capabilities) -> Result<()> {
     }
     // Without an inheritable capability there is no ambient one (`keep_only`).
     let now = privilege::own().context(|| "cannot read the capabilities")?;
-    let left = [now.permitted.without(kept), now.effective.without(kept), now.inheritable];
+    let left =
+        [now.permitted.without(privileges.held), now.effective.without(privileges.held), now.inheritable];
     if left.iter().any(|set| !set.is_empty()) {
         return Err(leak(format!("the permitted, effective and inheritable sets still have {left:?}")));
     }

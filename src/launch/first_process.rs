@@ -1,29 +1,105 @@
-//! The box's first process, as its keeper sees it: a process, and the steps that it tells.
+//! The box's first process, as its keeper sees it: a process, the steps that it tells, and the command that it becomes or, as
+//! the init of a pid namespace, forks.
 
-use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::cell::{Cell, OnceCell};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Context, Error, Result};
-use crate::kernel::channel::Channel;
+use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::process::Process;
 
-use super::message::{BoxFacts, FromBox, ToBox};
+use super::message::{BoxFacts, FromBox, FromInit, ToBox};
 
-/// The box's first process, which becomes the command.
+/// The box's first process.
 #[derive(Debug)]
 pub struct FirstProcess {
-    /// The process, and later the command.
+    /// The keeper's child: the command, or the init above it.
     pub process: Process,
+    /// From whoever becomes the command.
     channel: Channel,
+    init: Option<Init>,
+    stopped: Cell<bool>,
+}
+
+/// The first process of a pid namespace.
+#[derive(Debug)]
+struct Init {
+    news: Channel,
+    command: OnceCell<Process>,
 }
 
 impl FirstProcess {
-    /// `channel`: the end whose other end the process has.
+    /// `channel`: the end whose other end the process has; `news`: likewise, where it stays as init.
     #[must_use]
-    pub const fn new(process: Process, channel: Channel) -> Self {
-        Self { process, channel }
+    pub fn new(process: Process, channel: Channel, news: Option<Channel>) -> Self {
+        let init = news.map(|news| Init { news, command: OnceCell::new() });
+        Self { process, channel, init, stopped: Cell::new(false) }
+    }
+
+    /// The process that is, or becomes, the command.
+    #[must_use]
+    pub fn command(&self) -> &Process {
+        self.init.as_ref().and_then(|init| init.command.get()).unwrap_or(&self.process)
+    }
+
+    /// Waits until the init has forked the process that becomes the command, and returns that. `None`: there is no init.
+    ///
+    /// # Errors
+    /// What the init says went wrong; its death.
+    pub fn meet_command(&self) -> Result<Option<&Process>> {
+        let Some(init) = &self.init else { return Ok(None) };
+        let incoming = init.news.receive().context(|| "cannot hear the box's init")?;
+        let pidfd = match incoming {
+            Some(Incoming { message: FromInit::Command, descriptor: Some(pidfd) }) => pidfd,
+            Some(Incoming { message: FromInit::Failed(error), .. }) => return Err(error),
+            Some(_) => return Err(Error::new("the box's init skipped a step")),
+            None => return Err(Error::new("the box's init was killed before the command ran")),
+        };
+        let process = Process::of_pidfd(pidfd).context(|| "cannot watch the command")?;
+        Ok(Some(init.command.get_or_init(|| process)))
+    }
+
+    /// What becomes readable when the init says something.
+    #[must_use]
+    pub fn news(&self) -> Option<BorrowedFd<'_>> {
+        self.init.as_ref().map(|init| init.news.as_fd())
+    }
+
+    /// What the init says, without waiting for it. `None`: nothing more, ever.
+    ///
+    /// # Errors
+    /// Those of the channel.
+    pub fn heard(&self) -> io::Result<Option<FromInit>> {
+        let Some(init) = &self.init else { return Ok(None) };
+        Ok(init.news.receive()?.map(|incoming| incoming.message))
+    }
+
+    /// Takes note that the command was stopped.
+    pub fn note_stop(&self) {
+        self.stopped.set(true);
+    }
+
+    /// Whether the command was ever stopped.
+    #[must_use]
+    pub const fn was_stopped(&self) -> bool {
+        self.stopped.get()
+    }
+
+    /// Why the init ended, if it said so.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let init = self.init.as_ref()?;
+        while has_news(&init.news) {
+            match self.heard() {
+                Ok(Some(FromInit::Failed(error))) => return Some(error),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// Waits until the process has come so far.
@@ -35,7 +111,9 @@ impl FirstProcess {
             Some(said) if said == step => Ok(()),
             Some(FromBox::Failed(error)) => Err(error),
             Some(_) => Err(Error::new("the box's first process skipped a step")),
-            None => Err(Error::new("the box's first process was killed before the command ran")),
+            None => Err(self
+                .failure()
+                .unwrap_or_else(|| Error::new("the box's first process was killed before the command ran"))),
         }
     }
 
@@ -43,11 +121,9 @@ impl FirstProcess {
     #[must_use]
     pub fn explain(&self, seen: Error) -> Error {
         // Only if it has said something, or is gone: one that waits for this process says nothing.
-        let mut wanted = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
-        let has_spoken = poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
-        match has_spoken.then(|| self.listen()) {
+        match has_news(&self.channel).then(|| self.listen()) {
             Some(Ok(Some(FromBox::Failed(error)))) => error,
-            _ => seen,
+            _ => self.failure().unwrap_or(seen),
         }
     }
 
@@ -80,7 +156,9 @@ impl FirstProcess {
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 match self.listen()? {
                     Some(FromBox::Failed(error)) => Err(error),
-                    _ => Err(Error::new("cannot reach the box's first process").os(&error)),
+                    _ => Err(self
+                        .failure()
+                        .unwrap_or_else(|| Error::new("cannot reach the box's first process").os(&error))),
                 }
             }
             Err(error) => Err(Error::new("cannot reach the box's first process").os(&error)),
@@ -91,4 +169,9 @@ impl FirstProcess {
         let incoming = self.channel.receive().context(|| "cannot hear the box's first process")?;
         Ok(incoming.map(|incoming| incoming.message))
     }
+}
+
+fn has_news(channel: &Channel) -> bool {
+    let mut wanted = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+    poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

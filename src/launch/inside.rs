@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -14,44 +13,41 @@ use nix::unistd::{Pid, getppid, setpgid};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::channel::Channel;
+use crate::kernel::namespace::Kinds;
 use crate::kernel::signal::OriginalMask;
 use crate::kernel::terminal::Terminal;
 use crate::kernel::{entry, namespace, process, signal};
 use crate::plan::environment::{Sources, environment, value_in};
 use crate::plan::identity::Identity;
-use crate::spec::env::EnvSetting;
-use crate::spec::net::Net;
+use crate::plan::privileges::Privileges;
+use crate::spec::request::RunRequest;
 
 use super::drop::drop_privileges;
 use super::message::{BoxFacts, FromBox, ToBox};
-use super::{box_network, mounts};
+use super::{box_network, init, mounts};
 
 /// What the box's first process has to know before it starts.
 #[derive(Debug)]
 pub struct Inside<'a> {
-    /// `--net`
-    pub net: Net,
+    /// What was asked for.
+    pub request: &'a RunRequest,
     /// Who the command runs as.
     pub identity: &'a Identity,
-    /// The command and its arguments, not empty.
-    pub command: &'a [OsString],
-    /// `-w`
-    pub workdir: Option<&'a PathBuf>,
-    /// `-e`
-    pub settings: &'a [EnvSetting],
-    /// `--clear-env`
-    pub clear_env: bool,
+    /// What the command may do.
+    pub privileges: Privileges,
     /// What netbox blocked and the command gets back.
     pub mask: OriginalMask,
     /// Whether the command takes the terminal's foreground from the launcher at once.
     pub take_terminal: bool,
     /// The keeper, without which there must be no command.
     pub keeper: Pid,
+    /// To the keeper, where this process is to stay as the init of a pid namespace.
+    pub init: Option<Channel>,
 }
 
 /// Runs the box's first process. Returns only when it failed, with the status to end with.
-pub fn first_process(inside: &Inside<'_>, keeper: &Channel) -> u8 {
-    match become_command(inside, keeper) {
+pub fn first_process(mut inside: Inside<'_>, keeper: &Channel) -> u8 {
+    match become_command(&mut inside, keeper) {
         Ok(never) => match never {},
         Err(error) => {
             let status = error.exit_status();
@@ -62,34 +58,49 @@ pub fn first_process(inside: &Inside<'_>, keeper: &Channel) -> u8 {
     }
 }
 
-fn become_command(inside: &Inside<'_>, keeper: &Channel) -> Result<Infallible> {
+fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallible> {
+    make_namespaces(inside.request)?;
+    let below_init = inside.init.is_some();
+    if let Some(init) = inside.init.take() {
+        // From here on in the child: the process above is in all of the box's namespaces, and does nothing but wait.
+        init::stay_behind(inside.identity, &init)?;
+    }
     take_foreground(inside)?;
-    unshare(inside)?;
     keeper.send(&FromBox::Unshared, None).context(|| "cannot reach the keeper")?;
-    if inside.net != Net::Host {
-        // While the keeper makes the link.
-        mounts::private(inside.identity.is_root())?;
-        box_network::let_users_ping_and_bind(inside.identity)?;
-        // After the line above, which writes there.
-        mounts::protect_kernel_settings(inside.identity.is_root())?;
+    let request = inside.request;
+    let is_root = inside.identity.is_root();
+    // While the keeper makes the link.
+    mounts::make(request, is_root)?;
+    if request.has_own_network() {
+        box_network::let_users_ping_and_bind(inside.identity, &inside.privileges)?;
+    }
+    if request.has_own_mounts() {
+        // After the lines above, which write there.
+        mounts::protect_kernel_settings(is_root)?;
+    }
+    if let Some(name) = &request.hostname {
+        nix::unistd::sethostname(name.as_str()).context(|| format!("cannot set the host name {name}"))?;
     }
     let facts = wait_for_link(keeper)?;
-    if inside.net != Net::Host {
+    if request.has_own_network() {
         box_network::configure(facts.link.as_ref())?;
     }
     keeper.send(&FromBox::Configured, None).context(|| "cannot reach the keeper")?;
     let environment = own_environment(inside, &facts);
     wait_for_start(keeper)?;
-    drop_privileges(inside.identity)?;
+    drop_privileges(inside.identity, &inside.privileges)?;
     // As the new user: a directory that the user may not enter is refused as it would be to them.
     enter_workdir(inside)?;
-    die_with_keeper(inside.keeper)?;
+    if !below_init {
+        // Below an init the kernel kills everybody with it, and it dies with the keeper.
+        die_with_keeper(inside.keeper)?;
+    }
     process::close_on_exec_from(3).context(|| "cannot close the inherited descriptors")?;
     for fd in entry::closed_standard_descriptors() {
         process::close_standard(fd);
     }
     signal::restore(&inside.mask).context(|| "cannot restore the signal mask")?;
-    Err(execute(inside.command, &environment))
+    Err(execute(&request.command, &environment))
 }
 
 /// A process group of its own, so that a signal to netbox's group reaches the command once, by the launcher.
@@ -105,19 +116,22 @@ fn take_foreground(inside: &Inside<'_>) -> Result<()> {
     Ok(())
 }
 
-fn unshare(inside: &Inside<'_>) -> Result<()> {
-    match inside.net {
-        Net::Host => Ok(()),
-        Net::Nat | Net::None => namespace::new_network_and_mounts().map_err(|errno| {
-            let error = Error::new("cannot make a network namespace").os(&errno.into());
-            match errno {
-                Errno::ENOSPC => {
-                    error.hint("the limit is user.max_net_namespaces; `lsns -t net` shows who has them")
-                }
-                _ => error,
-            }
-        }),
-    }
+fn make_namespaces(request: &RunRequest) -> Result<()> {
+    namespace::make(Kinds {
+        network: request.has_own_network(),
+        mounts: request.has_own_mounts(),
+        uts: request.has_own_hostname(),
+        ipc: request.unshare.ipc,
+    })
+    .map_err(|errno| {
+        let error = Error::new("cannot make the box's namespaces").os(&errno.into());
+        match errno {
+            Errno::ENOSPC => error.hint(
+                "the limits are user.max_net_namespaces and its like (sysctl user); `lsns` shows who has them",
+            ),
+            _ => error,
+        }
+    })
 }
 
 fn wait_for_link(keeper: &Channel) -> Result<BoxFacts> {
@@ -150,15 +164,15 @@ fn own_environment(inside: &Inside<'_>, facts: &BoxFacts) -> Vec<OsString> {
     }
     environment(&Sources {
         caller: &caller,
-        clear: inside.clear_env,
-        settings: inside.settings,
+        clear: inside.request.clear_env,
+        settings: &inside.request.env,
         account: inside.identity.account.as_ref(),
         own: &own,
     })
 }
 
 fn enter_workdir(inside: &Inside<'_>) -> Result<()> {
-    match inside.workdir {
+    match &inside.request.workdir {
         Some(path) => nix::unistd::chdir(path).context(|| format!("cannot enter {}", path.display())),
         None => Ok(()),
     }

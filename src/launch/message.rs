@@ -66,3 +66,14 @@ pub enum FromBox {
     /// It cannot go on.
     Failed(Error),
 }
+
+/// From the init of a box with a pid namespace of its own to the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromInit {
+    /// The process that becomes the command exists. With its pidfd.
+    Command,
+    /// The command was stopped by this signal.
+    Stopped(i32),
+    /// It cannot be what it should.
+    Failed(Error),
+}

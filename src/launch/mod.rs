@@ -3,6 +3,7 @@
 pub mod box_network;
 pub mod drop;
 pub mod first_process;
+pub mod init;
 pub mod inside;
 pub mod launcher;
 pub mod linger;

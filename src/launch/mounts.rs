@@ -2,27 +2,64 @@
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{SYSFS_MAGIC, statfs};
+use nix::sys::statfs::{FsType, SYSFS_MAGIC, statfs};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::spec::request::RunRequest;
 
 const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 const NOTHING: Option<&str> = None;
+/// `MQUEUE_MAGIC` of ipc/mqueue.c.
+const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 
-/// Lets this process's mounts go their own way and gives it a sysfs of its own network.
-///
-/// What the host mounts later still appears in the box (MS_SLAVE), as for a command started bare.
-/// `read_only`: for a box of root, whom file permissions in /sys do not stop.
+/// Lets this process's mounts go their own way, and mounts anew what shows a namespace that the box has of its own: its
+/// network, its processes, its message queues. `is_root`: for a box of root, whom file permissions in /sys do not stop.
 ///
 /// # Errors
 /// When a mount fails that the fence rests on.
-pub fn private(read_only: bool) -> Result<()> {
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_SLAVE, NOTHING)
-        .context(|| "cannot separate the box's mounts")?;
+pub fn make(request: &RunRequest, is_root: bool) -> Result<()> {
+    if !request.has_own_mounts() {
+        return Ok(());
+    }
+    separate(request.unshare.mount)?;
+    ignore_file_privileges()?;
+    if request.has_own_network() {
+        sysfs(is_root)?;
+    }
+    if request.unshare.pid {
+        mount(Some("proc"), "/proc", Some("proc"), HARMLESS, NOTHING)
+            .context(|| "cannot mount a /proc for the box's processes")?;
+    }
+    if request.unshare.ipc {
+        message_queues()?;
+    }
+    Ok(())
+}
+
+/// What the host mounts later still appears in the box (MS_SLAVE), as for a command started bare, unless it is to be
+/// `apart`. What the box mounts never appears on the host.
+fn separate(apart: bool) -> Result<()> {
+    let propagation = if apart { MsFlags::MS_PRIVATE } else { MsFlags::MS_SLAVE };
+    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | propagation, NOTHING).map_err(|errno| {
+        let error = Error::new("cannot separate the box's mounts").os(&errno.into());
+        match errno {
+            // mount(2): not a mount point.
+            Errno::EINVAL => error
+                .because("the root directory is not a mount point, as in a chroot")
+                .hint("make it one before the chroot: mount --bind DIR DIR"),
+            _ => error,
+        }
+    })
+}
+
+fn ignore_file_privileges() -> Result<()> {
     // no_new_privs ignores set-user-id bits but not file capabilities: a program that has one which the bounding set has
     // not, as ping often does, would be refused (EPERM, `cap_bprm_creds_from_file`). On a nosuid mount it just runs.
-    crate::kernel::mount::set_nosuid_below("/").context(|| "cannot ignore file capabilities in the box")?;
+    crate::kernel::mount::set_nosuid_below("/").context(|| "cannot ignore file capabilities in the box")
+}
+
+fn sysfs(read_only: bool) -> Result<()> {
     // In a chroot without /sys there is nothing to replace.
     if statfs("/sys").is_ok_and(|fs| fs.filesystem_type() == SYSFS_MAGIC) {
         fresh_sysfs(read_only)
@@ -59,6 +96,16 @@ fn fresh_sysfs(read_only: bool) -> Result<()> {
         Err(Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno).context(|| "cannot mount a sysfs for the box"),
     }
+}
+
+/// The file system of the host's message queues shows those of the IPC namespace in which it was mounted (mq_overview(7)).
+fn message_queues() -> Result<()> {
+    const AT: &str = "/dev/mqueue";
+    if !statfs(AT).is_ok_and(|fs| fs.filesystem_type() == MQUEUE_MAGIC) {
+        return Ok(());
+    }
+    mount(Some("mqueue"), AT, Some("mqueue"), HARMLESS, NOTHING)
+        .context(|| "cannot mount the box's message queues")
 }
 
 /// Makes /proc/sys read-only for a box of root, to whom the kernel gives the settings of its own network

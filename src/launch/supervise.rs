@@ -14,7 +14,8 @@ use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::wait::{self, News};
 
-use super::message::ToLauncher;
+use super::first_process::FirstProcess;
+use super::message::{FromInit, ToLauncher};
 
 /// Why the keeper stops waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,45 +30,58 @@ pub enum End {
 /// readable.
 ///
 /// # Errors
-/// When waiting itself fails; the caller then ends the box.
+/// When waiting itself fails, or the box's init does; the caller then ends the box.
 pub fn supervise(
-    command: &Process,
+    first: &FirstProcess,
     launcher: &Channel,
-    news: &mut Signals,
+    signals: &mut Signals,
     activity: Option<BorrowedFd<'_>>,
     mut on_activity: impl FnMut(),
-) -> io::Result<End> {
+) -> Result<End> {
+    let cannot_wait = || "cannot wait for the end of the box";
     let mut activity = activity;
+    let mut init = first.news();
     let mut rest = Rest::default();
     loop {
-        if let Some(status) = reap(command, launcher)? {
-            return Ok(End::Command(status));
+        if let Some(status) = reap(first, launcher).context(cannot_wait)? {
+            return first.failure().map_or(Ok(End::Command(status)), Err);
         }
-        let (launcher_gone, woken) = {
+        let (launcher_gone, init_speaks, woken) = {
             // Nothing asked of the launcher's side: only its end wakes the keeper (poll(2): POLLHUP is
             // always reported).
             let mut wanted = vec![
                 PollFd::new(launcher.as_fd(), PollFlags::empty()),
-                PollFd::new(news.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
+            wanted.extend(init.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             wanted.extend(activity.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             match poll(&mut wanted, rest.timeout()) {
                 Ok(events) => rest.waited(events),
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => return Err(errno).context(cannot_wait),
             }
             let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);
-            (happened(0), happened(2))
+            let others = 2 + usize::from(init.is_some());
+            (happened(0), init.is_some() && happened(2), happened(others))
         };
         if launcher_gone {
             return Ok(End::LauncherGone);
+        }
+        if init_speaks {
+            match first.heard().context(cannot_wait)? {
+                Some(FromInit::Stopped(signal)) => tell_stopped(first, launcher, signal),
+                Some(FromInit::Failed(error)) => return Err(error),
+                Some(FromInit::Command) => {}
+                // It is ending: the next news is its end.
+                None => init = None,
+            }
         }
         if woken {
             // From now on whoever was called watches it.
             activity = None;
             on_activity();
         }
-        while news.read()?.is_some() {}
+        while signals.read().context(cannot_wait)?.is_some() {}
     }
 }
 
@@ -84,28 +98,37 @@ pub fn launcher_is_there(launcher: &Channel) -> Result<()> {
     }
 }
 
-/// Takes note of every child that changed: orphans of the command come here too. Returns the command's status once it ended.
-fn reap(command: &Process, launcher: &Channel) -> io::Result<Option<u8>> {
+/// Takes note of every child that changed: orphans of the command come here too, unless there is an init. Returns the command's
+/// status once it ended.
+fn reap(first: &FirstProcess, launcher: &Channel) -> io::Result<Option<u8>> {
+    let child = first.process.pid;
     loop {
         match wait::news()? {
             News::None => return Ok(None),
             News::NoChildren => return Err(io::Error::other("somebody else waited for the command")),
-            News::Ended(pid, status) if pid == command.pid => return Ok(Some(status)),
-            News::Stopped(pid, signal) if pid == command.pid => {
-                // A dead launcher shows in the next poll.
-                let _ = launcher.send(&ToLauncher::Stopped(signal), None);
+            News::Ended(pid, status) if pid == child => return Ok(Some(status)),
+            // An init that somebody stopped is not the command.
+            News::Stopped(pid, signal) if pid == child && first.news().is_none() => {
+                tell_stopped(first, launcher, signal);
             }
             _ => {}
         }
     }
 }
 
-/// Kills what is left of the box: the command, its children, and theirs, all of which are or become this process's children.
+fn tell_stopped(first: &FirstProcess, launcher: &Channel, signal: i32) {
+    first.note_stop();
+    // A dead launcher shows in the next poll.
+    let _ = launcher.send(&ToLauncher::Stopped(signal), None);
+}
+
+/// Kills what is left of the box: the command, its children, and theirs, all of which are or become this process's children; or
+/// the init, and the kernel the rest.
 ///
 /// # Errors
 /// Where the children cannot be listed.
-pub fn kill_box(command: &Process) -> io::Result<()> {
-    let killed = command.signal(Signal::SIGKILL as i32);
+pub fn kill_box(first: &Process) -> io::Result<()> {
+    let killed = first.signal(Signal::SIGKILL as i32);
     wait::kill_children(|_| true)?;
     killed
 }

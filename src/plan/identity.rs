@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::spec::capability::Capabilities;
 use crate::spec::user::{GroupRef, UserRef, UserSpec};
 
 /// Who called netbox.
@@ -18,8 +19,8 @@ pub struct Caller {
     pub groups: Vec<u32>,
     /// SUDO_UID and SUDO_GID, where both are numbers. They count only when root asks: root may say who it acts for.
     pub sudo: Option<(u32, u32)>,
-    /// The capabilities that making a box takes and that this process has not: root in a container, or in a box.
-    pub lacks: Vec<&'static str>,
+    /// The capabilities of this process: root in a container, or in a box, has not all.
+    pub capabilities: Capabilities,
 }
 
 /// A line of passwd(5).
@@ -208,7 +209,7 @@ mod tests {
     }
 
     fn root(sudo: Option<(u32, u32)>) -> Caller {
-        Caller { uid: 0, gid: 0, groups: vec![0], sudo, lacks: Vec::new() }
+        Caller { uid: 0, gid: 0, groups: vec![0], sudo, capabilities: Capabilities::NONE }
     }
 
     #[test]
@@ -227,8 +228,13 @@ mod tests {
 
     #[test]
     fn the_variables_of_sudo_count_for_nothing_when_somebody_else_than_root_sets_them() {
-        let caller =
-            Caller { uid: 1001, gid: 1001, groups: vec![1001], sudo: Some((1000, 1000)), lacks: Vec::new() };
+        let caller = Caller {
+            uid: 1001,
+            gid: 1001,
+            groups: vec![1001],
+            sudo: Some((1000, 1000)),
+            capabilities: Capabilities::NONE,
+        };
         assert_eq!(identity(&caller, &accounts(), None).unwrap().uid, 1001);
     }
 

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod gateway;
 pub mod identity;
 pub mod pool;
+pub mod privileges;
 pub mod record;
 pub mod refusal;
 pub mod render;

@@ -1,10 +1,15 @@
 //! Everything that is known to fail before anything is touched.
 
 use crate::error::{Error, Result};
+use crate::spec::capability::{Capabilities, Capability};
 use crate::spec::port::supported_today;
 use crate::spec::request::RunRequest;
 
 use super::identity::Caller;
+
+/// What making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID).
+const NEEDED: Capabilities =
+    Capabilities::of(&[Capability::NET_ADMIN, Capability::SYS_ADMIN, Capability::SETUID, Capability::SETGID]);
 
 /// Refuses what cannot be carried out.
 ///
@@ -22,9 +27,10 @@ pub fn before_start(request: &RunRequest, caller: &Caller, is_setuid: bool) -> R
             .because(format!("user {} may not change the network", caller.uid))
             .hint("sudo netbox run …; the command still runs as you"));
     }
-    if !caller.lacks.is_empty() {
+    let lacking = NEEDED.without(caller.capabilities);
+    if !lacking.is_empty() {
         return Err(Error::new("cannot make a box")
-            .because(format!("this process is root without {}", caller.lacks.join(" and ")))
+            .because(format!("this process is root without {lacking}"))
             .hint("a box cannot make boxes, nor can a container that was not given these capabilities"));
     }
     Ok(())

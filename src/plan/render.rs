@@ -2,8 +2,12 @@
 
 use std::fmt::Write;
 
+use crate::spec::capability::Capabilities;
+use crate::spec::request::RunRequest;
+
 use super::gateway::GatewayPlan;
 use super::identity::Identity;
+use super::privileges::{OF_ROOT, Privileges};
 use super::record::PortMap;
 use super::routing;
 use super::ruleset::{self, Element};
@@ -107,18 +111,32 @@ pub fn box_steps(topology: &Topology, one: &BoxPlan<'_>) -> String {
     text
 }
 
-/// Who the command runs as, and what it runs.
+/// Who the command runs as, in which namespaces, and what it runs.
 #[must_use]
-pub fn command(identity: &Identity, command: &[std::ffi::OsString]) -> String {
-    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-    let rights = if identity.is_root() {
-        "Docker's default capabilities less NET_RAW and MKNOD"
-    } else {
-        "no capabilities"
+pub fn command(request: &RunRequest, identity: &Identity, privileges: &Privileges) -> String {
+    let words: Vec<_> = request.command.iter().map(|word| word.to_string_lossy()).collect();
+    let kinds = [
+        (request.has_own_network(), "network"),
+        (request.has_own_mounts(), "mount"),
+        (request.unshare.pid, "pid"),
+        (request.has_own_hostname(), "UTS"),
+        (request.unshare.ipc, "IPC"),
+    ];
+    let kinds: Vec<_> = kinds.iter().filter(|(own, _)| *own).map(|(_, name)| *name).collect();
+    let rights = match privileges.held {
+        Capabilities::NONE => "no capabilities".to_owned(),
+        OF_ROOT => "Docker's default capabilities less NET_RAW and MKNOD".to_owned(),
+        other => other.to_string(),
     };
     let mut text =
         format!("# as user {}, group {}, with {rights} and no_new_privs\n", identity.uid, identity.gid);
     // Writing to a String cannot fail.
+    if !kinds.is_empty() {
+        let _ = writeln!(text, "# namespaces of its own: {}", kinds.join(", "));
+    }
+    if let Some(name) = &request.hostname {
+        let _ = writeln!(text, "hostname {name}");
+    }
     let _ = writeln!(text, "exec {}", words.join(" "));
     text
 }

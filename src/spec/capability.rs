@@ -105,6 +105,9 @@ impl Capabilities {
     /// None at all.
     pub const NONE: Self = Self(0);
 
+    /// All that have a name.
+    pub const ALL: Self = Self((1 << NAMES.len()) - 1);
+
     /// These.
     #[must_use]
     pub const fn of(capabilities: &[Capability]) -> Self {

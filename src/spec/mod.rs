@@ -6,19 +6,23 @@
 
 pub mod capability;
 pub mod env;
+pub mod hostname;
 pub mod mtu;
 pub mod name;
 pub mod net;
 pub mod port;
 pub mod publish;
 pub mod request;
+pub mod unshare;
 pub mod user;
 
 pub use capability::{Capabilities, Capability};
 pub use env::EnvSetting;
+pub use hostname::Hostname;
 pub use name::{BoxId, BoxName};
 pub use net::Net;
 pub use port::{HostPort, PortRange, PortRequest, Protocol, supported_today};
 pub use publish::{Mapping, PublishSpec, merge};
 pub use request::{Request, RunRequest};
+pub use unshare::Unshare;
 pub use user::{GroupRef, UserRef, UserSpec};

@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::{BoxName, EnvSetting, Net, PortRequest, UserSpec};
+use super::{BoxName, EnvSetting, Hostname, Net, PortRequest, Unshare, UserSpec};
 use crate::error::{Error, Result};
 
 /// One command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Start a command in a box.
-    Run(RunRequest),
+    Run(Box<RunRequest>),
     /// List the boxes.
     Ps {
         /// As JSON.
@@ -36,6 +36,10 @@ pub struct RunRequest {
     pub publish: Vec<PortRequest>,
     /// The MTU of its link in bytes; `None` for the uplink's.
     pub mtu: Option<u32>,
+    /// Namespaces of its own.
+    pub unshare: Unshare,
+    /// The host name, which takes a namespace of its own too.
+    pub hostname: Option<Hostname>,
     /// Who the command runs as; `None` for the caller.
     pub user: Option<UserSpec>,
     /// Where the command starts; `None` for the caller's directory.
@@ -55,6 +59,24 @@ pub struct RunRequest {
 }
 
 impl RunRequest {
+    /// Whether the box has a network namespace of its own.
+    #[must_use]
+    pub fn has_own_network(&self) -> bool {
+        self.net != Net::Host
+    }
+
+    /// Whether the box has a mount namespace of its own: every box with a network of its own has, for its /sys.
+    #[must_use]
+    pub fn has_own_mounts(&self) -> bool {
+        self.has_own_network() || self.unshare.needs_mounts()
+    }
+
+    /// Whether the box has a host name of its own.
+    #[must_use]
+    pub const fn has_own_hostname(&self) -> bool {
+        self.unshare.uts || self.hostname.is_some()
+    }
+
     /// Finds options that cannot both be meant.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ live_tests![
     every_step_of_the_keeper_fails_beside_another_box,
     every_step_of_the_launcher_fails,
     every_step_of_the_first_process_fails,
+    every_step_of_the_init_fails,
+    every_step_of_the_process_below_the_init_fails,
 ];
 
 const ERRORS: [Errno; 4] = [Errno::ENOMEM, Errno::EPERM, Errno::EEXIST, Errno::ENOBUFS];
@@ -90,7 +92,10 @@ fn failed_as_promised(verdict: &Verdict) -> Result<(), String> {
 }
 
 fn fail(start: Start, role: Role, step: usize) {
-    let mut world = World::new(start);
+    fail_in(World::new(start), role, step);
+}
+
+fn fail_in(mut world: World, role: Role, step: usize) {
     let own: Vec<Call> = world.calls().into_iter().filter(|call| call.role == role).collect();
     // What the launcher did before it was netbox is the harness's.
     let started =
@@ -129,4 +134,12 @@ fn every_step_of_the_launcher_fails() {
 
 fn every_step_of_the_first_process_fails() {
     fail(Start::NoGateway, Role::First, 3);
+}
+
+fn every_step_of_the_init_fails() {
+    fail_in(World::with(Start::NoGateway, &["--unshare-pid"]), Role::First, 1);
+}
+
+fn every_step_of_the_process_below_the_init_fails() {
+    fail_in(World::with(Start::NoGateway, &["--unshare-pid"]), Role::Below, 3);
 }

@@ -14,6 +14,9 @@ live_tests![
     the_launcher_killed_beside_another_box,
     the_first_process_killed_at_every_call,
     the_first_process_killed_beside_another_box,
+    the_keeper_killed_above_an_init,
+    the_init_killed_at_every_call,
+    the_process_below_the_init_killed_at_every_call,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -24,7 +27,7 @@ fn ended_as_promised(verdict: &Verdict, victims: &[Role]) -> Result<(), String> 
     let killed = victims.contains(&Role::Launcher);
     match status {
         137 if killed => Ok(()),
-        137 if victims.contains(&Role::First) => Ok(()),
+        137 if victims.contains(&Role::First) || victims.contains(&Role::Below) => Ok(()),
         // Nothing was left to be killed at: it had ended.
         COMMAND_STATUS => Ok(()),
         125 if verdict.stderr.starts_with("netbox: ") => Ok(()),
@@ -40,7 +43,15 @@ fn kill(world: &mut World, points: &[Point], victims: &[Role]) {
 }
 
 fn one(start: Start, role: Role, entries: usize, exits: usize) {
-    let mut world = World::new(start);
+    in_world(World::new(start), role, entries, exits);
+}
+
+/// What `--unshare-pid` adds, and what changes with it.
+fn below_an_init(role: Role, entries: usize, exits: usize) {
+    in_world(World::with(Start::NoGateway, &["--unshare-pid"]), role, entries, exits);
+}
+
+fn in_world(mut world: World, role: Role, entries: usize, exits: usize) {
     let calls = world.calls();
     kill(&mut world, &points(&calls, role, Side::Entry, 0, entries), &[role]);
     kill(&mut world, &points(&calls, role, Side::Exit, 1, exits), &[role]);
@@ -75,6 +86,21 @@ fn the_first_process_killed_at_every_call() {
 /// L2.
 fn the_first_process_killed_beside_another_box() {
     one(Start::BesideAnother, Role::First, 5, 17);
+}
+
+/// L2.
+fn the_keeper_killed_above_an_init() {
+    below_an_init(Role::Keeper, 5, 13);
+}
+
+/// L2.
+fn the_init_killed_at_every_call() {
+    below_an_init(Role::First, 1, 3);
+}
+
+/// L2.
+fn the_process_below_the_init_killed_at_every_call() {
+    below_an_init(Role::Below, 3, 7);
 }
 
 /// L2: clean after the next command.

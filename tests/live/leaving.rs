@@ -14,6 +14,7 @@ use crate::lab::{
 live_tests![
     the_host_is_as_before_within_a_tenth_of_a_second,
     a_commands_strays_are_gone_when_netbox_returns,
+    daemons_and_stopped_processes_are_gone_when_netbox_returns,
     name_and_port_can_be_used_again_at_once,
     a_hundred_boxes_at_once_from_nothing,
     a_hundred_boxes_of_which_a_third_is_killed,
@@ -45,6 +46,22 @@ fn a_commands_strays_are_gone_when_netbox_returns() {
     let output = lab.run(&[], &["leave-a-child"]);
     assert_eq!(output.status.code(), Some(7), "{}", crate::lab::words(&output));
     assert_eq!(running(PROBE), Vec::<u32>::new());
+}
+
+/// L1: in sessions of their own, ignoring what can be ignored, orphaned, stopped.
+fn daemons_and_stopped_processes_are_gone_when_netbox_returns() {
+    let lab = Lab::new(Shape::OwnLan);
+    let script = "(setsid /bin/sh -c 'trap \"\" TERM HUP INT; exec sleep 1000' &) >/dev/null 2>&1; \
+                  sleep 1000 & kill -STOP $!; (trap '' TERM HUP; sleep 1000) & exit 7";
+    for options in [&[][..], &["--unshare-pid"], &["--net", "host"], &["--net", "host", "--unshare-pid"]] {
+        let arguments = [&["run"], options, &["--", "/bin/sh", "-c", script]].concat();
+        let output = lab.netbox(&arguments).stdout(std::process::Stdio::null()).output().expect("netbox");
+        assert_eq!(output.status.code(), Some(7), "{}", crate::lab::words(&output));
+        // The keeper may still be there, and has the script among its arguments.
+        let left = lab.difference();
+        let stray = left.lines().find(|line| line.contains(" process: ") && !line.contains(NETBOX));
+        assert_eq!(stray, None, "{options:?}");
+    }
 }
 
 /// L1: by a run that starts when the last has returned.

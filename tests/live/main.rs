@@ -13,9 +13,11 @@ mod interference;
 mod isolation;
 mod kill;
 mod leaving;
+mod namespaces;
 mod privileges;
 mod process;
 mod publish;
+mod terminal;
 mod the_lab;
 
 fn main() -> std::process::ExitCode {
@@ -26,6 +28,8 @@ fn main() -> std::process::ExitCode {
         publish::TESTS,
         process::TESTS,
         privileges::TESTS,
+        namespaces::TESTS,
+        terminal::TESTS,
         leaving::TESTS,
         interference::TESTS,
         kill::TESTS,

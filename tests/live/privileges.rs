@@ -60,7 +60,7 @@ fn roots_command_has_few_capabilities_and_no_way_to_more() {
 }
 
 /// A lab with a user `tester`, or the reason why there is none.
-fn lab_with_a_user() -> Option<Lab> {
+pub(crate) fn lab_with_a_user() -> Option<Lab> {
     let map = fs::read_to_string("/proc/self/uid_map").expect("the user map");
     let covered = map.lines().any(|line| {
         let mut numbers = line.split_whitespace().filter_map(|word| word.parse::<u64>().ok());

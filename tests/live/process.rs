@@ -33,12 +33,16 @@ live_tests![
     a_signal_to_the_launcher_arrives_once,
     a_signal_to_the_process_group_arrives_once,
     a_terminated_command_ends_the_run_as_it_would_bare,
+    standard_descriptors_that_were_closed_stay_closed,
     environment_entries_without_a_name_are_passed_on,
 ];
 
 fn lab() -> Lab {
     Lab::new(Shape::OwnLan)
 }
+
+/// Without and with an init above the command.
+const BOTH: [&[&str]; 2] = [&[], &["--unshare-pid"]];
 
 fn text(output: &Output) -> String {
     assert!(output.status.success(), "{}", words(output));
@@ -62,18 +66,22 @@ fn arguments_arrive_byte_for_byte() {
 /// R2: all of the byte.
 fn the_exit_status_is_the_commands() {
     let lab = lab();
-    for status in [0, 1, 2, 42, 124, 125, 126, 127, 128, 254, 255] {
-        let output = lab.run(&[], &["exit", &status.to_string()]);
-        assert_eq!(output.status.code(), Some(status), "{}", words(&output));
+    for options in BOTH {
+        for status in [0, 1, 2, 42, 124, 125, 126, 127, 128, 254, 255] {
+            let output = lab.run(options, &["exit", &status.to_string()]);
+            assert_eq!(output.status.code(), Some(status), "{}", words(&output));
+        }
     }
 }
 
 /// R2: 128+N.
 fn a_command_killed_by_a_signal_is_128_and_the_signal() {
     let lab = lab();
-    for (name, status) in [("SIGTERM", 143), ("SIGKILL", 137), ("SIGUSR1", 138)] {
-        let output = lab.run(&[], &["raise", name]);
-        assert_eq!(output.status.code(), Some(status), "{name}: {}", words(&output));
+    for options in BOTH {
+        for (name, status) in [("SIGTERM", 143), ("SIGKILL", 137), ("SIGUSR1", 138)] {
+            let output = lab.run(options, &["raise", name]);
+            assert_eq!(output.status.code(), Some(status), "{name}: {}", words(&output));
+        }
     }
 }
 
@@ -216,16 +224,18 @@ const SENT: [Signal; 4] = [Signal::SIGUSR1, Signal::SIGHUP, Signal::SIGINT, Sign
 /// R3: to the process.
 fn a_signal_to_the_launcher_arrives_once() {
     let lab = lab();
-    let mut running = lab.start(&[], &COUNTED);
-    let mut seen = Vec::new();
-    for signal in SENT {
-        running.signal(signal);
+    for options in BOTH {
+        let mut running = lab.start(options, &COUNTED);
+        let mut seen = Vec::new();
+        for signal in SENT {
+            running.signal(signal);
+            seen.push(next_line(&mut running));
+        }
+        running.signal(Signal::SIGUSR2);
         seen.push(next_line(&mut running));
+        assert_eq!(seen, ["SIGUSR1", "SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2"]);
+        assert_eq!(running.wait().code(), Some(0));
     }
-    running.signal(Signal::SIGUSR2);
-    seen.push(next_line(&mut running));
-    assert_eq!(seen, ["SIGUSR1", "SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2"]);
-    assert_eq!(running.wait().code(), Some(0));
 }
 
 /// R3: to the process group, the command in it or not.
@@ -281,6 +291,21 @@ fn an_ignored_sigchld_does_not_keep_netbox_waiting() {
     let inner = format!("trap '' CHLD; exec {NETBOX} run -- {PROBE} exit 3");
     let output = std::process::Command::new("/bin/sh").args(["-c", &inner]).output().expect("a shell");
     assert_eq!(output.status.code(), Some(3), "{}", words(&output));
+}
+
+/// R1: each alone, and all three.
+fn standard_descriptors_that_were_closed_stay_closed() {
+    let _lab = lab();
+    for options in BOTH.map(|options| options.join(" ")) {
+        for (closed, numbers) in [("<&-", "0"), (">&-", "1"), ("2>&-", "2"), ("<&- >&- 2>&-", "0 1 2")] {
+            // By the shell alone, which opens nothing for it.
+            let look = format!("for n in {numbers}; do test ! -e /proc/self/fd/$n || exit 9; done; exit 5");
+            let inner = format!("exec {NETBOX} run {options} -- /bin/sh -c '{look}' {closed}");
+            let output =
+                std::process::Command::new("/bin/sh").args(["-c", &inner]).output().expect("a shell");
+            assert_eq!(output.status.code(), Some(5), "{options} {closed}: {}", words(&output));
+        }
+    }
 }
 
 /// R1: what no `getenv` finds is in the environment all the same, once.

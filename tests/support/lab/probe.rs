@@ -166,6 +166,7 @@ pub(crate) fn main() -> ExitCode {
         }
         ["burst", to] => return burst(socket_address(to)),
         ["traced", program, ..] => return traced(program),
+        ["terminal", path, program, ..] => return with_terminal(path, program),
         ["with-environment", ..] => with_environment(),
         ["sleep"] => {
             ready();
@@ -221,6 +222,16 @@ fn traced(program: &str) -> ExitCode {
     let mut command = std::process::Command::new(program);
     let error = command.args(env::args_os().skip(3)).stdin(Stdio::null()).exec();
     panic!("{program}: {error}");
+}
+
+/// Becomes `program` in a session of its own, whose controlling terminal is the one at `path`.
+fn with_terminal(path: &str, program: &str) -> ExitCode {
+    nix::unistd::setsid().expect("a session");
+    // Without O_NOCTTY a session's leader gets the terminal that it opens (tty_ioctl(4)).
+    let open = || fs::File::options().read(true).write(true).open(path).expect("a terminal");
+    let mut command = std::process::Command::new(program);
+    command.args(env::args_os().skip(4)).stdin(open()).stdout(open()).stderr(open());
+    panic!("{program}: {}", command.exec());
 }
 
 /// Becomes the program behind `--`, with what stands before it as the environment, whatever that is.

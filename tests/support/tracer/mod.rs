@@ -28,8 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) enum Role {
     Launcher,
     Keeper,
-    /// The box's first process, until it becomes the command.
+    /// The box's first process, until it becomes the command; or, with `--unshare-pid`, the init that it stays.
     First,
+    /// The process below that init, until it becomes the command.
+    Below,
 }
 
 /// On which side of a system call.
@@ -221,6 +223,7 @@ impl<'a> Tracer<'a> {
         let role = match self.roles.get(&parent).copied().flatten() {
             Some(Role::Launcher) if !is_thread => Some(Role::Keeper),
             Some(Role::Keeper) if !is_thread => Some(Role::First),
+            Some(Role::First) if !is_thread => Some(Role::Below),
             _ => None,
         };
         self.roles.insert(child, role);

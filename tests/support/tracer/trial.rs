@@ -60,6 +60,8 @@ pub(crate) enum CleanBy {
 /// The lab between two trials.
 pub(crate) struct World {
     pub(crate) lab: Lab,
+    /// Of the run that is struck.
+    options: &'static [&'static str],
     other: Option<RunningBox>,
     prober: Prober,
     baseline: (Snapshot, Option<Snapshot>),
@@ -78,6 +80,10 @@ pub(crate) struct Verdict {
 
 impl World {
     pub(crate) fn new(start: Start) -> Self {
+        Self::with(start, &[])
+    }
+
+    pub(crate) fn with(start: Start, options: &'static [&'static str]) -> Self {
         let lab = Lab::new(Shape::OwnLan);
         let pool = {
             let first = lab.start(&[], &["sleep"]);
@@ -89,6 +95,7 @@ impl World {
         let prober = Prober::start(&lab, pool, other.as_ref().map(|other| other.address));
         let mut world = Self {
             lab,
+            options,
             other,
             prober,
             baseline: (Snapshot::take(), None),
@@ -125,7 +132,8 @@ impl World {
     fn command(&self) -> Command {
         let burst = [PROBE, "burst", &format!("{WAN}:{ECHO}")].map(str::to_owned);
         let publish = format!("{PORT}:80");
-        let mut command = self.lab.netbox(&["run", "-p", &publish, "--"]);
+        let mut command = self.lab.netbox(&["run", "-p", &publish]);
+        command.args(self.options).arg("--");
         command.args(burst);
         command
     }
