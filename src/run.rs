@@ -26,7 +26,7 @@ use crate::error::{Context, Result};
 use crate::host::caller;
 use crate::kernel::channel::Channel;
 use crate::kernel::namespace::{self, MountNamespace};
-use crate::kernel::process::{self, Process, Side};
+use crate::kernel::process::{self, Birth, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
 use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
@@ -51,7 +51,7 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
     let caller = caller::caller()?;
     let identity = who(request, &caller)?;
     refusal::before_start(request, &caller, caller::is_setuid())?;
-    let privileges = privileges(&identity, caller.capabilities);
+    let privileges = privileges(request, &identity, caller.capabilities)?;
     let start = Start {
         request,
         identity: &identity,
@@ -162,8 +162,8 @@ fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstPr
     }
     .context(|| "cannot make a channel")?;
     let privileges = start.privileges;
-    let forked = if init.is_some() { process::fork_into_pid_namespace() } else { process::fork() };
-    let pid = match forked.context(|| "cannot start the box's first process")? {
+    let birth = Birth { pids: init.is_some(), users: privileges.own_users };
+    let pid = match process::fork_into(birth).context(|| "cannot start the box's first process")? {
         Side::Parent(pid) => pid,
         Side::Child => {
             drop((to_box, news));
@@ -182,6 +182,9 @@ fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstPr
         introduce(launcher, &process);
     }
     let first = FirstProcess::new(process, to_box, news);
+    if privileges.own_users {
+        first.map_users()?;
+    }
     let signals = Signals::of_children().context(|| "cannot watch for children")?;
     Ok((first, signals))
 }

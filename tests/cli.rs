@@ -64,6 +64,12 @@ fn every_option_of_run() {
         "--unshare-pid",
         "--unshare-uts",
         "--unshare-ipc",
+        "--cap-add",
+        "net_admin",
+        "--cap-add=CAP_NET_RAW",
+        "--cap-drop",
+        "all",
+        "--allow-new-privs",
         "--dry-run",
         "--verbose",
         "--verbose",
@@ -92,6 +98,8 @@ fn every_option_of_run() {
     assert!(request.clear_env && request.dry_run && !request.quiet);
     assert_eq!(request.hostname.unwrap().as_str(), "web.example.org");
     assert_eq!(request.unshare, Unshare { mount: true, pid: true, uts: true, ipc: true });
+    assert_eq!(request.cap_add.to_string(), "CAP_NET_ADMIN, CAP_NET_RAW");
+    assert!(request.cap_drop.all && request.allow_new_privs);
     assert_eq!(request.verbose, 2);
     assert_eq!(request.command, ["nginx", "-g", "daemon off;"]);
     assert!(run(&["-q", "ls"]).quiet);
@@ -205,6 +213,11 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "-q", "--verbose", "ls"], &["--quiet", "--verbose"]),
         (&["run", "--hostname", "a_b", "ls"], &["\"a_b\"", "RFC 1123"]),
         (&["run", "--hostname", "", "ls"], &["\"\"", "empty"]),
+        (&["run", "--cap-add", "NET", "ls"], &["\"NET\"", "capability"]),
+        (
+            &["run", "--cap-add", "KILL", "--cap-drop", "CAP_KILL", "ls"],
+            &["--cap-add", "--cap-drop", "CAP_KILL"],
+        ),
         (&["run", "--unshare-user", "ls"], &["--unshare-user"]),
     ] {
         let line = wrong(args);
@@ -215,7 +228,7 @@ fn wrong_usage_names_what_is_wrong() {
 #[test]
 fn wrong_bytes_are_wrong_usage() {
     let odd = OsStr::from_bytes(b"a\xff").to_owned();
-    for option in ["-p", "--net", "--mtu", "--name", "-u", "--hostname"] {
+    for option in ["-p", "--net", "--mtu", "--name", "-u", "--hostname", "--cap-add"] {
         let args = ["netbox".into(), "run".into(), option.into(), odd.clone(), "ls".into()];
         let stop = cli::parse(args).unwrap_err();
         assert_eq!(stop.status, 2);

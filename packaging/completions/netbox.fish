@@ -36,6 +36,8 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of the box\'s link in bytes [default: the uplink\'s]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l hostname -d 'The box\'s host name; implies --unshare-uts' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s u -l user -d 'Run the command as this user, and group, by name or number [default: who called]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l cap-add -d 'Give a box of root this capability, in a user namespace of its own' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l cap-drop -d 'Take this capability from a box of root; ALL for all of them' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l name -d 'Name the box' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s w -l workdir -d 'Start the command in this directory' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s e -l env -d 'Set a variable of the environment, or copy the caller\'s' -r
@@ -43,6 +45,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-mount -d '
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-pid -d 'Give the box processes of its own, under a small init'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-uts -d 'Give the box a host name of its own'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-ipc -d 'Give the box System V IPC and message queues of its own'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l allow-new-privs -d 'Let sudo and other set-user-id programs work in the box'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l clear-env -d 'Start with PATH, HOME, USER and TERM only'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s q -l quiet -d 'No warnings'

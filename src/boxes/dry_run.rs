@@ -28,7 +28,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     refusal::unsupported(request)?;
     // Whoever is not root asks what root would do.
     let own = if caller.uid == 0 { caller.capabilities } else { Capabilities::ALL };
-    let privileges = privileges(identity, own);
+    let privileges = privileges(request, identity, own)?;
     // Held for a moment only: bind(2) is the one honest answer to whether a port is free.
     match publish::reserve(&request.publish) {
         Ok(held) => drop(held),

@@ -8,7 +8,8 @@ use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use super::{Stop, text};
 use crate::error::{Error, Result};
 use crate::spec::{
-    BoxName, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, Unshare, UserSpec, merge, mtu,
+    BoxName, CapabilityList, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, Unshare, UserSpec,
+    merge, mtu,
 };
 
 pub(super) const NAME: &str = "run";
@@ -61,6 +62,18 @@ struct RunArgs {
     /// Run the command as this user, and group, by name or number [default: who called]
     #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true, help_heading = "Isolation")]
     user: Option<OsString>,
+
+    /// Give a box of root this capability, in a user namespace of its own
+    #[arg(long, value_name = "CAPABILITY", allow_hyphen_values = true, help_heading = "Isolation")]
+    cap_add: Vec<OsString>,
+
+    /// Take this capability from a box of root; ALL for all of them
+    #[arg(long, value_name = "CAPABILITY", allow_hyphen_values = true, help_heading = "Isolation")]
+    cap_drop: Vec<OsString>,
+
+    /// Let sudo and other set-user-id programs work in the box
+    #[arg(long, help_heading = "Isolation")]
+    allow_new_privs: bool,
 
     /// Name the box
     #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = "Process")]
@@ -143,6 +156,9 @@ impl TryFrom<RunArgs> for RunRequest {
             },
             hostname: parsed("--hostname", args.hostname, Hostname::parse)?,
             user: parsed("-u/--user", args.user, str::parse::<UserSpec>)?,
+            cap_add: capabilities("--cap-add", &args.cap_add)?,
+            cap_drop: capabilities("--cap-drop", &args.cap_drop)?,
+            allow_new_privs: args.allow_new_privs,
             workdir: args.workdir.map(workdir).transpose()?,
             env: args.env.iter().map(|setting| EnvSetting::parse(setting)).collect::<Result<_>>()?,
             clear_env: args.clear_env,
@@ -158,6 +174,10 @@ impl TryFrom<RunArgs> for RunRequest {
 
 fn parsed<T>(option: &str, value: Option<OsString>, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
     value.map(|value| parse(text(option, &value)?)).transpose()
+}
+
+fn capabilities(option: &str, names: &[OsString]) -> Result<CapabilityList> {
+    names.iter().try_fold(CapabilityList::default(), |list, name| list.and(text(option, name)?))
 }
 
 fn publish_spec(value: &OsString) -> Result<PublishSpec> {

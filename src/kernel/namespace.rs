@@ -80,6 +80,28 @@ pub fn make(kinds: Kinds) -> nix::Result<()> {
     if flags.is_empty() { Ok(()) } else { unshare(flags) }
 }
 
+/// Gives the user namespace of process `pid`, which is below this process's, every user and group that this process's has, each
+/// under the same number (user_namespaces(7)).
+///
+/// # Errors
+/// EPERM without CAP_SETUID, CAP_SETGID and CAP_SETFCAP; ENOENT when the process is gone.
+pub fn map_users_as_here(pid: i32) -> io::Result<()> {
+    for map in ["uid_map", "gid_map"] {
+        let here = std::fs::read_to_string(format!("/proc/self/{map}"))?;
+        // Lines of a first number here, its number in the parent, and how many.
+        let same: String = here
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_ascii_whitespace();
+                let (first, count) = (words.next()?, words.nth(1)?);
+                Some(format!("{first} {first} {count}\n"))
+            })
+            .collect();
+        std::fs::write(format!("/proc/{pid}/{map}"), same)?;
+    }
+    Ok(())
+}
+
 /// Whether process `pid` is in this process's network and mount namespaces. One that is dead already is in none, and counts
 /// as sharing both.
 #[must_use]

@@ -31,15 +31,28 @@ pub fn fork() -> io::Result<Side> {
     }
 }
 
-/// The same, and the copy is the first process of a new pid namespace: its orphans become its children, and everything in the
-/// namespace dies with it (pid_namespaces(7)).
+/// Which namespaces a process is born into, since nobody can enter or make them for itself as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Birth {
+    /// A new pid namespace: the process is its first, its orphans become that one's children, and everything in it dies with
+    /// it (pid_namespaces(7)).
+    pub pids: bool,
+    /// A new user namespace, to which the pid namespace then belongs. Without a user until they are mapped.
+    pub users: bool,
+}
+
+/// [`fork`] into new namespaces.
 ///
 /// # Errors
-/// Those of clone(2): EPERM without CAP_SYS_ADMIN, ENOSPC when user.max_pid_namespaces is reached.
-pub fn fork_into_pid_namespace() -> io::Result<Side> {
+/// Those of clone(2): EPERM without CAP_SYS_ADMIN, ENOSPC when user.max_pid_namespaces or user.max_user_namespaces is reached.
+pub fn fork_into(birth: Birth) -> io::Result<Side> {
+    if !birth.pids && !birth.users {
+        return fork();
+    }
     // Not unshare(2) and fork(2): then every later child of this process, and no thread, could be made in the pid namespace.
-    let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::SIGCHLD);
-    let nothing: libc::c_long = 0;
+    let flag = |wanted, flag| if wanted { flag } else { 0 };
+    let flags = flag(birth.pids, libc::CLONE_NEWPID) | flag(birth.users, libc::CLONE_NEWUSER) | libc::SIGCHLD;
+    let (flags, nothing) = (libc::c_long::from(flags), 0 as libc::c_long);
     // SAFETY: without CLONE_VM and a stack the call is fork(2): it takes no memory, and returns twice, each with a memory of
     // its own. The process has one thread, as for `fork`. What the C library does beside the call is for threads: handlers
     // (netbox has none) and the cached number of the thread, which only its recursive locks read.

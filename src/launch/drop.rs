@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::kernel::privilege;
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
+use crate::spec::capability::Capability;
 
 /// Becomes `identity` with these privileges and no others, for good.
 ///
@@ -23,7 +24,9 @@ pub fn drop_privileges(identity: &Identity, privileges: &Privileges) -> Result<(
     // The change of user cleared permitted and effective, but not when the user was the same before, and never the inheritable
     // set.
     privilege::keep_only(privileges.held).context(|| "cannot give up capabilities")?;
-    nix::sys::prctl::set_no_new_privs().context(|| "cannot set no_new_privs")?;
+    if !privileges.may_gain {
+        nix::sys::prctl::set_no_new_privs().context(|| "cannot set no_new_privs")?;
+    }
     prove(identity, privileges)
 }
 
@@ -60,11 +63,14 @@ fn prove(identity: &Identity, privileges: &Privileges) -> Result<()> {
     if left.iter().any(|set| !set.is_empty()) {
         return Err(leak(format!("the permitted, effective and inheritable sets still have {left:?}")));
     }
-    if nix::sys::prctl::get_no_new_privs() != Ok(true) {
+    if !privileges.may_gain && nix::sys::prctl::get_no_new_privs() != Ok(true) {
         return Err(leak("no_new_privs is not set".to_owned()));
     }
     if !identity.is_root() && setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
         return Err(leak("user 0 can be had again".to_owned()));
+    }
+    if privileges.held.contains(Capability::SYS_ADMIN) {
+        return Ok(());
     }
     // What CAP_SYS_ADMIN, the key to every other namespace, would allow.
     match nix::sched::unshare(CloneFlags::CLONE_NEWUTS) {

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Incoming};
+use crate::kernel::namespace;
 use crate::kernel::process::Process;
 
 use super::message::{BoxFacts, FromBox, FromInit, ToBox};
@@ -125,6 +126,16 @@ impl FirstProcess {
             Some(Ok(Some(FromBox::Failed(error)))) => error,
             _ => self.failure().unwrap_or(seen),
         }
+    }
+
+    /// Gives the process's own user namespace the users of the host, and tells it.
+    ///
+    /// # Errors
+    /// When they cannot be mapped; what the process says went wrong.
+    pub fn map_users(&self) -> Result<()> {
+        namespace::map_users_as_here(self.process.pid.as_raw())
+            .context(|| "cannot map the users of the box's user namespace")?;
+        self.tell(&ToBox::UsersMapped)
     }
 
     /// Tells the process that its link is there, and what it is.

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid, setpgid};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::kernel::channel::Channel;
+use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace::Kinds;
 use crate::kernel::signal::OriginalMask;
 use crate::kernel::terminal::Terminal;
@@ -59,6 +59,9 @@ pub fn first_process(mut inside: Inside<'_>, keeper: &Channel) -> u8 {
 }
 
 fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallible> {
+    if inside.privileges.own_users {
+        wait_for_users(keeper)?;
+    }
     make_namespaces(inside.request)?;
     let below_init = inside.init.is_some();
     if let Some(init) = inside.init.take() {
@@ -68,15 +71,15 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     take_foreground(inside)?;
     keeper.send(&FromBox::Unshared, None).context(|| "cannot reach the keeper")?;
     let request = inside.request;
-    let is_root = inside.identity.is_root();
+    let can_be_root = inside.privileges.can_be_root(inside.identity);
     // While the keeper makes the link.
-    mounts::make(request, is_root)?;
+    mounts::make(request, can_be_root)?;
     if request.has_own_network() {
         box_network::let_users_ping_and_bind(inside.identity, &inside.privileges)?;
     }
     if request.has_own_mounts() {
         // After the lines above, which write there.
-        mounts::protect_kernel_settings(is_root)?;
+        mounts::protect_kernel_settings(can_be_root)?;
     }
     if let Some(name) = &request.hostname {
         nix::unistd::sethostname(name.as_str()).context(|| format!("cannot set the host name {name}"))?;
@@ -134,11 +137,20 @@ fn make_namespaces(request: &RunRequest) -> Result<()> {
     })
 }
 
+/// Until then every user of the host is `nobody` here.
+fn wait_for_users(keeper: &Channel) -> Result<()> {
+    match keeper.receive::<ToBox>().context(|| "cannot hear the keeper")? {
+        Some(Incoming { message: ToBox::UsersMapped, .. }) => Ok(()),
+        Some(_) => Err(Error::new("the keeper skipped a step")),
+        None => Err(gone()),
+    }
+}
+
 fn wait_for_link(keeper: &Channel) -> Result<BoxFacts> {
     match keeper.receive::<ToBox>().context(|| "cannot hear the keeper")? {
         Some(incoming) => match incoming.message {
             ToBox::Configure(facts) => Ok(facts),
-            ToBox::Run => Err(Error::new("the keeper skipped a step")),
+            ToBox::UsersMapped | ToBox::Run => Err(Error::new("the keeper skipped a step")),
         },
         None => Err(gone()),
     }

@@ -29,6 +29,8 @@ pub enum ToLauncher {
 /// From the keeper to the box's first process.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToBox {
+    /// The users of its own user namespace are the host's.
+    UsersMapped,
     /// The link is in the box: configure it.
     Configure(BoxFacts),
     /// Everything is in place: drop every privilege and run the command.

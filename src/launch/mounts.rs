@@ -14,18 +14,20 @@ const NOTHING: Option<&str> = None;
 const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 
 /// Lets this process's mounts go their own way, and mounts anew what shows a namespace that the box has of its own: its
-/// network, its processes, its message queues. `is_root`: for a box of root, whom file permissions in /sys do not stop.
+/// network, its processes, its message queues. `can_be_root`: file permissions in /sys do not stop what is in the box.
 ///
 /// # Errors
 /// When a mount fails that the fence rests on.
-pub fn make(request: &RunRequest, is_root: bool) -> Result<()> {
+pub fn make(request: &RunRequest, can_be_root: bool) -> Result<()> {
     if !request.has_own_mounts() {
         return Ok(());
     }
     separate(request.unshare.mount)?;
-    ignore_file_privileges()?;
+    if !request.allow_new_privs {
+        ignore_file_privileges()?;
+    }
     if request.has_own_network() {
-        sysfs(is_root)?;
+        sysfs(can_be_root)?;
     }
     if request.unshare.pid {
         mount(Some("proc"), "/proc", Some("proc"), HARMLESS, NOTHING)
@@ -113,8 +115,8 @@ fn message_queues() -> Result<()> {
 ///
 /// # Errors
 /// When the mount fails.
-pub fn protect_kernel_settings(is_root: bool) -> Result<()> {
-    if is_root { bind_read_only("/proc/sys") } else { Ok(()) }
+pub fn protect_kernel_settings(can_be_root: bool) -> Result<()> {
+    if can_be_root { bind_read_only("/proc/sys") } else { Ok(()) }
 }
 
 fn bind_read_only(path: &str) -> Result<()> {

@@ -121,6 +121,7 @@ pub fn command(request: &RunRequest, identity: &Identity, privileges: &Privilege
         (request.unshare.pid, "pid"),
         (request.has_own_hostname(), "UTS"),
         (request.unshare.ipc, "IPC"),
+        (privileges.own_users, "user"),
     ];
     let kinds: Vec<_> = kinds.iter().filter(|(own, _)| *own).map(|(_, name)| *name).collect();
     let rights = match privileges.held {
@@ -128,8 +129,8 @@ pub fn command(request: &RunRequest, identity: &Identity, privileges: &Privilege
         OF_ROOT => "Docker's default capabilities less NET_RAW and MKNOD".to_owned(),
         other => other.to_string(),
     };
-    let mut text =
-        format!("# as user {}, group {}, with {rights} and no_new_privs\n", identity.uid, identity.gid);
+    let gain = if privileges.may_gain { "without no_new_privs" } else { "with no_new_privs" };
+    let mut text = format!("# as user {}, group {}, with {rights}, {gain}\n", identity.uid, identity.gid);
     // Writing to a String cannot fail.
     if !kinds.is_empty() {
         let _ = writeln!(text, "# namespaces of its own: {}", kinds.join(", "));

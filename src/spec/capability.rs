@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::{Error, Result};
+
 /// include/uapi/linux/capability.h, in order: a capability's number is its place.
 const NAMES: [&str; 41] = [
     "CHOWN",
@@ -86,6 +88,15 @@ impl Capability {
     pub const fn number(self) -> u8 {
         self.0
     }
+
+    /// The one of this name, in any case, with or without `CAP_`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.to_ascii_uppercase();
+        let name = name.strip_prefix("CAP_").unwrap_or(&name);
+        let place = NAMES.iter().position(|known| *known == name)?;
+        u8::try_from(place).ok().map(Self)
+    }
 }
 
 impl fmt::Display for Capability {
@@ -149,6 +160,12 @@ impl Capabilities {
         Self(self.0 & other.0)
     }
 
+    /// Those in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Those that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
@@ -165,6 +182,49 @@ impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.iter().map(|capability| capability.to_string()).collect();
         f.write_str(&names.join(", "))
+    }
+}
+
+/// What `--cap-add` or `--cap-drop` named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CapabilityList {
+    /// `ALL`
+    pub all: bool,
+    /// One by one.
+    pub named: Capabilities,
+}
+
+impl CapabilityList {
+    /// The list with one more name.
+    ///
+    /// # Errors
+    /// When no capability has that name.
+    pub fn and(self, name: &str) -> Result<Self> {
+        if name.eq_ignore_ascii_case("ALL") {
+            return Ok(Self { all: true, ..self });
+        }
+        match Capability::named(name) {
+            Some(capability) => Ok(Self { named: self.named.or(Capabilities::of(&[capability])), ..self }),
+            None => Err(Error::usage(format!("invalid capability {name:?}"))
+                .because("there is none of this name")
+                .hint("NET_RAW or CAP_NET_RAW, and so on: capabilities(7); ALL for all of them")),
+        }
+    }
+
+    /// Whether it names none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        !self.all && self.named.is_empty()
+    }
+}
+
+impl fmt::Display for CapabilityList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.all, self.named.is_empty()) {
+            (true, true) => f.write_str("ALL"),
+            (true, false) => write!(f, "ALL, {}", self.named),
+            (false, _) => self.named.fmt(f),
+        }
     }
 }
 
@@ -207,5 +267,16 @@ mod tests {
         assert!(set.contains(Capability::NET_ADMIN) && !set.contains(Capability::SYS_ADMIN));
         assert!(set.without(set).is_empty());
         assert_eq!(set.and(Capabilities::of(&[Capability::CHOWN])).bits(), 1);
+    }
+    #[test]
+    fn names_are_dockers() {
+        for name in ["NET_ADMIN", "net_admin", "CAP_NET_ADMIN", "cap_Net_Admin"] {
+            assert_eq!(Capability::named(name), Some(Capability::NET_ADMIN), "{name}");
+        }
+        let list = CapabilityList::default().and("kill").unwrap().and("all").unwrap();
+        assert!(list.all && list.named.contains(Capability::KILL) && list.to_string() == "ALL, CAP_KILL");
+        for name in ["", "CAP_", "NET ADMIN", "NET_ADMIN,KILL", "CAP_ALL", "41", "CAP_CAP_KILL"] {
+            assert_eq!(CapabilityList::default().and(name).unwrap_err().exit_status(), 2, "{name:?}");
+        }
     }
 }

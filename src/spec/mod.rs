@@ -16,7 +16,7 @@ pub mod request;
 pub mod unshare;
 pub mod user;
 
-pub use capability::{Capabilities, Capability};
+pub use capability::{Capabilities, Capability, CapabilityList};
 pub use env::EnvSetting;
 pub use hostname::Hostname;
 pub use name::{BoxId, BoxName};

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::{BoxName, EnvSetting, Hostname, Net, PortRequest, Unshare, UserSpec};
+use super::{BoxName, CapabilityList, EnvSetting, Hostname, Net, PortRequest, Unshare, UserSpec};
 use crate::error::{Error, Result};
 
 /// One command line.
@@ -42,6 +42,12 @@ pub struct RunRequest {
     pub hostname: Option<Hostname>,
     /// Who the command runs as; `None` for the caller.
     pub user: Option<UserSpec>,
+    /// Capabilities that a box of root has besides the default ones.
+    pub cap_add: CapabilityList,
+    /// Capabilities that it has not.
+    pub cap_drop: CapabilityList,
+    /// Whether programs may have more rights than the command.
+    pub allow_new_privs: bool,
     /// Where the command starts; `None` for the caller's directory.
     pub workdir: Option<PathBuf>,
     /// Changes to the environment, in order.
@@ -97,6 +103,11 @@ impl RunRequest {
             if self.mtu.is_some() {
                 return contradict(net, "--mtu", cause);
             }
+        }
+        let both = self.cap_add.named.and(self.cap_drop.named);
+        if !both.is_empty() || (self.cap_add.all && self.cap_drop.all) {
+            let named = if both.is_empty() { "ALL".to_owned() } else { both.to_string() };
+            return contradict("--cap-add", "--cap-drop", &format!("both name {named}"));
         }
         if self.quiet && self.verbose > 0 {
             return contradict("-q/--quiet", "--verbose", "one asks for less, the other for more");

@@ -1,17 +1,24 @@
 //! What the command may do.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests, words};
+use crate::lab::{Lab, NETBOX, PROBE, Service, Shape, links, live_tests, probe, words};
 
 live_tests![
     roots_command_has_few_capabilities_and_no_way_to_more,
     a_box_cannot_make_boxes,
     under_sudo_the_command_is_the_user_who_called,
     a_user_asked_for_is_the_commands_user,
+    a_box_that_may_configure_its_network_configures_no_other,
+    a_box_that_may_configure_its_network_still_reaches_nobody,
+    capabilities_are_added_and_taken_as_asked,
+    what_cannot_be_added_is_refused_before_anything_is_changed,
+    set_user_id_programs_work_where_they_may,
 ];
 
 /// Docker's default capabilities less `NET_RAW` (13) and `MKNOD` (27): capabilities(7), bits 0, 1, 3–8,
@@ -128,4 +135,119 @@ fn a_user_asked_for_is_the_commands_user() {
     assert_is_tester(&text(&lab.run(&["-u", "tester"], &["status"])));
     assert_is_tester(&text(&lab.run(&["-u", &TESTER.to_string()], &["status"])));
     assert_lives_as_tester(&text(&lab.run(&["-u", "tester"], &["environment"])));
+}
+
+/// What the kernel says to who may not (EPERM).
+const NOT_ALLOWED: &str = "1";
+/// And of a process's namespaces to who may not trace it (EACCES).
+const NOT_SHOWN: &str = "13";
+
+/// I1, I2, I5: NET_ADMIN is over the box's own namespaces. Its link stays, and nothing appears elsewhere.
+fn a_box_that_may_configure_its_network_configures_no_other() {
+    let lab = Lab::new(Shape::OwnLan);
+    let own = std::process::id().to_string();
+    for more in [&[][..], &["--cap-add", "SYS_ADMIN"], &["--cap-add", "ALL"]] {
+        let options = [&["--cap-add", "NET_ADMIN", "--cap-add", "cap_net_raw"], more].concat();
+        let said = text(&lab.run(&options, &["escape", &own]));
+        let outcomes: Vec<_> = said.lines().filter_map(|line| line.split_once(": ")).collect();
+        let expected = [
+            ("an address", "done"),
+            ("a packet socket", "done"),
+            ("its link to the host", NOT_ALLOWED),
+            ("its link to the gateway", NOT_ALLOWED),
+            ("a link on the host", NOT_ALLOWED),
+            ("a link in the gateway", NOT_ALLOWED),
+            ("the host's network", NOT_SHOWN),
+        ];
+        assert_eq!(outcomes, expected, "{options:?}");
+    }
+}
+
+/// I1, I2: neither the host nor another box, and under no address but its own.
+fn a_box_that_may_configure_its_network_still_reaches_nobody() {
+    let lab = Lab::new(Shape::OwnLan);
+    let host = SocketAddr::from((crate::lab::HOST, 9999));
+    let service = Service::tcp(lab.host_place(), SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9999)));
+    let other = lab.start(&[], &["listen", "tcp", "0.0.0.0:80"]);
+    let options = ["--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"];
+    for to in [host, SocketAddr::from((other.address, 80))] {
+        let outcome = crate::lab::outcome(&lab.run(&options, &["tcp", &to.to_string()]));
+        assert!(outcome.refused(), "{to}: {outcome}");
+    }
+    assert_eq!(service.visits(), 0);
+    let wan = SocketAddr::from((crate::lab::WAN, crate::lab::ECHO));
+    assert!(crate::lab::outcome(&lab.run(&options, &["tcp", &wan.to_string()])).reached());
+    // The link, its address and its neighbours are the box's to change; what the gateway takes from it is not.
+    let spoofer = lab.start(&options, &["sleep"]);
+    let stranger = Ipv4Addr::new(198, 51, 100, 77);
+    spoofer.inside(|| {
+        links::address("eth0", stranger.into(), 32);
+        let socket = UdpSocket::bind((stranger, 0)).expect("an address of this namespace");
+        socket.send_to(b"spoofed", wan).expect("to send");
+        assert!(probe::udp(wan).reached(), "by the same way, later: the honest one arrives");
+    });
+    assert_eq!(lab.wan_udp.visits(), 1, "{:?}", lab.wan_udp.visitors());
+}
+
+/// I5: the sets of the command, and nothing but what was asked for.
+fn capabilities_are_added_and_taken_as_asked() {
+    let lab = Lab::new(Shape::OwnLan);
+    const KILL: u64 = 1 << 5;
+    const NET_ADMIN: u64 = 1 << 12;
+    for (options, expected) in [
+        (&["--cap-drop", "ALL"][..], 0),
+        (&["--cap-drop", "kill"], ROOTS & !KILL),
+        (&["--cap-add", "NET_ADMIN"], ROOTS | NET_ADMIN),
+        (&["--cap-drop", "ALL", "--cap-add", "CAP_NET_ADMIN"], NET_ADMIN),
+        (&["--unshare-pid", "--cap-add", "NET_ADMIN"], ROOTS | NET_ADMIN),
+    ] {
+        let status = text(&lab.run(options, &["status"]));
+        for set in ["CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(capabilities(&status, set), expected, "{options:?} {set}");
+        }
+        assert_eq!(capabilities(&status, "CapInh") | capabilities(&status, "CapAmb"), 0, "{options:?}");
+        assert_eq!((field(&status, "Uid"), field(&status, "NoNewPrivs")), (vec!["0"; 4], vec!["1"]));
+    }
+}
+
+/// I5.
+fn what_cannot_be_added_is_refused_before_anything_is_changed() {
+    let Some(lab) = lab_with_a_user() else { return };
+    for (options, status, words_of_it) in [
+        (&["-u", "tester", "--cap-add", "NET_ADMIN"][..], 125, ["CAP_NET_ADMIN", "12345"]),
+        (&["--cap-add", "NET_ADMN"], 2, ["NET_ADMN", "capabilit"]),
+        (&["--cap-add", "KILL", "--cap-drop", "KILL"], 2, ["--cap-add", "--cap-drop"]),
+    ] {
+        let output = lab.run(options, &["exit", "0"]);
+        assert_eq!(output.status.code(), Some(status), "{options:?}: {}", words(&output));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(words_of_it.iter().all(|word| said.contains(word)), "{options:?}: {said}");
+    }
+}
+
+/// I5: with `--allow-new-privs`, and then they are root with a box of root's capabilities.
+fn set_user_id_programs_work_where_they_may() {
+    let Some(lab) = lab_with_a_user() else { return };
+    let none: Option<&str> = None;
+    fs::create_dir("/run/suid").expect("a directory");
+    mount(Some("suid"), "/run/suid", Some("tmpfs"), MsFlags::empty(), none).expect("a mount");
+    fs::copy(PROBE, "/run/suid/probe").expect("a program");
+    fs::set_permissions("/run/suid/probe", fs::Permissions::from_mode(0o4755)).expect("set-user-id");
+    let status = |options: &[&str]| {
+        let arguments = [&["run", "-u", "tester"], options, &["--", "/run/suid/probe", "status"]].concat();
+        text(&lab.netbox(&arguments).output().expect("netbox"))
+    };
+    let user = TESTER.to_string();
+    let held_back = status(&[]);
+    assert_eq!(field(&held_back, "Uid"), [user.as_str(); 4]);
+    for options in [&["--allow-new-privs"][..], &["--allow-new-privs", "--unshare-pid"]] {
+        let raised = status(options);
+        assert_eq!(field(&raised, "Uid"), [user.as_str(), "0", "0", "0"]);
+        assert_eq!(capabilities(&raised, "CapEff"), ROOTS, "{options:?}");
+        assert_eq!(field(&raised, "NoNewPrivs"), ["0"]);
+    }
+    let limited = status(&["--allow-new-privs", "--cap-drop", "ALL"]);
+    assert_eq!(capabilities(&limited, "CapEff"), 0);
+    umount2("/run/suid", MntFlags::MNT_DETACH).expect("to unmount");
+    fs::remove_dir("/run/suid").expect("the directory");
 }

@@ -11,6 +11,7 @@ use super::netlink::{ACK, CREATE, DUMP, EXCL, Message, Netlink, attribute, attri
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const NEW_RULE: u16 = 32;
@@ -99,6 +100,40 @@ pub(crate) fn rule(priority: u32) {
     // fib_rule_hdr: family, dst_len, src_len, tos, table, 0, 0, action (1 = look up), flags
     let header = [2, 0, 0, 0, MAIN, 0, 0, 1, 0, 0, 0, 0];
     must("a rule", Netlink::route().ask(&[Message::new(NEW_RULE, MAKE, &header).u32(6, priority)]));
+}
+
+// IFLA_NET_NS_PID 19, IFLA_LINK_NETNSID 37, IFLA_TARGET_NETNSID 46 (linux/if_link.h)
+
+/// Moves a link to the network namespace of a process.
+pub(crate) fn move_to_process(name: &str, pid: u32) -> io::Result<()> {
+    Netlink::route().ask(&[Message::new(SET_LINK, ACK, &link(index(name), 0, 0)).u32(19, pid)])
+}
+
+/// Moves a link to where the other end of it is: the kernel itself gives that namespace a number here.
+pub(crate) fn move_to_peer(name: &str) -> io::Result<()> {
+    let there = peer_namespace(name);
+    Netlink::route().ask(&[Message::new(SET_LINK, ACK, &link(index(name), 0, 0)).u32(46, there)])
+}
+
+/// Makes a link in the network namespace of a process.
+pub(crate) fn dummy_at_process(name: &str, pid: u32) -> io::Result<()> {
+    Netlink::route().ask(&[new_bridge(name).u32(19, pid)])
+}
+
+/// Makes a link in the namespace where the other end of `by` is.
+pub(crate) fn dummy_at_peer(name: &str, by: &str) -> io::Result<()> {
+    Netlink::route().ask(&[new_bridge(name).u32(46, peer_namespace(by))])
+}
+
+fn new_bridge(name: &str) -> Message {
+    Message::new(NEW_LINK, MAKE, &link(0, 0, 0)).text(3, name).attr(18, &attribute(1, b"bridge"))
+}
+
+fn peer_namespace(name: &str) -> u32 {
+    let replies =
+        Netlink::route().dump(&Message::new(GET_LINK, ACK, &link(index(name), 0, 0))).expect("a link");
+    let attributes = attributes(&replies[0][16..]);
+    u32_at(find(&attributes, 37).expect("the other end's namespace"), 0)
 }
 
 fn index(name: &str) -> u32 {

@@ -21,7 +21,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::service;
+use super::{links, service};
 
 /// After so long without any answer, an attempt counts as silently dropped.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -168,6 +168,7 @@ pub(crate) fn main() -> ExitCode {
         ["traced", program, ..] => return traced(program),
         ["terminal", path, program, ..] => return with_terminal(path, program),
         ["with-environment", ..] => with_environment(),
+        ["escape", host_pid] => escape(host_pid.parse().expect("a process")),
         ["sleep"] => {
             ready();
             sleep_for_ever();
@@ -242,6 +243,25 @@ fn with_environment() {
     let (environment, command) = (&words[..end], &words[end + 1..]);
     let Err(errno) = nix::unistd::execve(&command[0], command, environment);
     panic!("{:?}: {errno}", command[0]);
+}
+
+/// What NET_ADMIN and NET_RAW over one's own network allow, and what they must not.
+fn escape(host_pid: u32) {
+    let said = |what: &str, result: std::io::Result<()>| match result {
+        Ok(()) => println!("{what}: done"),
+        Err(error) => println!("{what}: {}", error.raw_os_error().unwrap_or(-1)),
+    };
+    said("an address", links::try_address("eth0", Ipv4Addr::new(198, 51, 100, 77).into(), 32));
+    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None);
+    said("a packet socket", raw.map(drop).map_err(Into::into));
+    said("its link to the host", links::move_to_process("eth0", host_pid));
+    said("its link to the gateway", links::move_to_peer("eth0"));
+    said("a link on the host", links::dummy_at_process("evil0", host_pid));
+    said("a link in the gateway", links::dummy_at_peer("evil1", "eth0"));
+    let entered = fs::File::open(format!("/proc/{host_pid}/ns/net"));
+    let entered =
+        entered.and_then(|place| Ok(nix::sched::setns(place, nix::sched::CloneFlags::CLONE_NEWNET)?));
+    said("the host's network", entered);
 }
 
 /// Blocks the signals named, says that it is ready, and prints each as it comes; ends with SIGUSR2.
