@@ -22,9 +22,10 @@ use crate::apply::lease::{self, Lease, Shared};
 use crate::apply::publish;
 use crate::apply::state::State;
 use crate::apply::sweep::{close, sweep};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::caller;
 use crate::kernel::channel::Channel;
+use crate::kernel::inherited;
 use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Birth, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
@@ -48,6 +49,11 @@ use crate::spec::request::RunRequest;
 /// # Errors
 /// A refusal, before anything was changed; or a failure, after everything was undone.
 pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
+    for number in &request.keep_fds {
+        inherited::check(*number).map_err(|_| {
+            Error::new(format!("cannot keep file descriptor {number}")).because("it is not open")
+        })?;
+    }
     let caller = caller::caller()?;
     let identity = who(request, &caller)?;
     refusal::before_start(request, &caller, caller::is_setuid())?;
@@ -356,18 +362,25 @@ impl<'a> Keeper<'a> {
         let (waiting, relay) = (&mut self.waiting, &mut self.relay);
         let activity = waiting.as_ref().and_then(|waiting| waiting.activity().try_clone_to_owned().ok());
         let place = self.gateway.as_ref().zip(self.lease.as_ref());
-        supervise(self.first, self.launcher, &mut signals, activity.as_ref().map(AsFd::as_fd), || {
-            if let (Some(waiting), Some((gateway, lease))) = (waiting.as_mut(), place) {
-                let address = gateway.record.topology.box_address(lease.slot);
-                match waiting.start(&gateway.network, address) {
-                    Ok(started) => *relay = Some(started),
-                    Err(error) => {
-                        let line = format!("connections to the host's loopback are not served: {error}");
-                        tell(self.launcher, &ToLauncher::Warning(line));
+        supervise(
+            self.first,
+            self.launcher,
+            &mut signals,
+            self.start.request.timeout,
+            activity.as_ref().map(AsFd::as_fd),
+            || {
+                if let (Some(waiting), Some((gateway, lease))) = (waiting.as_mut(), place) {
+                    let address = gateway.record.topology.box_address(lease.slot);
+                    match waiting.start(&gateway.network, address) {
+                        Ok(started) => *relay = Some(started),
+                        Err(error) => {
+                            let line = format!("connections to the host's loopback are not served: {error}");
+                            tell(self.launcher, &ToLauncher::Warning(line));
+                        }
                     }
                 }
-            }
-        })
+            },
+        )
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the

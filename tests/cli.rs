@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use netbox::cli::{self, Stop};
 use netbox::spec::{EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, Unshare, UserRef};
@@ -70,6 +71,11 @@ fn every_option_of_run() {
         "--cap-drop",
         "all",
         "--allow-new-privs",
+        "--timeout",
+        "1h30m",
+        "--keep-fd",
+        "3",
+        "--keep-fd=0",
         "--dry-run",
         "--verbose",
         "--verbose",
@@ -100,6 +106,8 @@ fn every_option_of_run() {
     assert_eq!(request.unshare, Unshare { mount: true, pid: true, uts: true, ipc: true });
     assert_eq!(request.cap_add.to_string(), "CAP_NET_ADMIN, CAP_NET_RAW");
     assert!(request.cap_drop.all && request.allow_new_privs);
+    assert_eq!(request.timeout, Some(Duration::from_secs(5400)));
+    assert_eq!(request.keep_fds, [3, 0]);
     assert_eq!(request.verbose, 2);
     assert_eq!(request.command, ["nginx", "-g", "daemon off;"]);
     assert!(run(&["-q", "ls"]).quiet);
@@ -213,6 +221,9 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "-q", "--verbose", "ls"], &["--quiet", "--verbose"]),
         (&["run", "--hostname", "a_b", "ls"], &["\"a_b\"", "RFC 1123"]),
         (&["run", "--hostname", "", "ls"], &["\"\"", "empty"]),
+        (&["run", "--timeout", "0", "ls"], &["\"0\"", "--timeout", "no time"]),
+        (&["run", "--timeout", "-1", "ls"], &["\"-1\"", "--timeout"]),
+        (&["run", "--keep-fd", "-1", "ls"], &["\"-1\"", "descriptor"]),
         (&["run", "--cap-add", "NET", "ls"], &["\"NET\"", "capability"]),
         (
             &["run", "--cap-add", "KILL", "--cap-drop", "CAP_KILL", "ls"],
@@ -228,7 +239,9 @@ fn wrong_usage_names_what_is_wrong() {
 #[test]
 fn wrong_bytes_are_wrong_usage() {
     let odd = OsStr::from_bytes(b"a\xff").to_owned();
-    for option in ["-p", "--net", "--mtu", "--name", "-u", "--hostname", "--cap-add"] {
+    for option in
+        ["-p", "--net", "--mtu", "--name", "-u", "--hostname", "--timeout", "--keep-fd", "--cap-add"]
+    {
         let args = ["netbox".into(), "run".into(), option.into(), odd.clone(), "ls".into()];
         let stop = cli::parse(args).unwrap_err();
         assert_eq!(stop.status, 2);

@@ -9,7 +9,7 @@ use super::{Stop, text};
 use crate::error::{Error, Result};
 use crate::spec::{
     BoxName, CapabilityList, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, Unshare, UserSpec,
-    merge, mtu,
+    descriptor, merge, mtu, timeout,
 };
 
 pub(super) const NAME: &str = "run";
@@ -91,6 +91,14 @@ struct RunArgs {
     #[arg(long, help_heading = "Process")]
     clear_env: bool,
 
+    /// End the command after this time, as in 500ms, 30s or 1h30m
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, help_heading = "Process")]
+    timeout: Option<OsString>,
+
+    /// Let the command inherit this file descriptor
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Process")]
+    keep_fd: Vec<OsString>,
+
     /// Say what would be done, and do nothing
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
@@ -162,6 +170,12 @@ impl TryFrom<RunArgs> for RunRequest {
             workdir: args.workdir.map(workdir).transpose()?,
             env: args.env.iter().map(|setting| EnvSetting::parse(setting)).collect::<Result<_>>()?,
             clear_env: args.clear_env,
+            timeout: parsed("--timeout", args.timeout, timeout::parse)?,
+            keep_fds: args
+                .keep_fd
+                .iter()
+                .map(|number| descriptor::parse(text("--keep-fd", number)?))
+                .collect::<Result<_>>()?,
             dry_run: args.dry_run,
             quiet: args.quiet,
             verbose: args.verbose,

@@ -6,6 +6,7 @@ pub mod conntrack;
 pub mod entry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod inherited;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

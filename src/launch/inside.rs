@@ -16,7 +16,7 @@ use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace::Kinds;
 use crate::kernel::signal::OriginalMask;
 use crate::kernel::terminal::Terminal;
-use crate::kernel::{entry, namespace, process, signal};
+use crate::kernel::{entry, inherited, namespace, process, signal};
 use crate::plan::environment::{Sources, environment, value_in};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
@@ -99,6 +99,9 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
         die_with_keeper(inside.keeper)?;
     }
     process::close_on_exec_from(3).context(|| "cannot close the inherited descriptors")?;
+    for number in &request.keep_fds {
+        inherited::pass_on(*number).context(|| format!("cannot pass on file descriptor {number}"))?;
+    }
     for fd in entry::closed_standard_descriptors() {
         process::close_standard(fd);
     }

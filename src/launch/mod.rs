@@ -1,6 +1,7 @@
 //! The processes of a run: launcher, keeper, and the box's first process.
 
 pub mod box_network;
+pub mod deadline;
 pub mod drop;
 pub mod first_process;
 pub mod init;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +15,7 @@ use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::wait::{self, News};
 
+use super::deadline::{Deadline, Due, TIMED_OUT};
 use super::first_process::FirstProcess;
 use super::message::{FromInit, ToLauncher};
 
@@ -26,7 +28,7 @@ pub enum End {
     LauncherGone,
 }
 
-/// Waits until the command or the launcher ends. `activity`: a descriptor that calls `on_activity` when it first becomes
+/// Waits until the command or the launcher ends, or the command's `time` has run out. `activity`: a descriptor that calls `on_activity` when it first becomes
 /// readable.
 ///
 /// # Errors
@@ -35,6 +37,7 @@ pub fn supervise(
     first: &FirstProcess,
     launcher: &Channel,
     signals: &mut Signals,
+    time: Option<Duration>,
     activity: Option<BorrowedFd<'_>>,
     mut on_activity: impl FnMut(),
 ) -> Result<End> {
@@ -42,9 +45,22 @@ pub fn supervise(
     let mut activity = activity;
     let mut init = first.news();
     let mut rest = Rest::default();
+    let mut deadline = time.map(Deadline::after);
     loop {
         if let Some(status) = reap(first, launcher).context(cannot_wait)? {
+            let status = if deadline.as_ref().is_some_and(Deadline::has_passed) { TIMED_OUT } else { status };
             return first.failure().map_or(Ok(End::Command(status)), Err);
+        }
+        if let Some(deadline) = &mut deadline {
+            match deadline.look(first.command()).context(|| "cannot end the command in time")? {
+                Due::Nothing => {}
+                Due::Asked => {
+                    let line = "the command's time has run out: it was sent SIGTERM".to_owned();
+                    // A dead launcher shows in the next poll.
+                    let _ = launcher.send(&ToLauncher::Log(line), None);
+                }
+                Due::Kill => return Ok(End::Command(TIMED_OUT)),
+            }
         }
         let (launcher_gone, init_speaks, woken) = {
             // Nothing asked of the launcher's side: only its end wakes the keeper (poll(2): POLLHUP is
@@ -55,7 +71,9 @@ pub fn supervise(
             ];
             wanted.extend(init.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             wanted.extend(activity.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            match poll(&mut wanted, rest.timeout()) {
+            let at_most = rest.timeout();
+            let at_most = deadline.as_ref().map_or(at_most, |deadline| deadline.limit(at_most));
+            match poll(&mut wanted, at_most) {
                 Ok(events) => rest.waited(events),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context(cannot_wait),

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod descriptor;
 pub mod env;
 pub mod hostname;
 pub mod mtu;
@@ -13,6 +14,7 @@ pub mod net;
 pub mod port;
 pub mod publish;
 pub mod request;
+pub mod timeout;
 pub mod unshare;
 pub mod user;
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{BoxName, CapabilityList, EnvSetting, Hostname, Net, PortRequest, Unshare, UserSpec};
 use crate::error::{Error, Result};
@@ -54,6 +55,10 @@ pub struct RunRequest {
     pub env: Vec<EnvSetting>,
     /// Whether the caller's environment is left out.
     pub clear_env: bool,
+    /// How long the command may run.
+    pub timeout: Option<Duration>,
+    /// Descriptors that the command inherits besides 0, 1 and 2.
+    pub keep_fds: Vec<i32>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
     /// No warnings.

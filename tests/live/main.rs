@@ -13,6 +13,7 @@ mod interference;
 mod isolation;
 mod kill;
 mod leaving;
+mod limits;
 mod namespaces;
 mod privileges;
 mod process;
@@ -30,6 +31,7 @@ fn main() -> std::process::ExitCode {
         privileges::TESTS,
         namespaces::TESTS,
         terminal::TESTS,
+        limits::TESTS,
         leaving::TESTS,
         interference::TESTS,
         kill::TESTS,
