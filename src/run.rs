@@ -34,6 +34,7 @@ use crate::launch::inside::{self, Inside};
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
 use crate::launch::linger::{Remains, linger};
 use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToLauncher};
+use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
 use crate::plan::privileges::{Privileges, privileges};
@@ -54,6 +55,15 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
             Error::new(format!("cannot keep file descriptor {number}")).because("it is not open")
         })?;
     }
+    let mut status = request.json_status_fd.map(StatusStream::open).transpose()?;
+    let ended = launch(request, report, status.as_mut());
+    if let Some(status) = status {
+        status.exited(ended.as_ref().map_or_else(Error::exit_status, |status| *status), report);
+    }
+    ended
+}
+
+fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStream>) -> Result<u8> {
     let caller = caller::caller()?;
     let identity = who(request, &caller)?;
     refusal::before_start(request, &caller, caller::is_setuid())?;
@@ -77,9 +87,10 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
         Side::Parent(_) => drop(launcher),
     }
     // What the command closes must be closed, not held open here.
-    process::close_all_but(&[keeper.as_fd()]).context(|| "cannot close the inherited descriptors")?;
+    let kept: Vec<_> = [keeper.as_fd()].into_iter().chain(status.as_deref().map(AsFd::as_fd)).collect();
+    process::close_all_but(&kept).context(|| "cannot close the inherited descriptors")?;
     process::let_go_of_input_and_output().context(|| "cannot open /dev/null")?;
-    match Launcher::new(&keeper, report, start.take_terminal).attend()? {
+    match Launcher::new(&keeper, report, start.take_terminal, status).attend()? {
         Outcome::Ended(status, problems) => {
             problems.iter().for_each(|problem| report.problem(problem));
             Ok(status)
@@ -237,14 +248,18 @@ impl<'a> Keeper<'a> {
         self.add_link()?;
         let facts = self.facts();
         self.first.configure(facts)?;
-        self.write_record()?;
+        let record = self.write_record()?;
         self.first.wait_until(FromBox::Configured)?;
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
             attach::settle(gateway, lease.slot)?;
         }
         self.map_ports()?;
         launcher_is_there(self.launcher)?;
-        self.first.become_command()
+        self.first.become_command()?;
+        if let (Some(_), Some(record)) = (self.start.request.json_status_fd, record) {
+            tell(self.launcher, &ToLauncher::Started(Box::new(record)));
+        }
+        Ok(())
     }
 
     /// Holds every port that is to be published: one that is taken is an error before anything is changed.
@@ -312,8 +327,8 @@ impl<'a> Keeper<'a> {
         attach::add_link(gateway, lease.id.as_str(), lease.slot, mtu, &network)
     }
 
-    fn write_record(&self) -> Result<()> {
-        let Some(lease) = &self.lease else { return Ok(()) };
+    fn write_record(&self) -> Result<Option<BoxRecord>> {
+        let Some(lease) = &self.lease else { return Ok(None) };
         let request = self.start.request;
         let pid = self.first.command().pid.as_raw();
         let mounts = match request.has_own_mounts() {
@@ -321,7 +336,7 @@ impl<'a> Keeper<'a> {
             false => None,
         };
         let facts = self.facts();
-        lease.write(&BoxRecord {
+        let record = BoxRecord {
             id: facts.id,
             name: facts.name,
             pid: self.start.launcher.as_raw(),
@@ -337,7 +352,9 @@ impl<'a> Keeper<'a> {
                 .map(|gateway| Attachment { topology: gateway.record.topology, slot: lease.slot }),
             ports: self.ports.clone(),
             mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
-        })
+        };
+        lease.write(&record)?;
+        Ok(Some(record))
     }
 
     fn map_ports(&mut self) -> Result<()> {

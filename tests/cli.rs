@@ -76,6 +76,8 @@ fn every_option_of_run() {
         "--keep-fd",
         "3",
         "--keep-fd=0",
+        "--json-status-fd",
+        "4",
         "--dry-run",
         "--verbose",
         "--verbose",
@@ -107,7 +109,7 @@ fn every_option_of_run() {
     assert_eq!(request.cap_add.to_string(), "CAP_NET_ADMIN, CAP_NET_RAW");
     assert!(request.cap_drop.all && request.allow_new_privs);
     assert_eq!(request.timeout, Some(Duration::from_secs(5400)));
-    assert_eq!(request.keep_fds, [3, 0]);
+    assert_eq!((request.keep_fds, request.json_status_fd), (vec![3, 0], Some(4)));
     assert_eq!(request.verbose, 2);
     assert_eq!(request.command, ["nginx", "-g", "daemon off;"]);
     assert!(run(&["-q", "ls"]).quiet);
@@ -224,6 +226,8 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--timeout", "0", "ls"], &["\"0\"", "--timeout", "no time"]),
         (&["run", "--timeout", "-1", "ls"], &["\"-1\"", "--timeout"]),
         (&["run", "--keep-fd", "-1", "ls"], &["\"-1\"", "descriptor"]),
+        (&["run", "--json-status-fd", "1", "ls"], &["\"1\"", "--json-status-fd"]),
+        (&["run", "--json-status-fd", "3", "--keep-fd", "3", "ls"], &["--json-status-fd", "--keep-fd"]),
         (&["run", "--cap-add", "NET", "ls"], &["\"NET\"", "capability"]),
         (
             &["run", "--cap-add", "KILL", "--cap-drop", "CAP_KILL", "ls"],

@@ -1,37 +1,9 @@
 //! `netbox ps`: the boxes that live.
 
-use std::net::Ipv4Addr;
-
-use serde::Serialize;
-
 use crate::apply::lease;
 use crate::apply::state::State;
 use crate::error::{Error, Result};
-use crate::plan::record::BoxRecord;
-
-/// One box, in the stable form of `ps --json`.
-#[derive(Debug, Serialize)]
-struct Row {
-    id: String,
-    name: String,
-    pid: i32,
-    box_pid: i32,
-    net: String,
-    privilege: String,
-    command: Vec<String>,
-    started: String,
-    ipv4: Option<Ipv4Addr>,
-    ipv6: Option<std::net::Ipv6Addr>,
-    ports: Vec<PortRow>,
-}
-
-#[derive(Debug, Serialize)]
-struct PortRow {
-    protocol: &'static str,
-    host_address: Ipv4Addr,
-    host_port: u16,
-    box_port: u16,
-}
+use crate::plan::listing::Listed;
 
 /// The living boxes as a table, or with `json` as an array of objects.
 ///
@@ -47,13 +19,13 @@ pub fn ps(json: bool) -> Result<String> {
     Ok(table(&rows))
 }
 
-fn rows() -> Result<Vec<Row>> {
+fn rows() -> Result<Vec<Listed>> {
     let Some(state) = State::open_existing()? else { return Ok(Vec::new()) };
     let mut rows: Vec<_> = lease::all_ids(state.root())
         .iter()
         .filter_map(|id| match lease::look_up(state.root(), id) {
             // A box without a record is about to start.
-            Some((Some(record), true)) if record.id == *id => Some(row(record)),
+            Some((Some(record), true)) if record.id == *id => Some(Listed::from(record)),
             _ => None,
         })
         .collect();
@@ -61,32 +33,7 @@ fn rows() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn row(record: BoxRecord) -> Row {
-    Row {
-        id: record.id,
-        name: record.name,
-        pid: record.pid,
-        box_pid: record.box_pid,
-        net: record.net,
-        privilege: record.privilege,
-        command: record.command,
-        started: record.started,
-        ipv4: record.attachment.map(|attachment| attachment.topology.box_address(attachment.slot)),
-        ipv6: None,
-        ports: record
-            .ports
-            .iter()
-            .map(|port| PortRow {
-                protocol: "tcp",
-                host_address: port.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED),
-                host_port: port.host_port,
-                box_port: port.box_port,
-            })
-            .collect(),
-    }
-}
-
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[Listed]) -> String {
     let mut lines = vec![["ID", "NAME", "PID", "NET", "IPV4", "PORTS", "COMMAND"].map(str::to_owned)];
     lines.extend(rows.iter().map(|row| {
         let ports: Vec<_> = row

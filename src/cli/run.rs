@@ -103,6 +103,10 @@ struct RunArgs {
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
 
+    /// Write to this file descriptor, in JSON, when the command has started and ended
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Output")]
+    json_status_fd: Option<OsString>,
+
     /// No warnings
     #[arg(short, long, help_heading = "Output")]
     quiet: bool,
@@ -176,6 +180,7 @@ impl TryFrom<RunArgs> for RunRequest {
                 .iter()
                 .map(|number| descriptor::parse(text("--keep-fd", number)?))
                 .collect::<Result<_>>()?,
+            json_status_fd: parsed("--json-status-fd", args.json_status_fd, descriptor::parse_own)?,
             dry_run: args.dry_run,
             quiet: args.quiet,
             verbose: args.verbose,

@@ -58,6 +58,8 @@ pub struct Signals(SignalFd);
 pub struct Received {
     /// Its number.
     pub number: i32,
+    /// Who sent it: this process itself where the kernel did for something that this process did.
+    pub sender: u32,
 }
 
 impl Signals {
@@ -89,7 +91,9 @@ impl Signals {
     /// None that the manual names.
     pub fn read(&mut self) -> io::Result<Option<Received>> {
         let signal = self.0.read_signal()?;
-        Ok(signal.and_then(|info| i32::try_from(info.ssi_signo).ok()).map(|number| Received { number }))
+        Ok(signal.and_then(|info| {
+            Some(Received { number: i32::try_from(info.ssi_signo).ok()?, sender: info.ssi_pid })
+        }))
     }
 }
 

@@ -20,9 +20,11 @@ use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::terminal::Terminal;
 use crate::kernel::wait::{self, News};
+use crate::plan::listing::Listed;
 use crate::report::Report;
 
 use super::message::ToLauncher;
+use super::status_stream::StatusStream;
 
 /// How a run ended, as the launcher saw it.
 #[derive(Debug)]
@@ -58,14 +60,21 @@ pub struct Launcher<'a> {
     /// Signals that came before there was a command.
     early: Vec<i32>,
     rest: Rest,
+    status: Option<&'a mut StatusStream>,
 }
 
 impl<'a> Launcher<'a> {
     /// `lent`: the command takes the terminal by itself ([`takes_terminal_at_once`]).
     #[must_use]
-    pub fn new(keeper: &'a Channel, report: &'a Report, lent: bool) -> Self {
+    pub fn new(
+        keeper: &'a Channel,
+        report: &'a Report,
+        lent: bool,
+        status: Option<&'a mut StatusStream>,
+    ) -> Self {
         let terminal = if lent { Terminal::controlling() } else { None };
-        Self { keeper, report, command: None, terminal, lent, early: Vec::new(), rest: Rest::default() }
+        let (early, rest) = (Vec::new(), Rest::default());
+        Self { keeper, report, command: None, terminal, lent, early, rest, status }
     }
 
     /// Passes signals and stops on until the keeper says how the run ended. All signals must be blocked.
@@ -78,8 +87,15 @@ impl<'a> Launcher<'a> {
             let (spoken, signalled) = self.wait(&signals).context(|| "cannot wait for the keeper")?;
             if signalled {
                 while let Some(signal) = signals.read().context(|| "cannot read a signal")? {
-                    self.pass_on(signal.number);
+                    // A reader that is gone, of standard error or of the status, is not the command's.
+                    let is_own = || signal.sender == std::process::id();
+                    if signal.number != Signal::SIGPIPE as i32 || !is_own() {
+                        self.pass_on(signal.number);
+                    }
                 }
+            }
+            if let Some(status) = &mut self.status {
+                status.go_on();
             }
             if spoken && let Some(outcome) = self.listen()? {
                 break outcome;
@@ -90,16 +106,20 @@ impl<'a> Launcher<'a> {
     }
 
     fn wait(&mut self, signals: &Signals) -> io::Result<(bool, bool)> {
+        let blocked = self.status.as_ref().and_then(|status| status.blocked());
+        // In the last place only where something waits to be written.
         let mut wanted = [
             PollFd::new(self.keeper.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(blocked.unwrap_or(signals.as_fd()), PollFlags::POLLOUT),
         ];
-        match poll(&mut wanted, self.rest.timeout()) {
+        let number = if blocked.is_some() { 3 } else { 2 };
+        match poll(wanted.get_mut(..number).unwrap_or_default(), self.rest.timeout()) {
             Ok(events) => self.rest.waited(events),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let [keeper, signals] = wanted.map(|fd| fd.any().unwrap_or(false));
+        let [keeper, signals, _] = wanted.map(|fd| fd.any().unwrap_or(false));
         Ok((keeper, signals))
     }
 
@@ -116,6 +136,11 @@ impl<'a> Launcher<'a> {
             }
             ToLauncher::Log(line) => self.report.detail(&line),
             ToLauncher::Warning(line) => self.report.warning(&line),
+            ToLauncher::Started(record) => {
+                if let Some(status) = &mut self.status {
+                    status.started(&Listed::from(*record));
+                }
+            }
             ToLauncher::Stopped(signal) => self.stop_as_command_did(signal),
             ToLauncher::Failed(error, problems) => return Ok(Some(Outcome::Failed(error, problems))),
             ToLauncher::Ended(status, problems) => return Ok(Some(Outcome::Ended(status, problems))),

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::plan::record::BoxRecord;
 
 /// From the keeper to the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub enum ToLauncher {
     Log(String),
     /// A thing that the user should know, unless `--quiet`.
     Warning(String),
+    /// The command runs, for `--json-status-fd`.
+    Started(Box<BoxRecord>),
     /// The command was stopped by this signal.
     Stopped(i32),
     /// The run failed before the command ran. Everything is undone but for the problems named.

@@ -10,4 +10,5 @@ pub mod launcher;
 pub mod linger;
 pub mod message;
 pub mod mounts;
+pub mod status_stream;
 pub mod supervise;

@@ -1,4 +1,4 @@
-//! Numbers of open files: `--keep-fd`.
+//! Numbers of open files: `--keep-fd`, `--json-status-fd`.
 
 use crate::error::{Error, Result};
 
@@ -13,6 +13,19 @@ pub fn parse(text: &str) -> Result<i32> {
     })
 }
 
+/// Reads the number of a descriptor that is not one of the command's standard ones.
+///
+/// # Errors
+/// When it is none.
+pub fn parse_own(text: &str) -> Result<i32> {
+    match parse(text)? {
+        0..=2 => Err(Error::usage(format!("invalid file descriptor {text:?} for --json-status-fd"))
+            .because("0, 1 and 2 are the command's")
+            .hint("3>status.json netbox run --json-status-fd 3 …")),
+        number => Ok(number),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -23,5 +36,7 @@ mod tests {
         for text in ["", "-1", "+1", "3,4", "2147483648", "x"] {
             assert_eq!(parse(text).unwrap_err().exit_status(), 2, "{text:?}");
         }
+        assert_eq!(parse_own("3"), Ok(3));
+        assert_eq!(parse_own("2").unwrap_err().exit_status(), 2);
     }
 }

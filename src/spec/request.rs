@@ -59,6 +59,8 @@ pub struct RunRequest {
     pub timeout: Option<Duration>,
     /// Descriptors that the command inherits besides 0, 1 and 2.
     pub keep_fds: Vec<i32>,
+    /// Where to say what becomes of the run.
+    pub json_status_fd: Option<i32>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
     /// No warnings.
@@ -109,6 +111,13 @@ impl RunRequest {
                 return contradict(net, "--mtu", cause);
             }
         }
+        if self.json_status_fd.is_some_and(|number| self.keep_fds.contains(&number)) {
+            return contradict(
+                "--keep-fd",
+                "--json-status-fd",
+                "the command must not write netbox's own lines",
+            );
+        }
         let both = self.cap_add.named.and(self.cap_drop.named);
         if !both.is_empty() || (self.cap_add.all && self.cap_drop.all) {
             let named = if both.is_empty() { "ALL".to_owned() } else { both.to_string() };
@@ -140,6 +149,10 @@ mod tests {
             ),
             (RunRequest { net: Net::None, mtu: Some(1500), ..Default::default() }, ["--net none", "--mtu"]),
             (RunRequest { net: Net::Host, mtu: Some(1500), ..Default::default() }, ["--net host", "--mtu"]),
+            (
+                RunRequest { keep_fds: vec![4, 3], json_status_fd: Some(3), ..Default::default() },
+                ["--keep-fd", "--json-status-fd"],
+            ),
             (RunRequest { quiet: true, verbose: 1, ..Default::default() }, ["--quiet", "--verbose"]),
         ] {
             let error = request.contradictions().unwrap_err();

@@ -18,6 +18,7 @@ mod namespaces;
 mod privileges;
 mod process;
 mod publish;
+mod status;
 mod terminal;
 mod the_lab;
 
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
         namespaces::TESTS,
         terminal::TESTS,
         limits::TESTS,
+        status::TESTS,
         leaving::TESTS,
         interference::TESTS,
         kill::TESTS,
