@@ -198,12 +198,8 @@ fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstPr
     if news.is_none() {
         introduce(launcher, &process);
     }
-    let first = FirstProcess::new(process, to_box, news);
-    if privileges.own_users {
-        first.map_users()?;
-    }
     let signals = Signals::of_children().context(|| "cannot watch for children")?;
-    Ok((first, signals))
+    Ok((FirstProcess::new(process, to_box, news), signals))
 }
 
 /// Tells the launcher to whom it passes signals on. One that is gone shows before the command starts.
@@ -243,6 +239,9 @@ impl<'a> Keeper<'a> {
 
     /// Makes the box, in an order in which every moment is closed, and starts the command.
     fn build(&mut self) -> Result<()> {
+        if self.start.privileges.own_users {
+            self.first.map_users()?;
+        }
         self.reserve_ports()?;
         self.join_the_others()?;
         self.add_link()?;

@@ -16,6 +16,8 @@ live_tests![
     every_step_of_the_first_process_fails,
     every_step_of_the_init_fails,
     every_step_of_the_process_below_the_init_fails,
+    every_step_of_the_keeper_fails_with_a_user_namespace,
+    every_step_of_the_first_process_fails_in_a_user_namespace,
 ];
 
 const ERRORS: [Errno; 4] = [Errno::ENOMEM, Errno::EPERM, Errno::EEXIST, Errno::ENOBUFS];
@@ -96,6 +98,11 @@ fn fail(start: Start, role: Role, step: usize) {
 }
 
 fn fail_in(mut world: World, role: Role, step: usize) {
+    fail_role(&mut world, role, step);
+    world.end();
+}
+
+fn fail_role(world: &mut World, role: Role, step: usize) {
     let own: Vec<Call> = world.calls().into_iter().filter(|call| call.role == role).collect();
     // What the launcher did before it was netbox is the harness's.
     let started =
@@ -116,7 +123,6 @@ fn fail_in(mut world: World, role: Role, step: usize) {
             );
         }
     }
-    world.end();
 }
 
 /// Set-up stops at the first error and undoes; take-down never stops at one.
@@ -142,4 +148,18 @@ fn every_step_of_the_init_fails() {
 
 fn every_step_of_the_process_below_the_init_fails() {
     fail_in(World::with(Start::NoGateway, &["--unshare-pid"]), Role::Below, 3);
+}
+
+/// What `--cap-add` beyond the default makes of a box.
+const OWN_USERS: &[&str] = &["--cap-add", "NET_ADMIN", "--unshare-pid"];
+
+fn every_step_of_the_keeper_fails_with_a_user_namespace() {
+    fail_in(World::with(Start::NoGateway, OWN_USERS), Role::Keeper, 5);
+}
+
+fn every_step_of_the_first_process_fails_in_a_user_namespace() {
+    let mut world = World::with(Start::NoGateway, OWN_USERS);
+    fail_role(&mut world, Role::First, 3);
+    fail_role(&mut world, Role::Below, 3);
+    world.end();
 }

@@ -17,6 +17,7 @@ live_tests![
     the_keeper_killed_above_an_init,
     the_init_killed_at_every_call,
     the_process_below_the_init_killed_at_every_call,
+    everybody_killed_around_a_user_namespace,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -52,10 +53,14 @@ fn below_an_init(role: Role, entries: usize, exits: usize) {
 }
 
 fn in_world(mut world: World, role: Role, entries: usize, exits: usize) {
-    let calls = world.calls();
-    kill(&mut world, &points(&calls, role, Side::Entry, 0, entries), &[role]);
-    kill(&mut world, &points(&calls, role, Side::Exit, 1, exits), &[role]);
+    kill_role(&mut world, role, entries, exits);
     world.end();
+}
+
+fn kill_role(world: &mut World, role: Role, entries: usize, exits: usize) {
+    let calls = world.calls();
+    kill(world, &points(&calls, role, Side::Entry, 0, entries), &[role]);
+    kill(world, &points(&calls, role, Side::Exit, 1, exits), &[role]);
 }
 
 /// L2.
@@ -101,6 +106,15 @@ fn the_init_killed_at_every_call() {
 /// L2.
 fn the_process_below_the_init_killed_at_every_call() {
     below_an_init(Role::Below, 3, 7);
+}
+
+/// L2.
+fn everybody_killed_around_a_user_namespace() {
+    let mut world = World::with(Start::NoGateway, &["--cap-add", "NET_ADMIN", "--unshare-pid"]);
+    for (role, step) in [(Role::Launcher, 11), (Role::Keeper, 11), (Role::First, 7), (Role::Below, 7)] {
+        kill_role(&mut world, role, step, 13);
+    }
+    world.end();
 }
 
 /// L2: clean after the next command.
