@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use libfuzzer_sys::fuzz_target;
 use netbox::plan::identity::{Accounts, Caller, identity};
-use netbox::spec::{BoxId, BoxName, EnvSetting, Net, UserSpec, mtu};
+use netbox::spec::capability::Capabilities;
+use netbox::spec::hostname::Hostname;
+use netbox::spec::{BoxId, BoxName, EnvSetting, Net, UserSpec, descriptor, mtu, timeout};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = EnvSetting::parse(OsStr::from_bytes(bytes));
@@ -19,11 +21,17 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let _ = text.parse::<Net>();
     let _ = mtu::parse(text);
+    let _ = timeout::parse(text);
+    let _ = descriptor::parse(text);
+    if let Ok(name) = Hostname::parse(text) {
+        // sethostname(2).
+        assert!(name.as_str().len() <= 64, "{text:?}");
+    }
     let mut parts = text.splitn(3, '\0');
     let Some(Ok(user)) = parts.next().map(str::parse::<UserSpec>) else { return };
     let mut file = || parts.next().unwrap_or_default().as_bytes().to_vec();
     let accounts = Accounts { passwd: file(), group: file() };
-    let root = Caller { uid: 0, gid: 0, groups: Vec::new(), sudo: None, lacks: Vec::new() };
+    let root = Caller { uid: 0, gid: 0, groups: Vec::new(), sudo: None, capabilities: Capabilities::default() };
     if let Ok(identity) = identity(&root, &accounts, Some(&user)) {
         // setresuid(2) takes it for "leave as it is".
         assert!(identity.uid != u32::MAX && identity.gid != u32::MAX, "{text:?}");
