@@ -8,6 +8,7 @@
 //! Whoever dies, one is left: the keeper takes down after a launcher; the launcher sweeps after a keeper; the
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
 
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
@@ -37,6 +38,7 @@ use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToLauncher};
 use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
+use crate::plan::ipv6;
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
@@ -216,6 +218,7 @@ struct Keeper<'a> {
     state: Option<State>,
     lease: Option<Lease>,
     gateway: Option<Gateway>,
+    address6: Option<Ipv6Addr>,
     ports: Vec<PortMap>,
     waiting: Option<Waiting>,
     relay: Option<Relay>,
@@ -231,6 +234,7 @@ impl<'a> Keeper<'a> {
             state: None,
             lease: None,
             gateway: None,
+            address6: None,
             ports: Vec::new(),
             waiting: None,
             relay: None,
@@ -289,7 +293,12 @@ impl<'a> Keeper<'a> {
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), bits)?);
         if request.net == Net::Nat {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found)?);
-            attach::let_in(&locked, gateway, lease.id.as_str(), lease.slot)?;
+            let topology = gateway.record.topology;
+            self.address6 = ipv6::of_box(&topology, lease.slot, request.mtu.unwrap_or(topology.mtu));
+            if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
+                tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
+            }
+            attach::let_in(&locked, gateway, lease.id.as_str(), lease.slot, self.address6)?;
             lease.announce(&locked, Shared::Network, gateway.network.as_fd());
             lease.announce(&locked, Shared::GatewayNft, gateway.nft.as_fd());
         }
@@ -306,7 +315,12 @@ impl<'a> Keeper<'a> {
             self.lease.as_ref().and_then(|lease| lease.name.as_ref().map(|name| name.as_str().to_owned()));
         let link = self.gateway.as_ref().zip(self.lease.as_ref()).map(|(gateway, lease)| {
             let topology = gateway.record.topology;
-            BoxLink { address: topology.box_address(lease.slot), gateway: topology.gateway_address() }
+            BoxLink {
+                address: topology.box_address(lease.slot),
+                gateway: topology.gateway_address(),
+                ipv6: self.address6.zip(topology.gateway_address6()),
+                has_ipv6: topology.link_has_ipv6(self.start.request.mtu.unwrap_or(topology.mtu)),
+            }
         });
         BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link }
     }
@@ -323,7 +337,7 @@ impl<'a> Keeper<'a> {
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
         let mtu = self.start.request.mtu.unwrap_or(gateway.record.topology.mtu);
-        attach::add_link(gateway, lease.id.as_str(), lease.slot, mtu, &network)
+        attach::add_link(gateway, lease.id.as_str(), lease.slot, self.address6, mtu, &network)
     }
 
     fn write_record(&self) -> Result<Option<BoxRecord>> {
@@ -345,10 +359,11 @@ impl<'a> Keeper<'a> {
             privilege: "root".to_owned(),
             command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            attachment: self
-                .gateway
-                .as_ref()
-                .map(|gateway| Attachment { topology: gateway.record.topology, slot: lease.slot }),
+            attachment: self.gateway.as_ref().map(|gateway| Attachment {
+                topology: gateway.record.topology,
+                slot: lease.slot,
+                address6: self.address6,
+            }),
             ports: self.ports.clone(),
             mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
         };

@@ -11,14 +11,14 @@
 )]
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use netbox::kernel::conntrack::{Conntrack, Selector};
 use netbox::kernel::nft::{Batch, Nft};
 use netbox::plan::ruleset::{self, Element, Family, PublishedPort, Table};
-use netbox::plan::topology::Topology;
+use netbox::plan::topology::{Ipv6, Topology};
 
 const INSIDE: &str = "NETBOX_TEST_INSIDE";
 const EEXIST: i32 = 17;
@@ -56,7 +56,8 @@ fn peers(name: &str) -> bool {
 }
 
 fn topology() -> Topology {
-    Topology { pool: "100.64.0.0/18".parse().unwrap(), number: 7, mtu: 1500 }
+    let ipv6 = Ipv6::Pool("fd12:3456:789a::/64".parse().unwrap());
+    Topology { pool: "100.64.0.0/18".parse().unwrap(), ipv6, number: 7, mtu: 1500 }
 }
 
 fn port(host_address: Option<Ipv4Addr>, protocol: u8, host_port: u16, box_port: u16) -> PublishedPort {
@@ -69,7 +70,8 @@ fn ports() -> [PublishedPort; 3] {
 }
 
 fn host_elements() -> Vec<Element> {
-    let mut elements = vec![ruleset::switched("eth0"), ruleset::switched("wlp0s20f3")];
+    let mut elements =
+        vec![ruleset::switched("eth0"), ruleset::switched("wlp0s20f3"), ruleset::switched6("wlp0s20f3")];
     elements.extend(ports().iter().flat_map(PublishedPort::host));
     elements
 }
@@ -77,7 +79,9 @@ fn host_elements() -> Vec<Element> {
 fn gateway_elements() -> Vec<Element> {
     let mut elements = vec![
         ruleset::boxes4("nb0123456789abc", BOX),
-        ruleset::hosts4(Ipv4Addr::new(192, 0, 2, 1)),
+        ruleset::boxes6("nb0123456789abc", "fd12:3456:789a::10".parse().unwrap()),
+        ruleset::host_address(Ipv4Addr::new(192, 0, 2, 1).into()),
+        ruleset::host_address("2001:db8::1".parse().unwrap()),
         ruleset::self4(BOX),
     ];
     elements.extend(ports().iter().flat_map(PublishedPort::gateway));
@@ -153,6 +157,14 @@ fn the_gateways_rules_are_what_nft_makes_of_their_text() {
     let name = "the_gateways_rules_are_what_nft_makes_of_their_text";
     if peers(name) && inside(name) {
         same_as_nft(&ruleset::gateway(&topology()), &gateway_elements());
+    }
+}
+
+#[test]
+fn the_rules_without_ipv6_are_what_nft_makes_of_their_text() {
+    let name = "the_rules_without_ipv6_are_what_nft_makes_of_their_text";
+    if peers(name) && inside(name) {
+        same_as_nft(&ruleset::host(&Topology { ipv6: Ipv6::Closed, ..topology() }), &[]);
     }
 }
 
@@ -299,19 +311,38 @@ fn connections_are_forgotten_by_address_and_by_port() {
         return;
     }
     // The rules make the kernel track; the connections are to the loopback addresses.
-    shell(false, "ip link set lo up", "");
+    let six = ["fd12::5", "fd12::9"];
+    shell(
+        false,
+        &format!("ip link set lo up; {}", six.map(|a| format!("ip addr add {a} dev lo nodad;")).concat()),
+        "",
+    );
     Nft::open().unwrap().commit(filled(&ruleset::gateway(&topology()), &[])).unwrap();
     let mut conntrack = Conntrack::open().unwrap();
     let (from, to) = (Ipv4Addr::new(127, 0, 0, 5), Ipv4Addr::new(127, 0, 0, 9));
-    let [by_source, by_reply] = [from, to].map(Selector::Address);
+    let [by_source, by_reply] = [from, to].map(|address| Selector::Address(address.into()));
+    let [from6, to6] = six.map(|address| address.parse::<Ipv6Addr>().unwrap());
+    let [by_source6, by_reply6] = [from6, to6].map(|address| Selector::Address(address.into()));
     let by_port = Selector::Port { protocol: 17, port: 4000 };
     let another =
-        [Selector::Address(Ipv4Addr::new(127, 0, 0, 6)), Selector::Port { protocol: 6, port: 4000 }];
+        [Selector::Address(Ipv4Addr::new(127, 0, 0, 6).into()), Selector::Port { protocol: 6, port: 4000 }];
     // More selectors than it asks the kernel to filter by.
     let many: Vec<_> = (3995..=4005).map(|port| Selector::Port { protocol: 17, port }).collect();
 
     conntrack.flush(&[by_source, by_port]).unwrap();
-    for selectors in [&[by_source][..], &[by_reply], &[by_port], &many, &[by_source, by_port]] {
+    let both = [by_source, by_port];
+    let both6 = [by_source, by_source6];
+    let (four, six) = ((IpAddr::V4(from), IpAddr::V4(to)), (IpAddr::V6(from6), IpAddr::V6(to6)));
+    for ((from, to), selectors) in [
+        (four, &[by_source][..]),
+        (four, &[by_reply]),
+        (four, &[by_port]),
+        (four, &many),
+        (four, &both),
+        (six, &[by_source6]),
+        (six, &[by_reply6]),
+        (six, &both6),
+    ] {
         let socket = UdpSocket::bind((from, 0)).unwrap();
         socket.send_to(b"tracked", (to, 4000)).unwrap();
         conntrack.flush(&another).unwrap();

@@ -9,13 +9,13 @@
 )]
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netbox::host::holders::holder_of_tcp_port;
 use netbox::host::observe;
 use netbox::kernel::net_cookie::netns_cookie;
@@ -29,8 +29,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 const HERE: [u8; 6] = [2, 0x6e, 0x62, 0, 0, 1];
 const THERE: [u8; 6] = [2, 0x6e, 0x62, 0, 0, 2];
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const BOX: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 16);
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const BOX: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 16));
 
 /// Runs `body` in private namespaces, by running the test `name` again there.
 fn private(name: &str, body: impl FnOnce()) {
@@ -86,7 +86,7 @@ fn veth<'a>(name: &'a str, peer_netns: BorrowedFd<'a>) -> Veth<'a> {
 const UP: LinkChange<'_> =
     LinkChange { up: Some(true), alias: None, addr_gen_mode_none: true, forwarding_v4: None, mtu: None };
 
-fn net(text: &str) -> Ipv4Net {
+fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
@@ -99,7 +99,7 @@ fn a_veth_is_made_with_its_peer_in_another_namespace_and_set_up_in_one_go() {
         assert_eq!(route.link_index("nbtest").unwrap(), index);
 
         let change = LinkChange { alias: Some("netbox abc"), forwarding_v4: Some(true), ..UP };
-        let way = RouteSpec { destination: Some(BOX.into()), dev: Some(index), ..RouteSpec::default() };
+        let way = RouteSpec { destination: BOX.into(), dev: Some(index), ..RouteSpec::default() };
         route
             .pipeline(&[
                 link::set(index, &change),
@@ -183,51 +183,56 @@ fn routes_and_rules_are_added_once_and_can_be_removed_twice() {
         let mut route = Route::open().unwrap();
         let index = route.add_veth(&veth("nb0", other.as_fd())).unwrap();
         route.set_link(index, &UP).unwrap();
-        let before = (route.routes().unwrap(), route.rules().unwrap());
-        let pool = Some(net("198.51.100.0/24"));
+        // IPv6 puts a metric of its own where none was asked for (IP6_RT_PRIO_USER).
+        for (pool, metric) in [(net("198.51.100.0/24"), 0), (net("2001:db8:5::/64"), 1024)] {
+            let before = (route.routes().unwrap(), route.rules().unwrap());
 
-        let way = RouteSpec { destination: pool, table: 0x6e62, dev: Some(index), ..RouteSpec::default() };
-        let wall = RouteSpec { kind: RouteKind::Unreachable, dev: None, metric: Some(4096), ..way.clone() };
-        for spec in [&way, &wall] {
-            route.add_route(spec).unwrap();
-            assert_eq!(route.add_route(spec).unwrap_err().raw_os_error(), Some(libc::EEXIST));
-            route.add_route(&RouteSpec { replace: true, ..spec.clone() }).unwrap();
-        }
-        let made: Vec<_> = route.routes().unwrap().into_iter().filter(|it| it.protocol == PROTOCOL).collect();
-        let kinds: Vec<_> = made.iter().map(|it| (it.kind, it.metric, it.table)).collect();
-        assert_eq!(kinds, [(RouteKind::Unicast, 0, 0x6e62), (RouteKind::Unreachable, 4096, 0x6e62)]);
-
-        let rules = [
-            RuleSpec { priority: 10, destination: pool, table: 0x6e62, ..RuleSpec::default() },
-            RuleSpec {
-                priority: 11,
-                iif: Some("nb0".to_owned()),
-                fwmark: Some((0x80_0000, 0x80_0000)),
-                table: 254,
-                ..RuleSpec::default()
-            },
-        ];
-        for rule in &rules {
-            route.add_rule(rule).unwrap();
-            assert_eq!(route.add_rule(rule).unwrap_err().raw_os_error(), Some(libc::EEXIST));
-        }
-        let ours = route.rules().unwrap().into_iter().filter(|rule| rule.protocol == PROTOCOL);
-        assert_eq!(ours.map(|rule| rule.spec).collect::<Vec<_>>(), rules);
-
-        // Another program's route of the same shape is not taken away with ours.
-        let foreign = RouteSpec { protocol: 4, metric: Some(7), ..way.clone() };
-        route.add_route(&foreign).unwrap();
-        for _ in 0..2 {
-            for spec in [&way, &wall, &RouteSpec { protocol: PROTOCOL, ..foreign.clone() }] {
-                route.remove_route(spec).unwrap();
+            let way =
+                RouteSpec { destination: pool, table: 0x6e62, dev: Some(index), ..RouteSpec::default() };
+            let wall =
+                RouteSpec { kind: RouteKind::Unreachable, dev: None, metric: Some(4096), ..way.clone() };
+            for spec in [&way, &wall] {
+                route.add_route(spec).unwrap();
+                assert_eq!(route.add_route(spec).unwrap_err().raw_os_error(), Some(libc::EEXIST));
+                route.add_route(&RouteSpec { replace: true, ..spec.clone() }).unwrap();
             }
+            let made: Vec<_> =
+                route.routes().unwrap().into_iter().filter(|it| it.protocol == PROTOCOL).collect();
+            let kinds: Vec<_> = made.iter().map(|it| (it.kind, it.metric, it.table)).collect();
+            assert_eq!(kinds, [(RouteKind::Unicast, metric, 0x6e62), (RouteKind::Unreachable, 4096, 0x6e62)]);
+
+            let rules = [
+                RuleSpec { priority: 10, destination: pool, table: 0x6e62, ..RuleSpec::default() },
+                RuleSpec {
+                    priority: 11,
+                    destination: IpNet::new(pool.addr(), 0).unwrap().trunc(),
+                    iif: Some("nb0".to_owned()),
+                    fwmark: Some((0x80_0000, 0x80_0000)),
+                    table: 254,
+                },
+            ];
             for rule in &rules {
-                route.remove_rule(rule).unwrap();
+                route.add_rule(rule).unwrap();
+                assert_eq!(route.add_rule(rule).unwrap_err().raw_os_error(), Some(libc::EEXIST));
             }
+            let ours = route.rules().unwrap().into_iter().filter(|rule| rule.protocol == PROTOCOL);
+            assert_eq!(ours.map(|rule| rule.spec).collect::<Vec<_>>(), rules);
+
+            // Another program's route of the same shape is not taken away with ours.
+            let foreign = RouteSpec { protocol: 4, metric: Some(7), ..way.clone() };
+            route.add_route(&foreign).unwrap();
+            for _ in 0..2 {
+                for spec in [&way, &wall, &RouteSpec { protocol: PROTOCOL, ..foreign.clone() }] {
+                    route.remove_route(spec).unwrap();
+                }
+                for rule in &rules {
+                    route.remove_rule(rule).unwrap();
+                }
+            }
+            assert_eq!(route.routes().unwrap().iter().filter(|it| it.table == 0x6e62).count(), 1);
+            route.delete_route(&foreign).unwrap();
+            assert_eq!((route.routes().unwrap(), route.rules().unwrap()), before);
         }
-        assert_eq!(route.routes().unwrap().iter().filter(|it| it.table == 0x6e62).count(), 1);
-        route.delete_route(&foreign).unwrap();
-        assert_eq!((route.routes().unwrap(), route.rules().unwrap()), before);
     });
 }
 
@@ -294,7 +299,7 @@ fn the_host_is_observed_and_gets_a_pool_that_is_nobodys() {
             route.add_route(&default).unwrap();
         }
         let elsewhere = RouteSpec {
-            destination: Some(net("10.79.128.0/24")),
+            destination: net("10.79.128.0/24"),
             dev: Some(vpn),
             table: 100,
             ..RouteSpec::default()
@@ -305,13 +310,13 @@ fn the_host_is_observed_and_gets_a_pool_that_is_nobodys() {
         let facts = observe().unwrap();
         let uplink = facts.uplink.as_ref().unwrap();
         assert_eq!((uplink.name.as_str(), uplink.index, uplink.mtu), ("wan0", wan, 1400));
-        assert_eq!(uplink.address, Some(Ipv4Addr::new(10, 77, 200, 5)));
+        assert_eq!(uplink.address, Some(Ipv4Addr::new(10, 77, 200, 5).into()));
         assert!(facts.routes.contains(&net("10.79.128.0/24")) && facts.routes.contains(&net("10.77.0.0/16")));
         assert!(!facts.routes.contains(&net("10.77.200.5/32")), "the local table is not about others");
         assert!(
             !facts.forwarding.global && facts.forwarding.links["vpn0"] && !facts.forwarding.links["wan0"]
         );
-        assert_eq!(pool::choose(&facts).unwrap(), net("10.83.128.0/18"));
+        assert_eq!(IpNet::V4(pool::choose(&facts).unwrap()), net("10.83.128.0/18"));
     });
 }
 

@@ -4,16 +4,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use netbox::plan::ruleset::{self, PublishedPort};
-use netbox::plan::topology::Topology;
+use netbox::plan::topology::{Ipv6, Topology};
 
 const BOX: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 16);
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const BOX6: Ipv6Addr = Ipv6Addr::new(0xfd12, 0x3456, 0x789a, 0, 0, 0, 0, 0x10);
+const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 
 fn topology() -> Topology {
-    Topology { pool: "100.64.0.0/18".parse().unwrap(), number: 7, mtu: 1500 }
+    let ipv6 = Ipv6::Pool("fd12:3456:789a::/64".parse().unwrap());
+    Topology { pool: "100.64.0.0/18".parse().unwrap(), ipv6, number: 7, mtu: 1500 }
 }
 
 fn ports() -> [PublishedPort; 2] {
@@ -36,7 +39,8 @@ fn golden(name: &str, text: &str, expected: &str) {
 
 #[test]
 fn the_hosts_rules() {
-    let mut elements = vec![ruleset::switched("eth0"), ruleset::switched("wlan0")];
+    let mut elements =
+        vec![ruleset::switched("eth0"), ruleset::switched("wlan0"), ruleset::switched6("wlan0")];
     elements.extend(ports().iter().flat_map(PublishedPort::host));
     let text = ruleset::to_text(&ruleset::host(&topology()), &elements);
     golden("host.nft", &text, include_str!("plan/host.nft"));
@@ -44,8 +48,23 @@ fn the_hosts_rules() {
 
 #[test]
 fn the_gateways_rules() {
-    let mut elements = vec![ruleset::boxes4("nb3k9x0a7q", BOX), ruleset::hosts4(HOST), ruleset::self4(BOX)];
+    let mut elements = vec![
+        ruleset::boxes4("nb3k9x0a7q", BOX),
+        ruleset::boxes6("nb3k9x0a7q", BOX6),
+        ruleset::host_address(HOST.into()),
+        ruleset::host_address(HOST6.into()),
+        ruleset::self4(BOX),
+    ];
     elements.extend(ports().iter().flat_map(PublishedPort::gateway));
     let text = ruleset::to_text(&ruleset::gateway(&topology()), &elements);
     golden("gateway.nft", &text, include_str!("plan/gateway.nft"));
+}
+
+/// The same where boxes have no IPv6.
+#[test]
+fn the_rules_without_ipv6() {
+    let topology = Topology { ipv6: Ipv6::Closed, ..topology() };
+    let tables = [ruleset::host(&topology), ruleset::gateway(&topology)].concat();
+    let text = ruleset::to_text(&tables, &[]);
+    golden("without-ipv6.nft", &text, include_str!("plan/without-ipv6.nft"));
 }

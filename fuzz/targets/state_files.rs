@@ -11,13 +11,13 @@ fuzz_target!(|bytes: &[u8]| {
         && let Some(attachment) = record.attachment
     {
         let (topology, slot) = (attachment.topology, attachment.slot);
-        let _ = attach::gateway_elements(topology, &record.id, slot, &record.ports);
+        let _ = attach::gateway_elements(topology, &record.id, slot, attachment.address6, &record.ports);
         let _ = attach::host_elements(topology, slot, &record.ports);
     }
     if let Ok(record) = serde_json::from_slice::<GatewayRecord>(bytes) {
         let _ = ruleset::host(&record.topology);
         let _ = ruleset::gateway(&record.topology);
-        let _ = routing::host_rules(&record.topology, &record.switched);
+        let _ = routing::host_rules(&record.topology, &record.switched, &record.switched6);
         let _ = routing::host_routes(&record.topology);
         assert!(record.topology.host_link().len() < 16);
     }

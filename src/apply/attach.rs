@@ -1,6 +1,6 @@
 //! A box's link to the gateway, and its undo.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv6Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
@@ -20,11 +20,18 @@ use super::wiring;
 const TCP: u8 = 6;
 
 /// Puts the veth between the gateway and the box's network namespace, with the box's end still down, and the box's
-/// neighbour entry and route into the gateway.
+/// neighbour entries and routes into the gateway. `address6`: the box's IPv6 address, where it gets one.
 ///
 /// # Errors
 /// Naming the step.
-pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &OwnedFd) -> Result<()> {
+pub fn add_link(
+    gateway: &mut Gateway,
+    id: &str,
+    slot: u32,
+    address6: Option<Ipv6Addr>,
+    mtu: u32,
+    network: &OwnedFd,
+) -> Result<()> {
     let name = box_link(id);
     let address = gateway.record.topology.box_address(slot);
     let index = Topology::link_index(slot);
@@ -38,7 +45,7 @@ pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &
         indexes: Some((index, ETH_INDEX)),
     };
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
-    let requests = [
+    let mut requests = vec![
         link::add_veth(&veth),
         // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
         // up second, can send at once; this one is helped by `settle`.
@@ -46,18 +53,28 @@ pub fn add_link(gateway: &mut Gateway, id: &str, slot: u32, mtu: u32, network: &
         neighbour::set(index, address, Topology::box_mac(slot)),
         path::add(&wiring::replacing_route_spec(&routing::box_route(address, &name), index)),
     ];
+    if let Some(address) = address6 {
+        requests.push(neighbour::set(index, address, Topology::box_mac(slot)));
+        requests.push(path::add(&wiring::replacing_route_spec(&routing::box_route(address, &name), index)));
+    }
     // All at once, before the box configures its end: two at work on links at a time wait for each other.
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
 
-/// Lets what comes from the box's link, with the box's address, into the gateway. The link need not exist yet.
+/// Lets what comes from the box's link, with the box's addresses, into the gateway. The link need not exist yet.
 ///
 /// # Errors
 /// Those of nf_tables.
-pub fn let_in(_locked: &Locked<'_>, gateway: &mut Gateway, id: &str, slot: u32) -> Result<()> {
+pub fn let_in(
+    _locked: &Locked<'_>,
+    gateway: &mut Gateway,
+    id: &str,
+    slot: u32,
+    address6: Option<Ipv6Addr>,
+) -> Result<()> {
     let topology = gateway.record.topology;
     // A dead box's element with the same key says the same: slots and ids are not used again while one is left.
-    put(gateway, &gateway_elements(topology, id, slot, &[]))
+    put(gateway, &gateway_elements(topology, id, slot, address6, &[]))
 }
 
 /// Lets what is published in to the box, and other boxes to it by the host's addresses. The box's record names the
@@ -90,8 +107,10 @@ pub fn shut_out(
     slot: u32,
     ports: &[PortMap],
 ) -> Result<(), NftError> {
+    let topology = gateway.record.topology;
     let mut batch = Batch::new();
-    for element in gateway_elements(gateway.record.topology, id, slot, ports) {
+    // Whether it had an IPv6 address or not: deleting what is absent is no error.
+    for element in gateway_elements(topology, id, slot, topology.box_address6(slot), ports) {
         batch.delete_element(Family::Inet, TABLE, &element);
     }
     gateway.nft.commit(batch)
@@ -107,9 +126,16 @@ pub fn settle(gateway: &mut Gateway, slot: u32) -> Result<()> {
 }
 
 /// The elements of the gateway's sets and maps for a box.
-pub fn gateway_elements(topology: Topology, id: &str, slot: u32, ports: &[PortMap]) -> Vec<Element> {
-    let address = topology.box_address(slot);
-    let mut elements = vec![ruleset::boxes4(&box_link(id), address), ruleset::self4(address)];
+pub fn gateway_elements(
+    topology: Topology,
+    id: &str,
+    slot: u32,
+    address6: Option<Ipv6Addr>,
+    ports: &[PortMap],
+) -> Vec<Element> {
+    let (link, address) = (box_link(id), topology.box_address(slot));
+    let mut elements = vec![ruleset::boxes4(&link, address), ruleset::self4(address)];
+    elements.extend(address6.map(|address| ruleset::boxes6(&link, address)));
     elements.extend(translated(topology, slot, ports).flat_map(|port| port.gateway()));
     elements
 }

@@ -14,9 +14,10 @@ use crate::kernel::process::share_descriptor;
 use crate::kernel::route::link::{LinkChange, Veth};
 use crate::kernel::route::{Request, Route, address, link, neighbour, path, rule};
 use crate::plan::gateway::GatewayPlan;
+use crate::plan::ipv6::GlobalId;
 use crate::plan::record::GatewayRecord;
 use crate::plan::ruleset::{self, Family};
-use crate::plan::topology::{HOST_MAC, NUMBERS, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
+use crate::plan::topology::{HOST_MAC, Ipv6, NUMBERS, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
 use crate::plan::{gateway, routing};
 
 use super::census::{Census, census};
@@ -125,13 +126,17 @@ pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Opti
 fn make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway> {
     let facts = crate::host::observe()?;
     let number = free_number(locked, &facts);
-    let plan = gateway::gateway(&facts, number)?;
+    let mut random = GlobalId::default();
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(io::Error::from)
+        .context(|| "cannot get random bytes for an IPv6 prefix")?;
+    let plan = gateway::gateway(&facts, number, random)?;
     refuse_foreign_tables(host.nft(locked, census)?)?;
     let mut host_route = Route::open().context(|| "cannot open netlink")?;
-    let (network, route, nft) = new_namespace(host)?;
+    let (network, route, nft) = new_namespace(host, plan.topology.ipv6)?;
     let cookie = netns_cookie(route.as_fd()).context(|| "cannot identify the gateway's network namespace")?;
-    let GatewayPlan { topology, switched, host_addresses } = plan;
-    let record = GatewayRecord { topology, cookie, switched, host_addresses };
+    let GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6 } = plan;
+    let record = GatewayRecord { topology, cookie, switched, switched6, host_addresses, without_ipv6 };
     state::write_json(locked.root(), RECORD, &record).context(|| "cannot write the gateway's state")?;
     let mut gateway = Gateway { record: record.clone(), network, route, nft };
     match build(&mut gateway, &mut host_route, host.nft(locked, census)?) {
@@ -169,8 +174,8 @@ fn refuse_foreign_tables(nft: &mut Nft) -> Result<()> {
     Ok(())
 }
 
-/// A network namespace that forwards, with IPv6 switched off, and sockets in it.
-fn new_namespace(host: &Host) -> Result<(OwnedFd, Route, Nft)> {
+/// A network namespace that forwards, and sockets in it.
+fn new_namespace(host: &Host, ipv6: Ipv6) -> Result<(OwnedFd, Route, Nft)> {
     namespace::new_network().map_err(|errno| {
         Error::new("cannot make the gateway's network namespace")
             .os(&errno.into())
@@ -180,7 +185,7 @@ fn new_namespace(host: &Host) -> Result<(OwnedFd, Route, Nft)> {
         let network = namespace::own_network().context(|| "cannot open the gateway's network namespace")?;
         let route = Route::open().context(|| "cannot open netlink in the gateway")?;
         let nft = Nft::open()?;
-        wiring::set_up_gateway_sysctls()?;
+        wiring::set_up_gateway_sysctls(ipv6)?;
         Ok((network, route, nft))
     })();
     namespace::enter_network(host.network().as_fd())
@@ -192,15 +197,18 @@ fn build(gateway: &mut Gateway, host_route: &mut Route, host_nft: &mut Nft) -> R
     let topology = gateway.record.topology;
     gateway_rules(gateway)?;
     let (inner, outer) = add_link(gateway, host_route, &topology)?;
-    wiring::set_up_host_link_sysctls(&topology.host_link())?;
+    wiring::set_up_host_link_sysctls(&topology.host_link(), topology.ipv6)?;
     host_rules(host_nft, &gateway.record)?;
     host_routing(host_route, &gateway.record, outer)?;
     gateway_routing(gateway, &topology, inner)?;
     wiring::pipeline(host_route, &[link::settle(outer)], "the host")?;
-    for interface in &gateway.record.switched {
-        wiring::switch_forwarding(interface, true)?;
-    }
-    Ok(())
+    switched(&gateway.record).try_for_each(|(family, interface)| wiring::switch_forwarding(family, interface))
+}
+
+/// The interfaces of the host that netbox makes forward.
+fn switched(record: &GatewayRecord) -> impl Iterator<Item = (wiring::Family, &String)> {
+    let four = record.switched.iter().map(|interface| (wiring::Family::Ipv4, interface));
+    four.chain(record.switched6.iter().map(|interface| (wiring::Family::Ipv6, interface)))
 }
 
 fn gateway_rules(gateway: &mut Gateway) -> Result<()> {
@@ -209,7 +217,7 @@ fn gateway_rules(gateway: &mut Gateway) -> Result<()> {
         batch.create_table(&table);
     }
     for address in &gateway.record.host_addresses {
-        batch.put_element(Family::Inet, TABLE, &ruleset::hosts4(*address));
+        batch.put_element(Family::Inet, TABLE, &ruleset::host_address(*address));
     }
     gateway.nft.commit(batch).map_err(Error::from)
 }
@@ -240,23 +248,24 @@ fn host_rules(nft: &mut Nft, record: &GatewayRecord) -> Result<()> {
     for interface in &record.switched {
         batch.put_element(Family::Inet, TABLE, &ruleset::switched(interface));
     }
+    for interface in &record.switched6 {
+        batch.put_element(Family::Inet, TABLE, &ruleset::switched6(interface));
+    }
     nft.commit(batch).map_err(Error::from)
 }
 
 fn host_routing(route: &mut Route, record: &GatewayRecord, link: u32) -> Result<()> {
     let topology = &record.topology;
-    let mut requests: Vec<Request> = routing::host_rules(topology, &record.switched)
+    let mut requests: Vec<Request> = routing::host_rules(topology, &record.switched, &record.switched6)
         .iter()
         .map(|r| rule::add(&wiring::rule_spec(r)))
         .collect();
-    let alias = LinkChange {
-        alias: Some("netbox"),
-        up: Some(true),
-        addr_gen_mode_none: true,
-        ..LinkChange::default()
-    };
+    if topology.link_has_ipv6(topology.mtu) {
+        requests.push(link::set(link, &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() }));
+    }
+    let alias = LinkChange { alias: Some("netbox"), up: Some(true), ..LinkChange::default() };
     requests.push(link::set(link, &alias));
-    requests.push(neighbour::set(link, topology.gateway_address(), OUT_MAC));
+    requests.extend(topology.pools().map(|(_, gateway)| neighbour::set(link, gateway, OUT_MAC)));
     for one in routing::host_routes(topology) {
         requests.push(path::add(&wiring::replacing_route_spec(&one, link)));
     }
@@ -271,6 +280,11 @@ fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Res
         // Wrong on purpose: see WRONG_MAC.
         neighbour::set(link, topology.next_hop(), WRONG_MAC),
     ];
+    if let (Some(own), Some(next_hop)) = (topology.gateway_address6(), topology.next_hop6()) {
+        requests.push(address::add(link, own, 128));
+        requests.push(path::deliver(link, own));
+        requests.push(neighbour::set(link, next_hop, WRONG_MAC));
+    }
     for one in routing::gateway_routes(topology) {
         let index = if one.dev.as_deref() == Some("lo") { LO } else { link };
         requests.push(path::add(&wiring::route_spec(&one, index)));
@@ -290,10 +304,10 @@ pub fn take_down(
 ) -> Vec<String> {
     let mut problems = Vec::new();
     // What is still on its way out of the gateway must not pass without the rules that translate it.
-    let stopped = wiring::stop_forwarding(&record.topology.host_link());
+    let stopped = wiring::stop_forwarding(&record.topology.host_link(), record.topology.ipv6);
     note(&mut problems, || "cannot stop forwarding for the gateway".to_owned(), stopped);
-    for interface in &record.switched {
-        let result = wiring::switch_forwarding_back(interface);
+    for (family, interface) in switched(record) {
+        let result = wiring::switch_forwarding_back(family, interface);
         note(&mut problems, || format!("cannot switch forwarding off on {interface}"), result);
     }
     if !problems.is_empty() {
@@ -325,7 +339,7 @@ fn note(problems: &mut Vec<String>, what: impl FnOnce() -> String, result: io::R
 }
 
 fn remove_routing(route: &mut Route, record: &GatewayRecord, problems: &mut Vec<String>) {
-    for one in routing::host_rules(&record.topology, &record.switched) {
+    for one in routing::host_rules(&record.topology, &record.switched, &record.switched6) {
         let result = route.remove_rule(&wiring::rule_spec(&one));
         note(problems, || format!("cannot remove the routing rule {one}"), result);
     }

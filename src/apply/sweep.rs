@@ -131,9 +131,10 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     let topology = record.as_ref().and_then(|record| record.attachment).map(|attachment| attachment.topology);
     if let Some(topology) = topology.or_else(|| site.gateway.as_ref().map(|gateway| gateway.record.topology))
     {
-        let address = topology.box_address(slot_number);
         let gateway = site.gateway.as_deref();
-        if let Err(error) = connections::forget(locked, site.host, site.census, gateway, address) {
+        if let Err(error) =
+            connections::forget(locked, site.host, site.census, gateway, &topology, slot_number)
+        {
             problems.push(error.to_string());
         }
     }

@@ -1,14 +1,14 @@
 //! Small effects that the gateway and the boxes share, and the translation of planned routes for the kernel.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::kernel::route::path::{RouteKind, RouteSpec};
 use crate::kernel::route::rule::RuleSpec;
 use crate::kernel::route::{PROTOCOL, Refused, Request, Route};
 use crate::kernel::sysctl;
 use crate::plan::routing;
-use crate::plan::topology::MARK;
+use crate::plan::topology::{Ipv6, MARK};
 
 /// The kernel's main routing table (RT_TABLE_MAIN).
 const MAIN: u32 = 254;
@@ -65,9 +65,9 @@ pub fn replacing_route_spec(route: &routing::Route, link: u32) -> RouteSpec {
 ///
 /// # Errors
 /// Naming the setting.
-pub fn set_up_gateway_sysctls() -> Result<()> {
+pub fn set_up_gateway_sysctls(ipv6: Ipv6) -> Result<()> {
     // Before there is an interface, so that each begins with these.
-    let settings: [(&[&str], &str); 8] = [
+    let four: [(&[&str], &str); 8] = [
         (&["ipv4", "ip_forward"], "1"),
         // Replies may come by a link that a reverse look-up would not choose; who may send what is the rules' matter.
         (&["ipv4", "conf", "all", "rp_filter"], "0"),
@@ -79,70 +79,112 @@ pub fn set_up_gateway_sysctls() -> Result<()> {
         // What is denied is answered, each time: a box shall not wait for a time-out.
         (&["ipv4", "icmp_ratelimit"], "0"),
     ];
-    for (path, value) in settings {
+    let six: &[(&[&str], &str)] = match ipv6 {
+        Ipv6::Absent => &[],
+        Ipv6::Closed => &[
+            (&["ipv6", "conf", "all", "disable_ipv6"], "1"),
+            (&["ipv6", "conf", "default", "accept_ra"], "0"),
+        ],
+        // What is written to `all` is the default from then on (net/ipv6/addrconf.c), but for accept_ra.
+        Ipv6::Pool(_) => &[
+            (&["ipv6", "conf", "all", "disable_ipv6"], "0"),
+            (&["ipv6", "conf", "default", "accept_ra"], "0"),
+            // IN6_ADDR_GEN_MODE_NONE: no link-local addresses, and so no neighbour discovery and no redirects.
+            (&["ipv6", "conf", "default", "addr_gen_mode"], "1"),
+            (&["ipv6", "conf", "all", "forwarding"], "1"),
+            (&["ipv6", "icmp", "ratelimit"], "0"),
+        ],
+    };
+    for (path, value) in four.iter().chain(six) {
         sysctl::write(path, value).context(|| format!("cannot set {} in the gateway", path.join(".")))?;
     }
-    without_ipv6("all")?;
-    without_ipv6("default")
+    Ok(())
 }
 
 /// The settings of the host's end, before it is up.
 ///
 /// # Errors
 /// Naming the setting.
-pub fn set_up_host_link_sysctls(link: &str) -> Result<()> {
-    let settings = [
+pub fn set_up_host_link_sysctls(link: &str, ipv6: Ipv6) -> Result<()> {
+    let four = [
         ("forwarding", "1"),
         // The reverse look-up of a strict rp_filter must see the mark that `pre` sets.
         ("src_valid_mark", "1"),
         ("send_redirects", "0"),
         ("accept_redirects", "0"),
     ];
-    for (name, value) in settings {
-        let path = ["ipv4", "conf", link, name];
-        sysctl::write(&path, value).context(|| format!("cannot set {}", path.join(".")))?;
-    }
-    without_ipv6(link)
-}
-
-/// Closes IPv6 on an interface: no link-local address, no router advertisement.
-///
-/// # Errors
-/// When it is there and cannot be closed.
-pub fn without_ipv6(link: &str) -> Result<()> {
-    for (name, value) in [("disable_ipv6", "1"), ("accept_ra", "0")] {
-        let path = ["ipv6", "conf", link, name];
+    let six: &[(&str, &str)] = match ipv6 {
+        Ipv6::Absent => &[],
+        // No link-local address, no router advertisement.
+        Ipv6::Closed => &[("disable_ipv6", "1"), ("accept_ra", "0")],
+        Ipv6::Pool(_) => &[
+            // Some hosts have it switched off by default, and on for their uplink.
+            ("disable_ipv6", "0"),
+            ("accept_ra", "0"),
+            ("accept_redirects", "0"),
+        ],
+    };
+    let settings = four.iter().map(|setting| ("ipv4", setting)).chain(six.iter().map(|s| ("ipv6", s)));
+    for (family, (name, value)) in settings {
+        let path = [family, "conf", link, name];
         match sysctl::write(&path, value) {
-            Ok(()) => {}
-            // A kernel without IPv6: closed already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Error::new(format!("cannot set {}", path.join("."))).os(&error)),
+            // A link whose MTU is too small for IPv6.
+            Err(error) if error.kind() == ErrorKind::NotFound && ipv6 == Ipv6::Closed => {}
+            other => other.context(|| format!("cannot set {}", path.join(".")))?,
+        }
+    }
+    if matches!(ipv6, Ipv6::Pool(_)) {
+        match Family::Ipv6.write(link, true) {
+            // Before Linux 6.17 boxes have IPv6 only where the host forwards anyway.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other.context(|| format!("cannot switch IPv6 forwarding on for {link}"))?,
         }
     }
     Ok(())
 }
 
-/// Switches IPv4 forwarding of one interface of the host.
+/// The two switches of forwarding that an interface has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `net.ipv4.conf.<link>.forwarding`.
+    Ipv4,
+    /// `net.ipv6.conf.<link>.force_forwarding`, since Linux 6.17. The other switch of that family, `forwarding`, does not
+    /// make an interface forward, but makes it deaf for router advertisements.
+    Ipv6,
+}
+
+impl Family {
+    fn write(self, link: &str, on: bool) -> io::Result<()> {
+        let path = match self {
+            Self::Ipv4 => ["ipv4", "conf", link, "forwarding"],
+            Self::Ipv6 => ["ipv6", "conf", link, "force_forwarding"],
+        };
+        sysctl::write(&path, if on { "1" } else { "0" })
+    }
+}
+
+/// Switches forwarding of one interface of the host on.
 ///
 /// # Errors
 /// Naming the interface.
-pub fn switch_forwarding(interface: &str, on: bool) -> Result<()> {
-    write_forwarding(interface, on).context(|| format!("cannot switch forwarding on {interface}"))
+pub fn switch_forwarding(family: Family, interface: &str) -> Result<()> {
+    family
+        .write(interface, true)
+        .context(|| format!("cannot switch {family:?} forwarding on for {interface}"))
 }
 
-fn write_forwarding(interface: &str, on: bool) -> io::Result<()> {
-    sysctl::write(&["ipv4", "conf", interface, "forwarding"], if on { "1" } else { "0" })
-}
-
-/// Switches IPv4 forwarding of a link of netbox's own off.
+/// Switches forwarding of a link of netbox's own off.
 ///
 /// # Errors
-/// Those of the write, tried twice; a link that is gone is no error.
-pub fn stop_forwarding(link: &str) -> io::Result<()> {
-    match write_forwarding(link, false).or_else(|_| write_forwarding(link, false)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+/// Those of the write, tried twice; a link that is gone, and a kernel that has no such switch, are no error.
+pub fn stop_forwarding(link: &str, ipv6: Ipv6) -> io::Result<()> {
+    let stop = |family: Family| match family.write(link, false).or_else(|_| family.write(link, false)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
-    }
+    };
+    let four = stop(Family::Ipv4);
+    let six = if matches!(ipv6, Ipv6::Pool(_)) { stop(Family::Ipv6) } else { Ok(()) };
+    four.and(six)
 }
 
 /// Switches forwarding off again, unless somebody has switched all of the host to forwarding meanwhile: then it
@@ -150,12 +192,13 @@ pub fn stop_forwarding(link: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the write; an interface that is gone is no error.
-pub fn switch_forwarding_back(interface: &str) -> io::Result<()> {
-    if sysctl::read(&["ipv4", "ip_forward"])?.trim() == "1" {
+pub fn switch_forwarding_back(family: Family, interface: &str) -> io::Result<()> {
+    // The switch of IPv6 is a second one, beside that for all.
+    if family == Family::Ipv4 && sysctl::read(&["ipv4", "ip_forward"])?.trim() == "1" {
         return Ok(());
     }
-    match write_forwarding(interface, false) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    match family.write(interface, false) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::host;
 use crate::plan::gateway;
 use crate::plan::identity::{Caller, Identity};
+use crate::plan::ipv6::{self, GlobalId};
 use crate::plan::privileges::privileges;
 use crate::plan::record::PortMap;
 use crate::plan::refusal;
@@ -19,6 +20,9 @@ use crate::spec::request::RunRequest;
 
 /// An id that no box has: the alphabet of ids has no 0.
 const EXAMPLE: &str = "example0";
+
+/// The random part of the prefix that boxes would have.
+const EXAMPLE_PREFIX: GlobalId = *b"nbexa";
 
 /// What the run would do, as text.
 ///
@@ -41,16 +45,19 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     }
     let mut text = String::new();
     if request.net == Net::Nat {
-        let plan = gateway::gateway(&host::observe()?, 0)?;
+        let plan = gateway::gateway(&host::observe()?, 0, EXAMPLE_PREFIX)?;
         let topology = plan.topology;
         let ports: Vec<_> = request.publish.iter().map(port_map).collect();
+        let mtu = request.mtu.unwrap_or(topology.mtu);
+        let address6 = ipv6::of_box(&topology, 0, mtu);
         let one = BoxPlan {
             id: EXAMPLE,
             slot: 0,
-            mtu: request.mtu.unwrap_or(topology.mtu),
+            address6,
+            mtu,
             ports: &ports,
             host_elements: attach::host_elements(topology, 0, &ports),
-            gateway_elements: attach::gateway_elements(topology, EXAMPLE, 0, &ports),
+            gateway_elements: attach::gateway_elements(topology, EXAMPLE, 0, address6, &ports),
         };
         text.push_str(&render::gateway(&plan));
         text.push_str(&render::box_steps(&topology, &one));

@@ -1,17 +1,19 @@
 //! The machine's network, read once.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::io::ErrorKind;
+
+use ipnet::IpNet;
 
 use crate::error::{Context, Result};
 use crate::kernel::route::Route;
 use crate::kernel::route::link::LinkInfo;
 use crate::kernel::route::path::{MAIN, RouteInfo, RouteKind};
 use crate::kernel::sysctl;
-use crate::plan::facts::{Facts, Forwarding, HostAddress, Link, Uplink};
+use crate::plan::facts::{Facts, Forwarding, HostAddress, Ipv6Facts, Link, Uplink};
 
 /// Reads the network of the calling thread's namespace: links, addresses and routes by netlink, the
-/// global forwarding switch from `/proc/sys`.
+/// global forwarding switches from `/proc/sys`.
 ///
 /// # Errors
 /// When one of these cannot be read.
@@ -29,8 +31,22 @@ pub fn observe() -> Result<Facts> {
             Some(HostAddress { link, index, address })
         })
         .collect();
+    let ipv6 = match sysctl::read(&["ipv6", "conf", "all", "forwarding"]) {
+        Ok(switch) => Some(Ipv6Facts {
+            uplink: uplink(|net| matches!(net, IpNet::V6(_)), &routes, &links, &addresses),
+            forwards: switch != "0",
+            force_forwarding: links
+                .iter()
+                .filter_map(|link| Some((link.name.clone(), link.force_forwarding_v6?)))
+                .collect(),
+        }),
+        // Not compiled in, not loaded, or started with ipv6.disable=1.
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error).context(|| "cannot read net.ipv6.conf.all.forwarding"),
+    };
     Ok(Facts {
-        uplink: uplink(&routes, &links, &addresses),
+        uplink: uplink(|net| matches!(net, IpNet::V4(_)), &routes, &links, &addresses),
+        ipv6,
         addresses,
         routes: routes.iter().filter(|route| leads_away(route)).map(|route| route.destination).collect(),
         forwarding: Forwarding {
@@ -47,16 +63,23 @@ pub fn observe() -> Result<Facts> {
     })
 }
 
-/// The link of the default route that the kernel takes first.
-fn uplink(routes: &[RouteInfo], links: &[LinkInfo], addresses: &[HostAddress]) -> Option<Uplink> {
+/// The link of the default route, of one family, that the kernel takes first.
+fn uplink(
+    of_family: impl Fn(&IpNet) -> bool,
+    routes: &[RouteInfo],
+    links: &[LinkInfo],
+    addresses: &[HostAddress],
+) -> Option<Uplink> {
     let default = routes
         .iter()
         .filter(|route| route.table == MAIN && route.kind == RouteKind::Unicast)
-        .filter(|route| route.destination.prefix_len() == 0 && route.dev.is_some())
+        .filter(|route| of_family(&route.destination) && route.destination.prefix_len() == 0)
+        .filter(|route| route.dev.is_some())
         .min_by_key(|route| route.metric)?;
     let link = links.iter().find(|link| Some(link.index) == default.dev)?;
-    let first = || -> Option<Ipv4Addr> {
-        addresses.iter().find(|address| address.index == link.index).map(|address| address.address.addr())
+    let first = || {
+        let mut own = addresses.iter().filter(|address| address.index == link.index);
+        own.find(|address| of_family(&address.address)).map(|address| address.address.addr())
     };
     Some(Uplink {
         name: link.name.clone(),

@@ -4,7 +4,7 @@
 //! gives it up, forgets what is left of its last user. The messages are those of
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_DUMP};
@@ -30,6 +30,7 @@ const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V6_SRC: u16 = 3;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
@@ -43,7 +44,7 @@ const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selector {
     /// Those that began at the address, and those that are answered by it.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// Those that went to the port when they began, whatever it was translated to.
     Port {
         /// The IP protocol number.
@@ -75,7 +76,7 @@ impl Conntrack {
         Self::on(&Nft::open()?)
     }
 
-    /// Forgets the IPv4 connections that one of `selectors` means.
+    /// Forgets the connections that one of `selectors` means: an address those of its family, a port those of IPv4.
     ///
     /// # Errors
     /// When the kernel does not list its connections, or does not forget one.
@@ -103,9 +104,10 @@ impl Conntrack {
     pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<()> {
         let found = self
             .0
-            .dump(&mut draft(GET, NLM_F_DUMP).finish(), |payload| {
-                let connection = payload.get(4..)?;
-                selectors.iter().any(|selector| selector.matches(connection)).then(|| deletion(connection))
+            .dump(&mut draft(GET, NLM_F_DUMP, NetfilterProtoFamily::Unspec).finish(), |payload| {
+                let (family, connection) = (*payload.first()?, payload.get(4..)?);
+                let meant = selectors.iter().any(|selector| selector.matches(connection));
+                meant.then(|| deletion(family_of(family), connection))
             })
             .map_err(|refusal| refusal.into_error("cannot list the tracked connections"))?;
         for mut request in found {
@@ -131,7 +133,7 @@ impl Conntrack {
                 entries.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes));
         };
         self.0
-            .request(&mut draft(GET_STATS, 0).finish(), each)
+            .request(&mut draft(GET_STATS, 0, NetfilterProtoFamily::Unspec).finish(), each)
             .map_err(|refusal| refusal.into_error("cannot count the tracked connections"))?;
         Ok(count)
     }
@@ -143,10 +145,16 @@ impl Selector {
         match self {
             Self::Address(address) => {
                 let filter = |which, original, reply| {
-                    let mut draft = draft(DELETE, 0);
+                    let mut draft = match address {
+                        IpAddr::V4(_) => draft(DELETE, 0, NetfilterProtoFamily::IPv4),
+                        IpAddr::V6(_) => draft(DELETE, 0, NetfilterProtoFamily::IPv6),
+                    };
                     draft.nest(which, |tuple| {
                         tuple.nest(CTA_TUPLE_IP, |ip| {
-                            ip.value(CTA_IP_V4_SRC, &address.octets());
+                            match address {
+                                IpAddr::V4(four) => ip.value(CTA_IP_V4_SRC, &four.octets()),
+                                IpAddr::V6(six) => ip.value(CTA_IP_V6_SRC, &six.octets()),
+                            };
                         });
                     });
                     mask(&mut draft, original, reply).finish()
@@ -154,7 +162,7 @@ impl Selector {
                 vec![filter(CTA_TUPLE_ORIG, FILTER_IP_SRC, 0), filter(CTA_TUPLE_REPLY, 0, FILTER_IP_SRC)]
             }
             Self::Port { protocol, port } => {
-                let mut draft = draft(DELETE, 0);
+                let mut draft = draft(DELETE, 0, NetfilterProtoFamily::IPv4);
                 draft.nest(CTA_TUPLE_ORIG, |tuple| {
                     tuple.nest(CTA_TUPLE_PROTO, |part| {
                         part.value(CTA_PROTO_NUM, &[protocol]).value(CTA_PROTO_DST_PORT, &port.to_be_bytes());
@@ -171,8 +179,11 @@ impl Selector {
             Self::Address(address) => {
                 let reply = attribute(connection, CTA_TUPLE_REPLY).unwrap_or_default();
                 [original, reply].iter().any(|tuple| {
-                    let source = attribute(tuple, CTA_TUPLE_IP).and_then(|ip| attribute(ip, CTA_IP_V4_SRC));
-                    source == Some(&address.octets())
+                    let ip = attribute(tuple, CTA_TUPLE_IP).unwrap_or_default();
+                    match address {
+                        IpAddr::V4(four) => attribute(ip, CTA_IP_V4_SRC) == Some(&four.octets()),
+                        IpAddr::V6(six) => attribute(ip, CTA_IP_V6_SRC) == Some(&six.octets()),
+                    }
                 })
             }
             Self::Port { protocol, port } => attribute(original, CTA_TUPLE_PROTO).is_some_and(|tuple| {
@@ -185,14 +196,23 @@ impl Selector {
 
 /// What deletes that connection, and no later one between the same ends: it names the original tuple, the zone and
 /// the id.
-fn deletion(connection: &[u8]) -> Vec<u8> {
-    let mut draft = draft(DELETE, 0);
+fn deletion(family: NetfilterProtoFamily, connection: &[u8]) -> Vec<u8> {
+    let mut draft = draft(DELETE, 0, family);
     for kind in [CTA_TUPLE_ORIG | NLA_F_NESTED, CTA_ZONE, CTA_ID] {
         if let Some(value) = attribute(connection, kind & !NLA_F_NESTED) {
             draft.value(kind, value);
         }
     }
     draft.finish()
+}
+
+/// The family of an answer (`nfgen_family`).
+const fn family_of(number: u8) -> NetfilterProtoFamily {
+    const NFPROTO_IPV6: u8 = 10;
+    match number {
+        NFPROTO_IPV6 => NetfilterProtoFamily::IPv6,
+        _ => NetfilterProtoFamily::IPv4,
+    }
 }
 
 /// Adds which parts of either tuple a filter compares.
@@ -202,8 +222,8 @@ fn mask(draft: &mut Draft, original: u32, reply: u32) -> &mut Draft {
     })
 }
 
-fn draft(kind: u8, flags: u16) -> Draft {
-    Draft::new(NFNL_SUBSYS_CTNETLINK, kind, flags, NetfilterProtoFamily::IPv4, 0)
+fn draft(kind: u8, flags: u16, family: NetfilterProtoFamily) -> Draft {
+    Draft::new(NFNL_SUBSYS_CTNETLINK, kind, flags, family, 0)
 }
 
 /// Every reader of this file, for the fuzz targets.

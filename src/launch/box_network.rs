@@ -1,8 +1,12 @@
 //! The box's side of its network, configured by its first process while that still may.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use crate::error::{Context, Result};
 use crate::kernel::route::link::LinkChange;
-use crate::kernel::route::{PROTOCOL, Route, address, link, neighbour, path};
+use crate::kernel::route::{Request, Route, address, link, neighbour, path};
 use crate::kernel::sysctl;
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
@@ -25,28 +29,38 @@ pub fn configure(box_link: Option<&BoxLink>) -> Result<()> {
     if let Some(box_link) = box_link {
         let index = ETH_INDEX;
         requests.push(address::add(index, box_link.address, 32));
-        // IPv6 is closed on the link: no link-local address is made, nobody in the box may add one, and the gateway drops the
-        // rest. Not by the sysctl: a first look at each in a new namespace takes as long as there are namespaces, since
+        // No link-local address is made, and so neither is neighbour discovery nor a router solicitation; nobody in the box may
+        // add one, and the gateway drops the rest. Not by the sysctl: a first look at each in a new namespace takes as long as there are namespaces, since
         // all have a dentry of that name under one parent (fs/proc/proc_sysctl.c, `proc_sys_compare`).
-        requests.push(link::set(index, &LinkChange { addr_gen_mode_none: true, ..up }));
-        requests.push(neighbour::set(index, box_link.gateway, GATEWAY_MAC));
-        requests.push(path::add(&path::RouteSpec {
-            destination: None,
-            kind: path::RouteKind::Unicast,
-            table: 254,
-            via: Some(box_link.gateway),
-            onlink: true,
-            dev: Some(index),
-            metric: None,
-            protocol: PROTOCOL,
-            replace: false,
-        }));
+        if box_link.has_ipv6 {
+            requests
+                .push(link::set(index, &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() }));
+        }
+        requests.push(link::set(index, &up));
+        requests.extend(way_out(index, path::ANYWHERE4, box_link.gateway.into()));
+        if let Some((address, gateway)) = box_link.ipv6 {
+            requests.push(address::add(index, address, 128));
+            requests.push(path::deliver(index, address));
+            requests.extend(way_out(index, path::ANYWHERE6, gateway.into()));
+        }
         // So that it also says that it is up, to programs that look before they send.
         requests.push(link::settle(index));
     }
     route
         .pipeline(&requests)
         .map_err(|refused| refused.refusal.into_error(format!("cannot {} in the box", refused.what)))
+}
+
+/// A default route by way of the gateway, whose hardware address is fixed.
+fn way_out(index: u32, destination: IpNet, gateway: IpAddr) -> [Request; 2] {
+    let route = path::RouteSpec {
+        destination,
+        via: Some(gateway),
+        onlink: true,
+        dev: Some(index),
+        ..path::RouteSpec::default()
+    };
+    [neighbour::set(index, gateway, GATEWAY_MAC), path::add(&route)]
 }
 
 /// In its own network a box may use any port, and ping without a raw socket (promise N5).

@@ -176,6 +176,7 @@ fn own_environment(inside: &Inside<'_>, facts: &BoxFacts) -> Vec<OsString> {
     if let Some(link) = &facts.link {
         own.push(("NETBOX_IPV4", link.address.to_string()));
         own.push(("NETBOX_GATEWAY", link.gateway.to_string()));
+        own.extend(link.ipv6.map(|(address, _)| ("NETBOX_IPV6", address.to_string())));
     }
     environment(&Sources {
         caller: &caller,

@@ -1,6 +1,5 @@
 //! What the keeper still does when the launcher has gone: see to it that the kernel frees what it frees late.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::apply::census::census;
@@ -45,7 +44,7 @@ pub fn linger(remains: Remains) {
     };
     let topology = gateway.record.topology;
     let mut clean = all_undone;
-    clean &= forget_connections(&mut state, &mut host, &gateway, topology.box_address(lease.slot)).is_ok();
+    clean &= forget_connections(&mut state, &mut host, &gateway, lease.slot).is_ok();
     if was_last {
         // The last descriptor of its network namespace: the kernel takes the rest.
         drop(gateway);
@@ -62,13 +61,8 @@ pub fn linger(remains: Remains) {
 }
 
 /// Deletes what connection tracking knows of the box.
-fn forget_connections(
-    state: &mut State,
-    host: &mut Host,
-    gateway: &Gateway,
-    address: Ipv4Addr,
-) -> Result<()> {
+fn forget_connections(state: &mut State, host: &mut Host, gateway: &Gateway, slot: u32) -> Result<()> {
     let locked = state.lock()?;
     let found = census(locked.slots());
-    connections::forget(&locked, host, &found, Some(gateway), address)
+    connections::forget(&locked, host, &found, Some(gateway), &gateway.record.topology, slot)
 }

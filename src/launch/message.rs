@@ -1,6 +1,6 @@
 //! What the processes of one run tell each other.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,10 @@ pub struct BoxLink {
     pub address: Ipv4Addr,
     /// `NETBOX_GATEWAY`, the next hop.
     pub gateway: Ipv4Addr,
+    /// `NETBOX_IPV6`, and the next hop there; `None` for a box without IPv6.
+    pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
+    /// Whether the link has IPv6, be it closed.
+    pub has_ipv6: bool,
 }
 
 /// From the box's first process to the keeper. After [`ToBox::Run`] the end of the stream means that the

@@ -1,25 +1,38 @@
 //! What decisions rest on: the machine's network as plain data, read once by `host`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// The network of the namespace netbox was started in. IPv4 only.
+/// The network of the namespace netbox was started in.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Facts {
-    /// The link of the default route with the lowest metric in the main table. A host may have none.
+    /// The link of the IPv4 default route with the lowest metric in the main table. A host may have none.
     pub uplink: Option<Uplink>,
     /// Every address of every link.
     pub addresses: Vec<HostAddress>,
     /// Every destination in every routing table that is not local, broadcast or multicast, default
-    /// routes (0.0.0.0/0) included.
-    pub routes: Vec<Ipv4Net>,
+    /// routes (0.0.0.0/0, ::/0) included.
+    pub routes: Vec<IpNet>,
     /// Every link.
     pub links: Vec<Link>,
-    /// For whom the host is a router.
+    /// For whom the host is a router over IPv4.
     pub forwarding: Forwarding,
+    /// What there is of IPv6; `None` where the kernel has none.
+    pub ipv6: Option<Ipv6Facts>,
+}
+
+/// IPv6 on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ipv6Facts {
+    /// The link of the IPv6 default route with the lowest metric in the main table.
+    pub uplink: Option<Uplink>,
+    /// `net.ipv6.conf.all.forwarding`: whether every link forwards.
+    pub forwards: bool,
+    /// `net.ipv6.conf.<link>.force_forwarding` by the name of the link; empty before Linux 6.17.
+    pub force_forwarding: BTreeMap<String, bool>,
 }
 
 /// The link that leads outside.
@@ -32,7 +45,7 @@ pub struct Uplink {
     /// In bytes.
     pub mtu: u32,
     /// The address that packets to the outside have: that of the route, else the first of the link.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
 }
 
 /// An address of the host.
@@ -43,7 +56,7 @@ pub struct HostAddress {
     /// The number of its link.
     pub index: u32,
     /// The address, with the length of its subnet's prefix.
-    pub address: Ipv4Net,
+    pub address: IpNet,
 }
 
 /// A link of the host.

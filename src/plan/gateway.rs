@@ -1,12 +1,13 @@
 //! Decides the shape of a new gateway from what the host is like.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::error::Result;
 
 use super::facts::Facts;
+use super::ipv6::{self, Decision, GlobalId};
 use super::pool;
-use super::topology::Topology;
+use super::topology::{Ipv6, Topology};
 
 /// A gateway to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,21 +18,28 @@ pub struct GatewayPlan {
     /// The one through which an answer or a published port's client comes in decides (net/ipv4/route.c,
     /// `ip_mkroute_input`), so the uplink alone is not enough.
     pub switched: Vec<String>,
+    /// The interfaces on which IPv6 forwarding has to be switched on.
+    pub switched6: Vec<String>,
     /// The addresses at which boxes find published ports, and nothing else of the host.
-    pub host_addresses: Vec<Ipv4Addr>,
+    pub host_addresses: Vec<IpAddr>,
+    /// Why boxes get no IPv6, where they get none.
+    pub without_ipv6: Option<String>,
 }
 
 /// What an Ethernet without news carries, in bytes: the MTU where the host has no way out.
 const ETHERNET_MTU: u32 = 1500;
 
-/// Plans gateway number `number`.
+/// Plans gateway number `number`. `random` becomes part of its IPv6 addresses.
 ///
 /// # Errors
 /// When the host uses all of the ranges that a pool could be.
-pub fn gateway(facts: &Facts, number: u32) -> Result<GatewayPlan> {
+pub fn gateway(facts: &Facts, number: u32, random: GlobalId) -> Result<GatewayPlan> {
     let pool = pool::choose(facts)?;
-    let mtu = facts.uplink.as_ref().map_or(ETHERNET_MTU, |uplink| uplink.mtu);
-    let has_address = |name: &str| facts.addresses.iter().any(|address| address.link == name);
+    let uplink6 = || facts.ipv6.as_ref().and_then(|ipv6| ipv6.uplink.as_ref());
+    let mtu = facts.uplink.as_ref().or_else(uplink6).map_or(ETHERNET_MTU, |uplink| uplink.mtu);
+    let has_address = |name: &str| {
+        facts.addresses.iter().any(|address| address.link == name && address.address.addr().is_ipv4())
+    };
     let switched = facts
         .links
         .iter()
@@ -39,11 +47,23 @@ pub fn gateway(facts: &Facts, number: u32) -> Result<GatewayPlan> {
         .filter(|link| facts.forwarding.links.get(&link.name) == Some(&false))
         .map(|link| link.name.clone())
         .collect();
+    let (ipv6, switched6, without_ipv6) = match ipv6::decide(facts, mtu, random) {
+        Decision::Pool { prefix, switched } => (Ipv6::Pool(prefix), switched, None),
+        Decision::Closed(reason) => {
+            let ipv6 = if facts.ipv6.is_some() { Ipv6::Closed } else { Ipv6::Absent };
+            (ipv6, Vec::new(), Some(reason))
+        }
+    };
     let host_addresses = facts
         .addresses
         .iter()
         .map(|address| address.address.addr())
-        .filter(|address| !address.is_loopback())
+        .filter(|address| match address {
+            IpAddr::V4(four) => !four.is_loopback(),
+            // Link-local ones are closed as a whole, and so is all of IPv6 where boxes have none.
+            IpAddr::V6(_) => without_ipv6.is_none() && ipv6::is_global(*address),
+        })
         .collect();
-    Ok(GatewayPlan { topology: Topology { pool, number, mtu }, switched, host_addresses })
+    let topology = Topology { pool, ipv6, number, mtu };
+    Ok(GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6 })
 }

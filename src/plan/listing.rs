@@ -58,7 +58,7 @@ impl From<BoxRecord> for Listed {
             command: record.command,
             started: record.started,
             ipv4: record.attachment.map(|attachment| attachment.topology.box_address(attachment.slot)),
-            ipv6: None,
+            ipv6: record.attachment.and_then(|attachment| attachment.address6),
             ports: record
                 .ports
                 .iter()

@@ -6,6 +6,7 @@ pub mod environment;
 pub mod facts;
 pub mod gateway;
 pub mod identity;
+pub mod ipv6;
 pub mod listing;
 pub mod pool;
 pub mod privileges;

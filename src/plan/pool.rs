@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::facts::Facts;
 use super::topology::POOL_PREFIX;
@@ -58,7 +58,10 @@ pub fn choose(facts: &Facts) -> Result<Ipv4Net> {
 /// Whether neither the subnet of an address nor a route of the host overlaps `pool`.
 #[must_use]
 pub fn is_free(pool: Ipv4Net, facts: &Facts) -> bool {
-    let overlaps = |net: &Ipv4Net| net.contains(&pool.network()) || pool.contains(&net.network());
+    let overlaps = |net: &IpNet| match net {
+        IpNet::V4(net) => net.contains(&pool.network()) || pool.contains(&net.network()),
+        IpNet::V6(_) => false,
+    };
     let routes = facts.routes.iter().filter(|route| route.prefix_len() >= SHORTEST);
     !facts.addresses.iter().map(|address| &address.address).chain(routes).any(overlaps)
 }
@@ -78,7 +81,7 @@ mod tests {
     use crate::plan::topology::{RESERVED, SLOTS};
 
     fn host(addresses: &[&str], routes: &[&str]) -> Facts {
-        let parse = |text: &&str| text.parse::<Ipv4Net>().unwrap();
+        let parse = |text: &&str| text.parse::<IpNet>().unwrap();
         let address = |address| HostAddress { link: "eth0".to_owned(), index: 2, address };
         Facts {
             addresses: addresses.iter().map(parse).map(address).collect(),

@@ -1,6 +1,6 @@
 //! What netbox writes down about a box and about its gateway, so that others find it and can take it down.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub struct Attachment {
     /// The box's slot in the pool, below [`SLOTS`].
     #[serde(deserialize_with = "slot")]
     pub slot: u32,
+    /// Its IPv6 address, where it has one.
+    pub address6: Option<Ipv6Addr>,
 }
 
 fn slot<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -82,6 +84,10 @@ pub struct GatewayRecord {
     pub cookie: u64,
     /// The interfaces of the host on which netbox switched IPv4 forwarding on, and has to switch it off.
     pub switched: Vec<String>,
-    /// The addresses of the host at that time.
-    pub host_addresses: Vec<Ipv4Addr>,
+    /// The interfaces of the host on which netbox switched `force_forwarding` of IPv6 on, and has to switch it off.
+    pub switched6: Vec<String>,
+    /// The addresses of the host at that time, but for loopback and link-local ones.
+    pub host_addresses: Vec<IpAddr>,
+    /// Why boxes have no IPv6, where they have none.
+    pub without_ipv6: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! `--dry-run`: what a run would do, in the words of `ip`, `sysctl` and `nft`.
 
 use std::fmt::Write;
+use std::net::Ipv6Addr;
 
 use crate::spec::capability::Capabilities;
 use crate::spec::request::RunRequest;
@@ -11,7 +12,7 @@ use super::privileges::{OF_ROOT, Privileges};
 use super::record::PortMap;
 use super::routing;
 use super::ruleset::{self, Element};
-use super::topology::{ETH, GATEWAY_MAC, HOST_MAC, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link};
+use super::topology::{ETH, GATEWAY_MAC, HOST_MAC, Ipv6, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link};
 
 /// One box to be made.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct BoxPlan<'a> {
     pub id: &'a str,
     /// Its slot in the pool.
     pub slot: u32,
+    /// Its IPv6 address, where it gets one.
+    pub address6: Option<Ipv6Addr>,
     /// The MTU of its link, in bytes.
     pub mtu: u32,
     /// Its published ports; host port 0 is one that the kernel will choose.
@@ -39,6 +42,9 @@ pub fn gateway(plan: &GatewayPlan) -> String {
     let mut line = |words: String| text.push_str(&(words + "\n"));
     line("# the gateway: a network namespace between boxes and host".to_owned());
     line("sysctl -w net.ipv4.ip_forward=1                            # in the gateway".to_owned());
+    if t.pool6().is_some() {
+        line("sysctl -w net.ipv6.conf.all.forwarding=1                   # in the gateway".to_owned());
+    }
     line(format!(
         "ip link add {link} address {} mtu {} type veth peer name {OUT} address {} netns GATEWAY",
         mac(HOST_MAC),
@@ -47,23 +53,44 @@ pub fn gateway(plan: &GatewayPlan) -> String {
     ));
     line(format!("ip -n GATEWAY addr add {gw}/32 dev {OUT}"));
     line(format!("ip -n GATEWAY neigh add {nh} lladdr {} nud permanent dev {OUT}", mac(WRONG_MAC)));
+    if let (Some(gw), Some(nh)) = (t.gateway_address6(), t.next_hop6()) {
+        line(format!("ip -n GATEWAY addr add {gw}/128 dev {OUT} nodad"));
+        line(format!("ip -n GATEWAY neigh add {nh} lladdr {} nud permanent dev {OUT}", mac(WRONG_MAC)));
+    }
     for route in routing::gateway_routes(t) {
-        line(format!("ip -n GATEWAY route add {route}"));
+        line(format!("ip -n GATEWAY {}route add {route}", family_option(&route)));
     }
     line("# the host".to_owned());
     for name in ["forwarding=1", "src_valid_mark=1", "send_redirects=0", "accept_redirects=0"] {
         line(format!("sysctl -w net.ipv4.conf.{link}.{name}"));
     }
-    line(format!("sysctl -w net.ipv6.conf.{link}.disable_ipv6=1"));
-    for rule in routing::host_rules(t, &plan.switched) {
-        line(format!("ip rule add {rule}"));
+    match t.ipv6 {
+        Ipv6::Absent => {}
+        Ipv6::Closed => line(format!("sysctl -w net.ipv6.conf.{link}.disable_ipv6=1")),
+        Ipv6::Pool(_) => {
+            for setting in ["accept_ra=0", "accept_redirects=0", "force_forwarding=1"] {
+                line(format!("sysctl -w net.ipv6.conf.{link}.{setting}"));
+            }
+        }
     }
-    line(format!("ip neigh add {gw} lladdr {} nud permanent dev {link}", mac(OUT_MAC)));
+    for rule in routing::host_rules(t, &plan.switched, &plan.switched6) {
+        let family = if rule.destination.addr().is_ipv6() { "-6 " } else { "" };
+        line(format!("ip {family}rule add {rule}"));
+    }
+    for (_, gateway) in t.pools() {
+        line(format!("ip neigh add {gateway} lladdr {} nud permanent dev {link}", mac(OUT_MAC)));
+    }
     for route in routing::host_routes(t) {
-        line(format!("ip route add {route}"));
+        line(format!("ip {}route add {route}", family_option(&route)));
     }
     for interface in &plan.switched {
         line(format!("sysctl -w net.ipv4.conf.{interface}.forwarding=1"));
+    }
+    for interface in &plan.switched6 {
+        line(format!("sysctl -w net.ipv6.conf.{interface}.force_forwarding=1"));
+    }
+    if let Some(reason) = &plan.without_ipv6 {
+        line(format!("# no IPv6: {reason}"));
     }
     text
 }
@@ -72,8 +99,10 @@ pub fn gateway(plan: &GatewayPlan) -> String {
 #[must_use]
 pub fn rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> String {
     let mut host: Vec<_> = plan.switched.iter().map(|name| ruleset::switched(name)).collect();
+    host.extend(plan.switched6.iter().map(|name| ruleset::switched6(name)));
     host.extend(one.host_elements.iter().cloned());
-    let mut inner: Vec<_> = plan.host_addresses.iter().map(|address| ruleset::hosts4(*address)).collect();
+    let mut inner: Vec<_> =
+        plan.host_addresses.iter().map(|address| ruleset::host_address(*address)).collect();
     inner.extend(one.gateway_elements.iter().cloned());
     format!(
         "# nft, on the host\n{}\n# nft, in the gateway\n{}",
@@ -103,12 +132,25 @@ pub fn box_steps(topology: &Topology, one: &BoxPlan<'_>) -> String {
     line(format!("ip -n BOX addr add {address}/32 dev {ETH}"));
     line(format!("ip -n BOX neigh add {gw} lladdr {} nud permanent dev {ETH}", mac(GATEWAY_MAC)));
     line(format!("ip -n BOX route add default via {gw} dev {ETH} onlink"));
+    if let (Some(address), Some(gw)) = (one.address6, topology.gateway_address6()) {
+        let neighbour = mac(Topology::box_mac(one.slot));
+        line(format!("ip -n GATEWAY neigh add {address} lladdr {neighbour} nud permanent dev {link}"));
+        line(format!("ip -n GATEWAY -6 route add {}", routing::box_route(address, &link)));
+        line(format!("ip -n BOX addr add {address}/128 dev {ETH} nodad"));
+        line(format!("ip -n BOX neigh add {gw} lladdr {} nud permanent dev {ETH}", mac(GATEWAY_MAC)));
+        line(format!("ip -n BOX -6 route add default via {gw} dev {ETH} onlink"));
+    }
     for port in one.ports {
         let host = port.host_address.map_or_else(|| "0.0.0.0".to_owned(), |a| a.to_string());
         let host_port = if port.host_port == 0 { "EPHEMERAL".to_owned() } else { port.host_port.to_string() };
         line(format!("# {host}:{host_port}/tcp -> {address}:{}", port.box_port));
     }
     text
+}
+
+/// What tells ip(8) the family where the words of a route do not.
+fn family_option(route: &routing::Route) -> &'static str {
+    if route.destination.addr().is_ipv6() { "-6 " } else { "" }
 }
 
 /// Who the command runs as, in which namespaces, and what it runs.

@@ -5,11 +5,14 @@
 //! nobody is routed to a box, rules flushed or not.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::topology::{CLOSED_TABLE, MARK, OUT, POOL_TABLE, Topology};
+
+const ANYWHERE4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+const ANYWHERE6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
 
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +25,15 @@ pub enum Kind {
     Blackhole,
 }
 
-/// An IPv4 route.
+/// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// What it does.
     pub kind: Kind,
-    /// `None`: the default route.
-    pub destination: Option<Ipv4Net>,
+    /// Where to; a prefix of no length is everywhere in its family.
+    pub destination: IpNet,
     /// The next hop, taken to be on the link whatever the addresses say (`onlink`).
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// The interface.
     pub dev: Option<String>,
     /// `None`: the main table.
@@ -44,8 +47,8 @@ pub struct Route {
 pub struct Rule {
     /// Lower is looked at earlier; the main table is looked at by rule 32766.
     pub priority: u32,
-    /// Only packets to there.
-    pub destination: Option<Ipv4Net>,
+    /// Only packets to there; a prefix of no length is every packet of its family.
+    pub destination: IpNet,
     /// Only packets that came in there; `lo` is what the host itself sends.
     pub iif: Option<String>,
     /// Only packets that carry [`MARK`].
@@ -57,91 +60,104 @@ pub struct Rule {
 /// The routes that the host needs.
 #[must_use]
 pub fn host_routes(topology: &Topology) -> Vec<Route> {
-    let pool = Some(topology.pool);
-    vec![
-        Route {
-            kind: Kind::Unicast,
-            destination: pool,
-            via: Some(topology.gateway_address()),
-            dev: Some(topology.host_link()),
-            table: Some(POOL_TABLE),
-            metric: None,
-        },
-        Route {
-            kind: Kind::Blackhole,
-            destination: None,
-            via: None,
-            dev: None,
-            table: Some(CLOSED_TABLE),
-            metric: None,
-        },
-        // The worst metric: whoever has a route of their own to these addresses keeps it.
-        Route {
-            kind: Kind::Unreachable,
-            destination: pool,
-            via: None,
-            dev: None,
-            table: None,
-            metric: Some(u32::MAX),
-        },
-    ]
+    let of_family = |(pool, gateway): (IpNet, IpAddr)| {
+        [
+            Route {
+                kind: Kind::Unicast,
+                destination: pool,
+                via: Some(gateway),
+                dev: Some(topology.host_link()),
+                table: Some(POOL_TABLE),
+                metric: None,
+            },
+            Route {
+                kind: Kind::Blackhole,
+                destination: anywhere(pool),
+                via: None,
+                dev: None,
+                table: Some(CLOSED_TABLE),
+                metric: None,
+            },
+            // The worst metric: whoever has a route of their own to these addresses keeps it.
+            Route {
+                kind: Kind::Unreachable,
+                destination: pool,
+                via: None,
+                dev: None,
+                table: None,
+                metric: Some(u32::MAX),
+            },
+        ]
+    };
+    topology.pools().flat_map(of_family).collect()
 }
 
-/// The rules that the host needs. `switched`: the interfaces on which netbox switched forwarding on, which must
-/// not make the host a router for anybody but boxes (promise I4).
+/// The rules that the host needs. `switched`, `switched6`: the interfaces on which netbox switched forwarding of IPv4
+/// and of IPv6 on, which must not make the host a router for anybody but boxes (promise I4).
 #[must_use]
-pub fn host_rules<'a>(topology: &Topology, switched: impl IntoIterator<Item = &'a String>) -> Vec<Rule> {
-    let pool = Some(topology.pool);
-    let lo = Some("lo".to_owned());
-    let mut rules = vec![
-        Rule { priority: 90, destination: pool, iif: lo, marked: false, table: POOL_TABLE },
-        Rule { priority: 91, destination: pool, iif: None, marked: true, table: POOL_TABLE },
-    ];
-    rules.extend(switched.into_iter().map(|interface| Rule {
-        priority: 92,
-        destination: None,
-        iif: Some(interface.clone()),
-        marked: false,
-        table: CLOSED_TABLE,
-    }));
-    rules
+pub fn host_rules(topology: &Topology, switched: &[String], switched6: &[String]) -> Vec<Rule> {
+    let of_family = |(pool, _): (IpNet, IpAddr)| {
+        let lo = Some("lo".to_owned());
+        let mut rules = vec![
+            Rule { priority: 90, destination: pool, iif: lo, marked: false, table: POOL_TABLE },
+            Rule { priority: 91, destination: pool, iif: None, marked: true, table: POOL_TABLE },
+        ];
+        let interfaces = if pool.addr().is_ipv4() { switched } else { switched6 };
+        rules.extend(interfaces.iter().map(|interface| Rule {
+            priority: 92,
+            destination: anywhere(pool),
+            iif: Some(interface.clone()),
+            marked: false,
+            table: CLOSED_TABLE,
+        }));
+        rules
+    };
+    topology.pools().flat_map(of_family).collect()
 }
 
 /// The routes that the gateway needs, but for one to each box.
 #[must_use]
 pub fn gateway_routes(topology: &Topology) -> Vec<Route> {
-    vec![
+    let plain = |destination| Route {
+        kind: Kind::Unicast,
+        destination,
+        via: None,
+        dev: None,
+        table: None,
+        metric: None,
+    };
+    let way_out =
+        |destination, via| Route { via: Some(via), dev: Some(OUT.to_owned()), ..plain(destination) };
+    let mut routes = vec![
         // Addresses that no box has: to where the forward chain sees them, and answers at once. An `unreachable` route
         // would answer before that, and rarely: the kernel limits it to a few per second (net.ipv4.route.error_cost).
-        Route {
-            kind: Kind::Unicast,
-            destination: Some(topology.pool),
-            via: None,
-            dev: Some("lo".to_owned()),
-            table: None,
-            metric: None,
-        },
-        Route {
-            kind: Kind::Unicast,
-            destination: None,
-            via: Some(topology.next_hop()),
-            dev: Some(OUT.to_owned()),
-            table: None,
-            metric: None,
-        },
-    ]
+        Route { dev: Some("lo".to_owned()), ..plain(IpNet::V4(topology.pool)) },
+        way_out(ANYWHERE4, topology.next_hop().into()),
+    ];
+    // IPv6 has no routes by way of lo (net/ipv6/route.c, `fib6_is_reject`): there these addresses lead out, as all others do,
+    // and past the forward chain too.
+    routes.extend(topology.next_hop6().map(|next_hop| way_out(ANYWHERE6, next_hop.into())));
+    routes
 }
 
 /// The gateway's route to one box.
 #[must_use]
-pub fn box_route(address: Ipv4Addr, link: &str) -> Route {
+pub fn box_route(address: impl Into<IpAddr>, link: &str) -> Route {
     Route {
         kind: Kind::Unicast,
-        destination: Some(Ipv4Net::from(address)),
+        destination: IpNet::from(address.into()),
         via: None,
         dev: Some(link.to_owned()),
         table: None,
         metric: None,
+    }
+}
+
+/// Everywhere in the family of `net`.
+const fn anywhere(net: IpNet) -> IpNet {
+    match net {
+        IpNet::V4(_) => ANYWHERE4,
+        IpNet::V6(_) => ANYWHERE6,
     }
 }
 
@@ -152,9 +168,9 @@ impl fmt::Display for Route {
             Kind::Unreachable => f.write_str("unreachable ")?,
             Kind::Blackhole => f.write_str("blackhole ")?,
         }
-        match self.destination {
-            Some(destination) => write!(f, "{destination}")?,
-            None => f.write_str("default")?,
+        match self.destination.prefix_len() {
+            0 => f.write_str("default")?,
+            _ => write!(f, "{}", self.destination)?,
         }
         if let Some(via) = self.via {
             write!(f, " via {via}")?;
@@ -178,8 +194,8 @@ impl fmt::Display for Route {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "priority {} from all", self.priority)?;
-        if let Some(destination) = self.destination {
-            write!(f, " to {destination}")?;
+        if self.destination.prefix_len() > 0 {
+            write!(f, " to {}", self.destination)?;
         }
         if let Some(iif) = &self.iif {
             write!(f, " iif {iif}")?;

@@ -3,9 +3,9 @@
 //! All of it follows from three numbers (the pool, the gateway's number, a box's slot), so that
 //! whoever takes something down needs no more than these to know what it was called.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// The bit that marks a packet as one that the host's NAT sent to the pool, or that came from it.
@@ -42,6 +42,9 @@ pub const RESERVED: u32 = 16;
 /// The length of a pool's prefix in bits.
 pub const POOL_PREFIX: u8 = 18;
 
+/// The length of the prefix of an IPv6 pool, in bits.
+pub const POOL6_PREFIX: u8 = 64;
+
 /// Gateways are numbered below this, and from 0 again: an interface's name is short.
 pub const NUMBERS: u32 = 10_000;
 
@@ -72,6 +75,8 @@ pub const WRONG_MAC: Mac = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x04];
 pub struct Topology {
     /// The range that boxes get their addresses from, a /18.
     pub pool: Ipv4Net,
+    /// What there is of IPv6.
+    pub ipv6: Ipv6,
     /// Counts gateways, since the kernel frees the name of a dead gateway's link late.
     pub number: u32,
     /// The MTU of every link, in bytes: the uplink's.
@@ -82,6 +87,7 @@ pub struct Topology {
 #[derive(Deserialize)]
 struct Written {
     pool: Ipv4Net,
+    ipv6: Ipv6,
     number: u32,
     mtu: u32,
 }
@@ -89,16 +95,61 @@ struct Written {
 impl TryFrom<Written> for Topology {
     type Error = &'static str;
 
-    fn try_from(Written { pool, number, mtu }: Written) -> Result<Self, Self::Error> {
+    fn try_from(Written { pool, ipv6, number, mtu }: Written) -> Result<Self, Self::Error> {
         let whole = pool.prefix_len() == POOL_PREFIX && pool.trunc() == pool;
-        if !whole || number >= NUMBERS {
+        let whole6 = match ipv6 {
+            Ipv6::Pool(prefix) => {
+                prefix.prefix_len() == POOL6_PREFIX
+                    && prefix.trunc() == prefix
+                    && prefix.addr().is_unique_local()
+            }
+            Ipv6::Absent | Ipv6::Closed => true,
+        };
+        if !whole || !whole6 || number >= NUMBERS {
             return Err("no such pool or gateway was ever made");
         }
-        Ok(Self { pool, number, mtu })
+        Ok(Self { pool, ipv6, number, mtu })
     }
 }
 
+/// IPv6 behind a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ipv6 {
+    /// The kernel has none.
+    Absent,
+    /// Links have no address.
+    Closed,
+    /// Boxes get addresses of this prefix, a /64.
+    Pool(Ipv6Net),
+}
+
+/// The least MTU of a link with IPv6, in bytes (RFC 8200 §5). The kernel takes IPv6 off a link with less.
+pub const LEAST_MTU6: u32 = 1280;
+
 impl Topology {
+    /// Whether a link with this MTU has IPv6, be it closed.
+    #[must_use]
+    pub fn link_has_ipv6(&self, mtu: u32) -> bool {
+        self.ipv6 != Ipv6::Absent && mtu >= LEAST_MTU6
+    }
+
+    /// The range that boxes get their IPv6 addresses from, where they get any.
+    #[must_use]
+    pub const fn pool6(&self) -> Option<Ipv6Net> {
+        match self.ipv6 {
+            Ipv6::Pool(prefix) => Some(prefix),
+            Ipv6::Absent | Ipv6::Closed => None,
+        }
+    }
+
+    /// Both ranges, each with the gateway's address in it.
+    pub fn pools(&self) -> impl Iterator<Item = (IpNet, IpAddr)> + use<> {
+        let six = self.pool6().zip(self.gateway_address6());
+        let six = six.map(|(pool, gateway)| (IpNet::V6(pool), IpAddr::V6(gateway)));
+        [(IpNet::V4(self.pool), IpAddr::V4(self.gateway_address()))].into_iter().chain(six)
+    }
+
     /// The host's end of the veth between host and gateway.
     #[must_use]
     pub fn host_link(&self) -> String {
@@ -111,10 +162,22 @@ impl Topology {
         self.nth(1)
     }
 
+    /// The same for IPv6.
+    #[must_use]
+    pub fn gateway_address6(&self) -> Option<Ipv6Addr> {
+        self.nth6(1)
+    }
+
     /// The host as the gateway's next hop. No interface has this address.
     #[must_use]
     pub fn next_hop(&self) -> Ipv4Addr {
         self.nth(2)
+    }
+
+    /// The same for IPv6.
+    #[must_use]
+    pub fn next_hop6(&self) -> Option<Ipv6Addr> {
+        self.nth6(2)
     }
 
     /// The address of the box in `slot` (below [`SLOTS`]).
@@ -122,6 +185,12 @@ impl Topology {
     pub fn box_address(&self, slot: u32) -> Ipv4Addr {
         debug_assert!(slot < SLOTS);
         self.nth(RESERVED + slot)
+    }
+
+    /// The IPv6 address of the box in `slot`: in its pool at the same place as the other.
+    #[must_use]
+    pub fn box_address6(&self, slot: u32) -> Option<Ipv6Addr> {
+        self.nth6(RESERVED + slot)
     }
 
     /// The hardware address of the box in `slot`.
@@ -140,6 +209,11 @@ impl Topology {
     fn nth(&self, offset: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.pool.network()) + offset)
     }
+
+    fn nth6(&self, offset: u32) -> Option<Ipv6Addr> {
+        let first = u128::from(self.pool6()?.network());
+        Some(Ipv6Addr::from(first + u128::from(offset)))
+    }
 }
 
 /// The gateway's end of a box's veth, from the box's id (8 characters). Starts with `nb`, which no
@@ -155,11 +229,20 @@ mod tests {
 
     #[test]
     fn a_topology_that_nobody_made_is_not_read() {
-        let read = |pool: &str, number: u32| {
-            serde_json::from_str::<Topology>(&format!(r#"{{"pool":"{pool}","number":{number},"mtu":1500}}"#))
+        let read6 = |pool: &str, pool6: &str, number: u32| {
+            serde_json::from_str::<Topology>(&format!(
+                r#"{{"pool":"{pool}","ipv6":{{"pool":"{pool6}"}},"number":{number},"mtu":1500}}"#
+            ))
         };
+        let read = |pool: &str, number: u32| read6(pool, "fd12:3456:789a::/64", number);
         let made = read("255.255.192.0/18", NUMBERS - 1).unwrap();
         assert_eq!(made.box_address(SLOTS - 1).to_string(), "255.255.255.254");
+        assert_eq!(made.box_address6(SLOTS - 1).unwrap().to_string(), "fd12:3456:789a::3ffe");
+        let written = serde_json::to_string(&made).unwrap();
+        assert_eq!(serde_json::from_str::<Topology>(&written).unwrap(), made);
+        for pool6 in ["fd12:3456:789a::1/64", "fd12:3456:789a::/48", "2001:db8::/64", "ffff::/64"] {
+            assert!(read6("10.77.128.0/18", pool6, 0).is_err(), "{pool6}");
+        }
         assert!(made.host_link().len() < 16);
         for (pool, number) in
             [("255.255.255.0/24", 0), ("10.77.128.1/18", 0), ("0.0.0.0/0", 0), ("10.77.128.0/18", NUMBERS)]

@@ -10,6 +10,7 @@ mod tracer;
 mod egress;
 mod fail;
 mod interference;
+mod ipv6;
 mod isolation;
 mod kill;
 mod leaving;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         status::TESTS,
         leaving::TESTS,
         interference::TESTS,
+        ipv6::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

@@ -127,7 +127,7 @@ fn a_packet_from_the_pool_is_noticed() {
     links::address("hw", POOL.into(), 32);
     let socket = std::net::UdpSocket::bind((POOL, 0)).expect("an address of the host");
     socket.send_to(b"leak", wan()).expect("to send");
-    let seen = |packet: Packet| packet.source() == Some(POOL);
+    let seen = |packet: Packet| packet.source() == Some(POOL.into());
     assert!(own.stop().expect("a whole capture").into_iter().any(seen));
     assert!(lab.stop_captures().expect_err("a leak").contains("10.99.0.16"));
     lab.expect_difference("10.99.0.16");

@@ -2,7 +2,9 @@
 //!
 //! The same sequences as nft(8) makes, so that it can read them back into the same text.
 
-use ipnet::Ipv4Net;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, Immediate, Lookup, Meta, MetaKey, Operator as CmpOperator, Payload,
@@ -22,8 +24,11 @@ const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
 const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_ICMPV6: u8 = 58;
 const ICMP_ECHO_REQUEST: u8 = 8;
+const ICMPV6_ECHO_REQUEST: u8 = 128;
 const PACKET_HOST: u8 = 0;
 const RTN_LOCAL: u32 = 2;
 
@@ -51,7 +56,7 @@ const IFNAMSIZ: usize = 16;
 
 /// Writes the expressions of a rule.
 pub(super) fn write_expressions(list: &mut Draft, family: Family, rule: &Rule) {
-    let mut encoder = Encoder { list, is_ipv4: family != Family::Inet };
+    let mut encoder = Encoder { list, sees_both: family == Family::Inet, known: None };
     for statement in &rule.0 {
         encoder.statement(statement);
     }
@@ -68,9 +73,10 @@ pub(super) fn interface(name: &str) -> [u8; IFNAMSIZ] {
 
 struct Encoder<'a> {
     list: &'a mut Draft,
-    /// Whether what was encoded so far matches IPv4 only: a rule of family inet sees both, and an
-    /// offset into the header means something else in each.
-    is_ipv4: bool,
+    /// Whether the table sees both families: an offset into the header means something else in each.
+    sees_both: bool,
+    /// The one family that what was encoded so far matches.
+    known: Option<Nfproto>,
 }
 
 impl Encoder<'_> {
@@ -78,22 +84,27 @@ impl Encoder<'_> {
         match statement {
             Statement::Interface(direction, operator, name) => self.interface(*direction, *operator, name),
             Statement::Address(address, operator, net) => self.address(*address, *operator, net),
-            Statement::Nfproto(Nfproto::Ipv4) => self.need_ipv4(),
-            Statement::Nfproto(Nfproto::Ipv6) => {
-                self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![NFPROTO_IPV6]);
-            }
-            Statement::FrameOfIpv4 => {
-                let protocol = ETH_P_IP.to_be_bytes().to_vec();
+            Statement::Nfproto(family) => self.need(*family),
+            Statement::FrameOf(family) => {
+                let protocol = match family {
+                    Nfproto::Ipv4 => ETH_P_IP,
+                    Nfproto::Ipv6 => ETH_P_IPV6,
+                };
+                let protocol = protocol.to_be_bytes().to_vec();
                 self.match_meta(MetaKey::EtherTypeProtocol, CmpOperator::Equal, protocol);
             }
             Statement::L4Protocol(number) => {
                 self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![*number]);
             }
-            Statement::EchoRequest => {
-                self.need_ipv4();
-                self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![IPPROTO_ICMP]);
+            Statement::EchoRequest(family) => {
+                let (protocol, kind) = match family {
+                    Nfproto::Ipv4 => (IPPROTO_ICMP, ICMP_ECHO_REQUEST),
+                    Nfproto::Ipv6 => (IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST),
+                };
+                self.need(*family);
+                self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![protocol]);
                 self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
-                self.compare(CmpOperator::Equal, vec![ICMP_ECHO_REQUEST]);
+                self.compare(CmpOperator::Equal, vec![kind]);
             }
             Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED_RELATED),
             Statement::Untranslatable => self.conntrack(NFT_CT_STATE, INVALID_UNTRACKED),
@@ -111,7 +122,7 @@ impl Encoder<'_> {
             }
             Statement::SetMark(bits) => {
                 self.load_meta(Register::Reg1, MetaKey::Mark);
-                self.mask(!*bits, *bits);
+                self.mask((!*bits).to_ne_bytes().to_vec(), bits.to_ne_bytes().to_vec());
                 self.set_meta(MetaKey::Mark);
             }
             Statement::SetPacketForHost => {
@@ -164,37 +175,43 @@ impl Encoder<'_> {
         self.match_meta(key, cmp_operator(operator), data);
     }
 
-    fn address(&mut self, address: Address, operator: Operator, net: &Ipv4Net) {
-        self.need_ipv4();
-        let offset = match address {
-            Address::Source => address_offset::SOURCE,
-            Address::Destination => address_offset::DESTINATION,
+    fn address(&mut self, address: Address, operator: Operator, net: &IpNet) {
+        let family = match net {
+            IpNet::V4(_) => Nfproto::Ipv4,
+            IpNet::V6(_) => Nfproto::Ipv6,
         };
-        let network = net.network().octets();
+        self.need(family);
+        let (offset, length) = place(address, family);
+        let (network, netmask) = (octets(net.network()), octets(net.netmask()));
         let (whole, rest) = (net.prefix_len() / 8, net.prefix_len() % 8);
         if rest == 0 && whole > 0 {
             // A prefix of whole bytes needs no mask: only those are loaded.
-            let bytes = network.iter().copied().take(usize::from(whole)).collect();
+            let bytes = network.into_iter().take(usize::from(whole)).collect();
             self.load_payload(Register::Reg1, NFT_PAYLOAD_NETWORK_HEADER, offset, u32::from(whole));
             self.compare(cmp_operator(operator), bytes);
         } else {
-            self.load_payload(Register::Reg1, NFT_PAYLOAD_NETWORK_HEADER, offset, 4);
-            self.mask(u32::from_ne_bytes(net.netmask().octets()), 0);
-            self.compare(cmp_operator(operator), network.to_vec());
+            self.load_payload(Register::Reg1, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
+            let xor = vec![0; netmask.len()];
+            self.mask(netmask, xor);
+            self.compare(cmp_operator(operator), network);
         }
     }
 
-    fn need_ipv4(&mut self) {
-        if !self.is_ipv4 {
-            self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![NFPROTO_IPV4]);
-            self.is_ipv4 = true;
+    fn need(&mut self, family: Nfproto) {
+        if self.sees_both && self.known != Some(family) {
+            let number = match family {
+                Nfproto::Ipv4 => NFPROTO_IPV4,
+                Nfproto::Ipv6 => NFPROTO_IPV6,
+            };
+            self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![number]);
+            self.known = Some(family);
         }
     }
 
     /// Loads fields side by side, from the first register on.
     fn load(&mut self, fields: &[Field]) {
-        if fields.iter().any(|field| field.is_ipv4()) {
-            self.need_ipv4();
+        if let Some(family) = fields.iter().find_map(|field| field.family()) {
+            self.need(family);
         }
         let mut offset = 0;
         for field in fields {
@@ -204,13 +221,11 @@ impl Encoder<'_> {
                     self.load_meta(register, MetaKey::Iifname);
                     IFNAMSIZ
                 }
-                Field::SourceAddress => {
-                    self.load_payload(register, NFT_PAYLOAD_NETWORK_HEADER, address_offset::SOURCE, 4);
-                    4
-                }
-                Field::DestinationAddress => {
-                    self.load_payload(register, NFT_PAYLOAD_NETWORK_HEADER, address_offset::DESTINATION, 4);
-                    4
+                Field::SourceAddress => self.load_address(register, Address::Source, Nfproto::Ipv4),
+                Field::DestinationAddress => self.load_address(register, Address::Destination, Nfproto::Ipv4),
+                Field::SourceAddress6 => self.load_address(register, Address::Source, Nfproto::Ipv6),
+                Field::DestinationAddress6 => {
+                    self.load_address(register, Address::Destination, Nfproto::Ipv6)
                 }
                 Field::L4Protocol => {
                     self.load_meta(register, MetaKey::L4Proto);
@@ -221,6 +236,16 @@ impl Encoder<'_> {
                     4
                 }
             };
+        }
+    }
+
+    /// Returns how many bytes of registers the address takes.
+    fn load_address(&mut self, register: Register, address: Address, family: Nfproto) -> usize {
+        let (offset, length) = place(address, family);
+        self.load_payload(register, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
+        match family {
+            Nfproto::Ipv4 => 4,
+            Nfproto::Ipv6 => 16,
         }
     }
 
@@ -251,20 +276,20 @@ impl Encoder<'_> {
 
     fn conntrack(&mut self, key: u32, bits: u32) {
         self.push("ct", &[number(2, key), number(1, Register::Reg1.into())]);
-        self.mask(bits, 0);
+        self.mask(bits.to_ne_bytes().to_vec(), vec![0; 4]);
         self.compare(CmpOperator::NotEqual, vec![0; 4]);
     }
 
-    /// `register = (register & mask) ^ xor`, in the byte order that the register has.
-    fn mask(&mut self, mask: u32, xor: u32) {
+    /// `register = (register & mask) ^ xor`, in the byte order that the register has. Both are of the same length.
+    fn mask(&mut self, mask: Vec<u8>, xor: Vec<u8>) {
         self.push(
             "bitwise",
             &[
                 Bitwise::SourceRegister(Register::Reg1),
                 Bitwise::DestinationRegister(Register::Reg1),
-                Bitwise::Length(4),
-                Bitwise::Mask(DataAttribute::Value(mask.to_ne_bytes().to_vec())),
-                Bitwise::Xor(DataAttribute::Value(xor.to_ne_bytes().to_vec())),
+                Bitwise::Length(u32::try_from(mask.len()).unwrap_or(u32::MAX)),
+                Bitwise::Mask(DataAttribute::Value(mask)),
+                Bitwise::Xor(DataAttribute::Value(xor)),
             ],
         );
     }
@@ -315,10 +340,21 @@ impl Encoder<'_> {
     }
 }
 
-/// Where the addresses are in an IPv4 header, in bytes (RFC 791).
-mod address_offset {
-    pub(super) const SOURCE: u32 = 12;
-    pub(super) const DESTINATION: u32 = 16;
+/// Where an address is in the header of its family, and how long, in bytes (RFC 791 §3.1, RFC 8200 §3).
+const fn place(address: Address, family: Nfproto) -> (u32, u32) {
+    match (family, address) {
+        (Nfproto::Ipv4, Address::Source) => (12, 4),
+        (Nfproto::Ipv4, Address::Destination) => (16, 4),
+        (Nfproto::Ipv6, Address::Source) => (8, 16),
+        (Nfproto::Ipv6, Address::Destination) => (24, 16),
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(four) => four.octets().to_vec(),
+        IpAddr::V6(six) => six.octets().to_vec(),
+    }
 }
 
 /// The register at an offset in bytes: one of 16 where one begins, as nft(8) has it, else one of 4.

@@ -237,6 +237,7 @@ fn type_number(types: &[Type]) -> u32 {
     types.iter().fold(0, |number, part| {
         let part = match part {
             Type::Ipv4 => 7,
+            Type::Ipv6 => 8,
             Type::Proto => 12,
             Type::Port => 13,
             Type::Ifname => 41,
@@ -251,7 +252,7 @@ fn type_length(types: &[Type]) -> u32 {
         Type::Proto => 1,
         Type::Port => 2,
         Type::Ipv4 => 4,
-        Type::Ifname => 16,
+        Type::Ipv6 | Type::Ifname => 16,
     };
     match types {
         [one] => length(one),
@@ -278,6 +279,7 @@ fn data(parts: &[Datum]) -> DataAttribute {
         match part {
             Datum::Ifname(name) => bytes.extend(interface(name)),
             Datum::Ipv4(address) => bytes.extend(address.octets()),
+            Datum::Ipv6(address) => bytes.extend(address.octets()),
             Datum::Proto(number) => bytes.push(*number),
             Datum::Port(port) => bytes.extend(port.to_be_bytes()),
         }

@@ -27,10 +27,15 @@ const IFLA_MTU: u16 = 4;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
 const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
 
 /// `IPV4_DEVCONF_FORWARDING` of `linux/ip.h`: the place in requests, and one more than that in answers.
 const FORWARDING: u16 = 1;
+
+/// `DEVCONF_FORCE_FORWARDING` of `linux/ipv6.h`, since Linux 6.17: the place among the settings, of 4 bytes each.
+const FORCE_FORWARDING: usize = 59;
 
 /// A pair of links to make, the second one in another network namespace.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +67,9 @@ pub struct LinkChange<'a> {
     pub up: Option<bool>,
     /// A text for people, up to 255 bytes.
     pub alias: Option<&'a str>,
-    /// Give the link no IPv6 address by itself (`IN6_ADDR_GEN_MODE_NONE`). EAFNOSUPPORT on a kernel without IPv6.
+    /// Give the link no IPv6 address by itself (`IN6_ADDR_GEN_MODE_NONE`). EAFNOSUPPORT on a kernel without IPv6. In the
+    /// message that brings the link up it is too late where the other end is up already: flags are changed first
+    /// (net/core/rtnetlink.c, `do_setlink`), and the address is made at once.
     pub addr_gen_mode_none: bool,
     /// `net.ipv4.conf.<link>.forwarding`. Unlike a write to the sysctl this leaves LRO of a network card
     /// on and caches as they are (net/ipv4/devinet.c, `inet_set_link_af`): for fresh veths only.
@@ -90,6 +97,8 @@ pub struct LinkInfo {
     pub loopback: bool,
     /// `net.ipv4.conf.<link>.forwarding`.
     pub forwarding_v4: bool,
+    /// `net.ipv6.conf.<link>.force_forwarding`; `None` on kernels before 6.17, and where the link has no IPv6.
+    pub force_forwarding_v6: Option<bool>,
 }
 
 /// Makes a veth. Both ends are down until [`set`] says otherwise.
@@ -161,8 +170,6 @@ pub fn set(index: u32, change: &LinkChange<'_>) -> Request {
         message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         message.header.change_mask = LinkFlags::Up;
     }
-    // With `up` in the same message, the address generation mode is still in time: IPv6 waits for the
-    // carrier, which the kernel tells it of (net/core/link_watch.c) once this message is done.
     Request::new(what, 0, RouteNetlinkMessage::SetLink(message))
 }
 
@@ -282,6 +289,7 @@ fn decode(payload: &[u8]) -> Option<LinkInfo> {
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
         forwarding_v4: false,
+        force_forwarding_v6: None,
     };
     for (kind, value) in attributes(payload.get(HEADER..)?) {
         match kind {
@@ -293,6 +301,9 @@ fn decode(payload: &[u8]) -> Option<LinkInfo> {
                 let conf = attribute(value, AF_INET).and_then(|inet| attribute(inet, IFLA_INET_CONF));
                 link.forwarding_v4 =
                     conf.and_then(|values| i32_at(values, 0)).is_some_and(|forwarding| forwarding != 0);
+                let conf = attribute(value, AF_INET6).and_then(|inet| attribute(inet, IFLA_INET6_CONF));
+                link.force_forwarding_v6 =
+                    conf.and_then(|values| i32_at(values, FORCE_FORWARDING * 4)).map(|forward| forward != 0);
             }
             _ => {}
         }

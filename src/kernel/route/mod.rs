@@ -3,8 +3,6 @@
 //! Each noun's file makes [`Request`]s; [`Route`] sends them, several at once where that saves time.
 //! Requests are written with the types of `netlink-packet-route`. Answers are read attribute by attribute:
 //! that crate gives up a whole message for one attribute it does not know.
-//!
-//! IPv4 only.
 
 pub mod address;
 pub mod link;
@@ -13,11 +11,12 @@ pub mod path;
 pub mod rule;
 
 use std::io;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
@@ -149,6 +148,14 @@ impl Route {
 impl AsFd for Route {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// The family of an address (address_families(7)).
+const fn address_family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
 

@@ -1,16 +1,17 @@
-//! IPv4 routes.
+//! Routes.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{PROTOCOL, Request, Route, tolerate};
+use super::address::ip as address;
+use super::{PROTOCOL, Request, Route, address_family, tolerate};
 use crate::kernel::wire::{attributes, i32_at, u16_at, u32_at};
 
 /// The size of `struct rtmsg`, and where things are in it.
@@ -67,17 +68,23 @@ impl From<RouteKind> for u8 {
     }
 }
 
-/// A route to make or remove. The default is a default route of netbox's in the main table.
+/// All of IPv4.
+pub const ANYWHERE4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+
+/// All of IPv6.
+pub const ANYWHERE6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
+
+/// A route to make or remove. The default is an IPv4 default route of netbox's in the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSpec {
-    /// Where to; nothing is everywhere.
-    pub destination: Option<Ipv4Net>,
+    /// Where to; a prefix of no length is everywhere in that family.
+    pub destination: IpNet,
     /// What it does.
     pub kind: RouteKind,
     /// In which table.
     pub table: u32,
     /// The next hop.
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// The next hop is on the link, whatever the addresses there say.
     pub onlink: bool,
     /// The index of the link to send through.
@@ -93,7 +100,7 @@ pub struct RouteSpec {
 impl Default for RouteSpec {
     fn default() -> Self {
         Self {
-            destination: None,
+            destination: ANYWHERE4,
             kind: RouteKind::Unicast,
             table: MAIN,
             via: None,
@@ -109,18 +116,18 @@ impl Default for RouteSpec {
 /// A route as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteInfo {
-    /// Where to; 0.0.0.0/0 is everywhere.
-    pub destination: Ipv4Net,
+    /// Where to; 0.0.0.0/0 and ::/0 are everywhere.
+    pub destination: IpNet,
     /// What it does.
     pub kind: RouteKind,
     /// In which table.
     pub table: u32,
     /// The next hop; of several the first.
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// The index of the link it sends through; of several the first.
     pub dev: Option<u32>,
     /// The address that packets from here have, where the route says.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// The lower, the earlier it is taken.
     pub metric: u32,
     /// Whose it is.
@@ -131,13 +138,29 @@ pub struct RouteInfo {
 #[must_use]
 pub fn add(route: &RouteSpec) -> Request {
     let mut message = message(route);
-    // A route without a next hop leads to neighbours; the kernel wants the scope to say so.
+    // A route without a next hop leads to neighbours; IPv4 wants the scope to say so.
     message.header.scope = match (route.kind, route.via) {
         (RouteKind::Unicast, None) => RouteScope::Link,
         _ => RouteScope::Universe,
     };
     let flags = if route.replace { NLM_F_REPLACE } else { NLM_F_EXCL };
     Request::new(words("add", route), NLM_F_CREATE | flags, RouteNetlinkMessage::NewRoute(message))
+}
+
+/// Has packets to an IPv6 address of this namespace's delivered from now on.
+///
+/// The kernel does that by itself for every address of a link, but some time later: it leaves it to the work queue in which it
+/// would find out whether the address is free (net/ipv6/addrconf.c, `addrconf_dad_work`), asked to or not. What is
+/// sent there meanwhile is lost.
+#[must_use]
+pub fn deliver(index: u32, address: Ipv6Addr) -> Request {
+    add(&RouteSpec {
+        destination: IpNet::from(IpAddr::from(address)),
+        kind: RouteKind::Other(libc::RTN_LOCAL),
+        table: libc::RT_TABLE_LOCAL.into(),
+        dev: Some(index),
+        ..RouteSpec::default()
+    })
 }
 
 /// Removes a route that agrees with all that `route` says.
@@ -149,26 +172,33 @@ pub fn delete(route: &RouteSpec) -> Request {
 }
 
 fn words(verb: &str, route: &RouteSpec) -> String {
-    let destination = route.destination.map_or_else(|| "default".to_owned(), |net| net.to_string());
+    let destination = match route.destination.prefix_len() {
+        0 => "default".to_owned(),
+        _ => route.destination.to_string(),
+    };
     format!("ip route {verb} {destination} table {}", route.table)
 }
 
 fn message(route: &RouteSpec) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
-        address_family: AddressFamily::Inet,
-        destination_prefix_length: route.destination.map_or(0, |net| net.prefix_len()),
+        address_family: address_family(route.destination.addr()),
+        destination_prefix_length: route.destination.prefix_len(),
         table: u8::try_from(route.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
         protocol: route.protocol.into(),
         kind: RouteType::from(u8::from(route.kind)),
         flags: if route.onlink { RouteFlags::Onlink } else { RouteFlags::empty() },
         ..RouteHeader::default()
     };
-    let address = |address| RouteAddress::Inet(address);
+    let address = |address| match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    };
     message.attributes.push(RouteAttribute::Table(route.table));
     message.attributes.extend(
         [
-            route.destination.map(|net| RouteAttribute::Destination(address(net.network()))),
+            (route.destination.prefix_len() > 0)
+                .then(|| RouteAttribute::Destination(address(route.destination.network()))),
             route.via.map(|via| RouteAttribute::Gateway(address(via))),
             route.dev.map(RouteAttribute::Oif),
             route.metric.map(RouteAttribute::Priority),
@@ -205,17 +235,17 @@ impl Route {
         tolerate(self.delete_route(route), &[libc::ESRCH, libc::ENOENT, libc::ENODEV])
     }
 
-    /// The IPv4 routes of all tables.
+    /// The routes of all tables.
     ///
     /// # Errors
     /// Those of the socket; EAGAIN when the tables would not stand still.
     pub fn routes(&mut self) -> io::Result<Vec<RouteInfo>> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = AddressFamily::Unspec;
         self.dump(RouteNetlinkMessage::GetRoute(message), decode)
     }
 
-    /// The IPv4 routes of the main table.
+    /// The routes of the main table.
     ///
     /// # Errors
     /// Those of [`Route::routes`].
@@ -228,8 +258,14 @@ impl Route {
 
 fn decode(payload: &[u8]) -> Option<RouteInfo> {
     let prefix = *payload.get(PREFIX)?;
+    let anywhere = match i32::from(*payload.first()?) {
+        libc::AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        libc::AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        // MPLS, multicast routing.
+        _ => return None,
+    };
     let mut route = RouteInfo {
-        destination: Ipv4Net::new(Ipv4Addr::UNSPECIFIED, prefix).ok()?,
+        destination: IpNet::new(anywhere, prefix).ok()?,
         kind: (*payload.get(KIND)?).into(),
         table: (*payload.get(TABLE)?).into(),
         via: None,
@@ -240,7 +276,7 @@ fn decode(payload: &[u8]) -> Option<RouteInfo> {
     };
     for (kind, value) in attributes(payload.get(HEADER..)?) {
         match kind {
-            RTA_DST => route.destination = Ipv4Net::new(address(value)?, prefix).ok()?,
+            RTA_DST => route.destination = IpNet::new(address(value)?, prefix).ok()?,
             RTA_TABLE => route.table = u32_at(value, 0)?,
             RTA_OIF => route.dev = u32_at(value, 0),
             RTA_GATEWAY => route.via = address(value),
@@ -259,10 +295,6 @@ fn decode(payload: &[u8]) -> Option<RouteInfo> {
     Some(route)
 }
 
-fn address(value: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
-}
-
 /// Every reader of this file, for the fuzz targets.
 #[cfg(fuzzing)]
 pub(super) fn read(payload: &[u8]) {
@@ -275,22 +307,28 @@ mod tests {
 
     #[test]
     fn a_request_reads_back_as_what_was_asked() {
-        let spec = RouteSpec {
-            destination: Some("10.77.128.0/18".parse().unwrap()),
-            table: 0x6e62,
-            via: Some(Ipv4Addr::new(10, 77, 128, 1)),
-            onlink: true,
-            dev: Some(7),
-            metric: Some(9),
-            ..RouteSpec::default()
-        };
-        let request = add(&spec);
-        let read = decode(&request.bytes[16..]).unwrap();
-        assert_eq!(Some(read.destination), spec.destination);
-        assert_eq!((read.table, read.via, read.dev, read.metric), (spec.table, spec.via, spec.dev, 9));
-        assert_eq!((read.kind, read.protocol), (RouteKind::Unicast, PROTOCOL));
-        assert_eq!(u32_at(&request.bytes, 16 + 8), Some(4), "RTNH_F_ONLINK");
-        assert_eq!(u16_at(&request.bytes, 6), Some(0x601), "NLM_F_REQUEST, NLM_F_CREATE, NLM_F_EXCL");
+        for (destination, via) in [
+            ("10.77.128.0/18", "10.77.128.1"),
+            ("fd12:3456:789a::/64", "fd12:3456:789a::1"),
+            ("::/0", "fd00::1"),
+        ] {
+            let spec = RouteSpec {
+                destination: destination.parse().unwrap(),
+                table: 0x6e62,
+                via: Some(via.parse().unwrap()),
+                onlink: true,
+                dev: Some(7),
+                metric: Some(9),
+                ..RouteSpec::default()
+            };
+            let request = add(&spec);
+            let read = decode(&request.bytes[16..]).unwrap();
+            assert_eq!(read.destination, spec.destination);
+            assert_eq!((read.table, read.via, read.dev, read.metric), (spec.table, spec.via, spec.dev, 9));
+            assert_eq!((read.kind, read.protocol), (RouteKind::Unicast, PROTOCOL));
+            assert_eq!(u32_at(&request.bytes, 16 + 8), Some(4), "RTNH_F_ONLINK");
+            assert_eq!(u16_at(&request.bytes, 6), Some(0x601), "NLM_F_REQUEST, NLM_F_CREATE, NLM_F_EXCL");
+        }
     }
 
     #[test]
@@ -301,6 +339,6 @@ mod tests {
             payload.extend([16, 0, 0, 0, index, 0, 0, 0, 8, 0, 5, 0, 192, 0, 2, last]);
         }
         let route = decode(&payload).unwrap();
-        assert_eq!((route.dev, route.via), (Some(3), Some(Ipv4Addr::new(192, 0, 2, 1))));
+        assert_eq!((route.dev, route.via), (Some(3), Some(Ipv4Addr::new(192, 0, 2, 1).into())));
     }
 }

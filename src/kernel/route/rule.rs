@@ -1,14 +1,16 @@
-//! Policy-routing rules for IPv4: which packet looks into which routing table.
+//! Policy-routing rules: which packet looks into which routing table.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{PROTOCOL, Request, Route, tolerate};
+use super::address::ip;
+use super::path::ANYWHERE4;
+use super::{PROTOCOL, Request, Route, address_family, tolerate};
 use crate::kernel::wire::{attributes, text_of, u32_at};
 
 /// The size of `struct fib_rule_hdr`, and where things are in it.
@@ -28,18 +30,24 @@ const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
 
 /// A rule that looks into a table. What it does not name, it does not ask of a packet.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSpec {
     /// The lower, the earlier it is asked.
     pub priority: u32,
-    /// Where the packet goes.
-    pub destination: Option<Ipv4Net>,
+    /// Where the packet goes, and of which family it is.
+    pub destination: IpNet,
     /// The name of the link it came in by. The link need not exist.
     pub iif: Option<String>,
     /// Its mark, as (value, mask).
     pub fwmark: Option<(u32, u32)>,
     /// The table to look into.
     pub table: u32,
+}
+
+impl Default for RuleSpec {
+    fn default() -> Self {
+        Self { priority: 0, destination: ANYWHERE4, iif: None, fwmark: None, table: 0 }
+    }
 }
 
 /// A rule as it is.
@@ -71,8 +79,8 @@ pub fn delete(rule: &RuleSpec) -> Request {
 fn message(rule: &RuleSpec) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header = RuleHeader {
-        family: AddressFamily::Inet,
-        dst_len: rule.destination.map_or(0, |net| net.prefix_len()),
+        family: address_family(rule.destination.addr()),
+        dst_len: rule.destination.prefix_len(),
         table: u8::try_from(rule.table).unwrap_or_default(),
         action: RuleAction::ToTable,
         ..RuleHeader::default()
@@ -82,8 +90,8 @@ fn message(rule: &RuleSpec) -> RuleMessage {
         RuleAttribute::Table(rule.table),
         RuleAttribute::Protocol(PROTOCOL.into()),
     ];
-    if let Some(net) = rule.destination {
-        message.attributes.push(RuleAttribute::Destination(net.network().into()));
+    if rule.destination.prefix_len() > 0 {
+        message.attributes.push(RuleAttribute::Destination(rule.destination.network()));
     }
     if let Some(name) = &rule.iif {
         message.attributes.push(RuleAttribute::Iifname(name.clone()));
@@ -111,13 +119,13 @@ impl Route {
         tolerate(self.execute(delete(rule)), &[libc::ENOENT])
     }
 
-    /// The IPv4 rules that look into a table, in the order in which they are asked.
+    /// The rules that look into a table, IPv4's first, each family's in the order in which they are asked.
     ///
     /// # Errors
     /// Those of the socket; EAGAIN when the list would not stand still.
     pub fn rules(&mut self) -> io::Result<Vec<RuleInfo>> {
         let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = AddressFamily::Unspec;
         self.dump(RouteNetlinkMessage::GetRule(message), decode)
     }
 }
@@ -126,7 +134,15 @@ fn decode(payload: &[u8]) -> Option<RuleInfo> {
     if *payload.get(ACTION)? != FR_ACT_TO_TBL {
         return None;
     }
-    let mut spec = RuleSpec { table: (*payload.get(TABLE)?).into(), ..RuleSpec::default() };
+    let anywhere = match i32::from(*payload.first()?) {
+        libc::AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        libc::AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        // Rules of multicast routing.
+        _ => return None,
+    };
+    let prefix = *payload.get(PREFIX)?;
+    let destination = IpNet::new(anywhere, prefix).ok()?;
+    let mut spec = RuleSpec { table: (*payload.get(TABLE)?).into(), destination, ..RuleSpec::default() };
     let (mut protocol, mut mark, mut mask) = (0, None, u32::MAX);
     for (kind, value) in attributes(payload.get(HEADER..)?) {
         match kind {
@@ -136,10 +152,7 @@ fn decode(payload: &[u8]) -> Option<RuleInfo> {
             FRA_FWMARK => mark = u32_at(value, 0),
             FRA_FWMASK => mask = u32_at(value, 0)?,
             FRA_PROTOCOL => protocol = *value.first()?,
-            FRA_DST => {
-                let address = Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?);
-                spec.destination = Ipv4Net::new(address, *payload.get(PREFIX)?).ok();
-            }
+            FRA_DST => spec.destination = IpNet::new(ip(value)?, prefix).ok()?,
             _ => {}
         }
     }
@@ -160,16 +173,18 @@ mod tests {
 
     #[test]
     fn a_request_reads_back_as_what_was_asked() {
-        let spec = RuleSpec {
-            priority: 7,
-            destination: Some("10.77.128.0/18".parse().unwrap()),
-            iif: Some("nb0".to_owned()),
-            fwmark: Some((0x80_0000, 0x80_0000)),
-            table: 0x6e63,
-        };
-        for request in [add(&spec), delete(&spec)] {
-            let read = decode(&request.bytes[16..]).unwrap();
-            assert_eq!((read.spec, read.protocol), (spec.clone(), PROTOCOL));
+        for destination in ["10.77.128.0/18", "fd12:3456:789a::/64", "0.0.0.0/0", "::/0"] {
+            let spec = RuleSpec {
+                priority: 7,
+                destination: destination.parse().unwrap(),
+                iif: Some("nb0".to_owned()),
+                fwmark: Some((0x80_0000, 0x80_0000)),
+                table: 0x6e63,
+            };
+            for request in [add(&spec), delete(&spec)] {
+                let read = decode(&request.bytes[16..]).unwrap();
+                assert_eq!((read.spec, read.protocol), (spec.clone(), PROTOCOL));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What sets and maps hold: one element for a box, an address, a published port.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use super::{T4A, T4W};
 
@@ -11,6 +11,8 @@ pub enum Type {
     Ifname,
     /// An IPv4 address.
     Ipv4,
+    /// An IPv6 address.
+    Ipv6,
     /// An IP protocol number.
     Proto,
     /// A port.
@@ -24,6 +26,8 @@ pub enum Datum {
     Ifname(String),
     /// An IPv4 address.
     Ipv4(Ipv4Addr),
+    /// An IPv6 address.
+    Ipv6(Ipv6Addr),
     /// An IP protocol number.
     Proto(u8),
     /// A port.
@@ -57,6 +61,12 @@ pub fn boxes4(link: &str, address: Ipv4Addr) -> Element {
     Element::of_set("boxes4", [Datum::Ifname(link.into()), Datum::Ipv4(address)])
 }
 
+/// The same for its IPv6 address.
+#[must_use]
+pub fn boxes6(link: &str, address: Ipv6Addr) -> Element {
+    Element::of_set("boxes6", [Datum::Ifname(link.into()), Datum::Ipv6(address)])
+}
+
 /// Gateway: a box that reaches itself through a published port is answered through the gateway.
 #[must_use]
 pub fn self4(address: Ipv4Addr) -> Element {
@@ -65,14 +75,23 @@ pub fn self4(address: Ipv4Addr) -> Element {
 
 /// Gateway: an address of the host's. Boxes reach what is published there and nothing else.
 #[must_use]
-pub fn hosts4(address: Ipv4Addr) -> Element {
-    Element::of_set("hosts4", [Datum::Ipv4(address)])
+pub fn host_address(address: IpAddr) -> Element {
+    match address {
+        IpAddr::V4(address) => Element::of_set("hosts4", [Datum::Ipv4(address)]),
+        IpAddr::V6(address) => Element::of_set("hosts6", [Datum::Ipv6(address)]),
+    }
 }
 
 /// Host: an interface whose IPv4 forwarding netbox switched on, and which forwards for boxes only.
 #[must_use]
 pub fn switched(interface: &str) -> Element {
     Element::of_set("switched", [Datum::Ifname(interface.into())])
+}
+
+/// Host: the same for IPv6.
+#[must_use]
+pub fn switched6(interface: &str) -> Element {
+    Element::of_set("switched6", [Datum::Ifname(interface.into())])
 }
 
 /// A port of the host's that leads to a port of a box.

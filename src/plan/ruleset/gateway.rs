@@ -1,10 +1,10 @@
 //! The rules of the gateway: who may talk to whom.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::statement::{daddr, iifname, oifname, oifname_not};
+use super::statement::{daddr, iifname, oifname, oifname_not, saddr};
 use super::{
     ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, T4A, T4W, Table, Type, base, closed,
     priority, publish, regular,
@@ -23,18 +23,43 @@ const CLOSED: [Ipv4Net; 3] = [
     Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
 ];
 
+/// Link-local: router advertisements, redirects and neighbour discovery among it.
+const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+
+/// The same for IPv6: link-local, multicast, and the addresses at which clouds tell a machine its secrets (Amazon EC2, Google
+/// Compute Engine, Oracle Cloud, Scaleway), which are unique local ones.
+const CLOSED6: [Ipv6Net; 6] = [
+    LINK_LOCAL6,
+    Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128),
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128),
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128),
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42), 128),
+];
+
 /// The gateway's table. It needs no link to exist.
 #[must_use]
 pub fn gateway(topology: &Topology) -> Vec<Table> {
-    use Field::{DestinationAddress, DestinationPort, InputInterface, L4Protocol as Protocol, SourceAddress};
+    use Field::{
+        DestinationAddress, DestinationAddress6, DestinationPort, InputInterface, L4Protocol as Protocol,
+        SourceAddress, SourceAddress6,
+    };
 
-    // Neighbours are permanent on every link, so there is no ARP, ND or RA to let through; IPv6 is closed.
-    let pre = vec![
-        Rule::from([Statement::Nfproto(Nfproto::Ipv6), Drop]),
+    let pool6 = topology.pool6();
+    // Neighbours are permanent on every link, so there is no ARP, ND or RA to let through, in neither direction.
+    let closed6 = match pool6 {
+        Some(_) => saddr(LINK_LOCAL6),
+        None => Statement::Nfproto(Nfproto::Ipv6),
+    };
+    let mut pre = vec![
+        Rule::from([closed6, Drop]),
         Rule::from([iifname("lo"), Accept]),
         Rule::from([iifname(OUT), Accept]),
         Rule::from([Lookup(&[InputInterface, SourceAddress], "boxes4"), Accept]),
     ];
+    if pool6.is_some() {
+        pre.push(Rule::from([Lookup(&[InputInterface, SourceAddress6], "boxes6"), Accept]));
+    }
     // Boxes' way to published ports: translated here, or the fence around the host would reject it.
     let prenat = vec![
         Rule::from([iifname(OUT), Return]),
@@ -46,27 +71,44 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         Rule::from([iifname("lo"), Drop]),
         Rule::from([Established, Accept]),
         Rule::from([oifname("lo"), Jump("deny")]),
+    ];
+    // The same of IPv6, where such addresses lead out. By ICMP alone a connection attempt would not end at once: the error comes
+    // back while the socket is still busy with the attempt (net/ipv6/tcp_ipv6.c, `tcp_v6_err`).
+    forwarded.extend(pool6.map(|pool| Rule::from([oifname(OUT), daddr(pool), Jump("deny")])));
+    forwarded.extend([
         // The host's conntrack is out of sight here, so what comes from it is matched by where it goes.
         Rule::from([iifname(OUT), Lookup(&[DestinationAddress, Protocol, DestinationPort], "pub4"), Accept]),
         // The host itself, which nobody else can pass for: the kernel drops what comes in with its own address.
         Rule::from([iifname(OUT), Lookup(&[SourceAddress], "hosts4"), Accept]),
+    ]);
+    if pool6.is_some() {
+        forwarded.push(Rule::from([iifname(OUT), Lookup(&[SourceAddress6], "hosts6"), Accept]));
+    }
+    forwarded.extend([
         Rule::from([iifname(OUT), Drop]),
         Rule::from([TranslatedDestination, Accept]),
         Rule::from([oifname_not(OUT), Jump("deny")]),
-    ];
+    ]);
     forwarded.extend(CLOSED.map(|net| Rule::from([daddr(net), Jump("deny")])));
     forwarded.extend([
         Rule::from([daddr(topology.pool), Jump("deny")]),
         Rule::from([Lookup(&[DestinationAddress], "hosts4"), Jump("deny")]),
-        Rule::from([Accept]),
     ]);
-    let tohost = vec![
+    if pool6.is_some() {
+        forwarded.extend(CLOSED6.map(|net| Rule::from([daddr(net), Jump("deny")])));
+        forwarded.push(Rule::from([Lookup(&[DestinationAddress6], "hosts6"), Jump("deny")]));
+    }
+    forwarded.push(Rule::from([Accept]));
+    let mut tohost = vec![
         Rule::from([iifname("lo"), Accept]),
         Rule::from([Established, Accept]),
         Rule::from([iifname(OUT), Drop]),
-        Rule::from([EchoRequest, Accept]),
-        Rule::from([Jump("deny")]),
+        Rule::from([EchoRequest(Nfproto::Ipv4), Accept]),
     ];
+    if pool6.is_some() {
+        tohost.push(Rule::from([EchoRequest(Nfproto::Ipv6), Accept]));
+    }
+    tohost.push(Rule::from([Jump("deny")]));
     let deny = vec![Rule::from([L4Protocol(6), RejectWithReset]), Rule::from([RejectProhibited])];
     // A box that reaches itself must not see its own address as the other end.
     let postnat = vec![Rule::from([
@@ -74,18 +116,26 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         Snat(topology.gateway_address()),
     ])];
 
+    let mut sets = vec![
+        Set { name: "boxes4", key: &[Type::Ifname, Type::Ipv4] },
+        Set { name: "hosts4", key: &[Type::Ipv4] },
+        Set { name: "self4", key: &[Type::Ipv4, Type::Ipv4] },
+        Set { name: "pub4", key: &[Type::Ipv4, Type::Proto, Type::Port] },
+    ];
+    if pool6.is_some() {
+        sets.extend([
+            Set { name: "boxes6", key: &[Type::Ifname, Type::Ipv6] },
+            Set { name: "hosts6", key: &[Type::Ipv6] },
+        ]);
+    }
+
     use ChainType::Nat;
     use HookPoint::{Forward, Input, Postrouting, Prerouting};
     vec![Table {
         family: Family::Inet,
         name: TABLE,
         comment: TABLE,
-        sets: vec![
-            Set { name: "boxes4", key: &[Type::Ifname, Type::Ipv4] },
-            Set { name: "hosts4", key: &[Type::Ipv4] },
-            Set { name: "self4", key: &[Type::Ipv4, Type::Ipv4] },
-            Set { name: "pub4", key: &[Type::Ipv4, Type::Proto, Type::Port] },
-        ],
+        sets,
         maps: vec![T4A, T4W],
         chains: vec![
             closed("pre", Prerouting, priority::RAW, pre),

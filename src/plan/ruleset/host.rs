@@ -1,6 +1,8 @@
 //! The rules of the host: what may enter by its end of the gateway's veth, and what is translated.
 
-use ipnet::Ipv4Net;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr, saddr_not};
 use super::{
@@ -9,12 +11,13 @@ use super::{
 };
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
-    Accept, Drop, Established, FrameOfIpv4, Jump, L4Protocol, LocalDestination, Lookup, Masquerade,
+    Accept, Drop, Established, FrameOf, Jump, L4Protocol, LocalDestination, Lookup, Masquerade,
     RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, TranslatedDestination,
     Untranslatable,
 };
 
-const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+const MULTICAST6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 /// The host's tables. The link of the topology need not exist yet on Linux 6.18, which
 /// attaches the guard when it comes; kernels without that refuse them (`ENOENT`, chain guard).
@@ -26,8 +29,8 @@ pub fn host(topology: &Topology) -> Vec<Table> {
 /// Makes frames from the gateway, which are addressed to a wrong machine on purpose, frames for this one.
 ///
 /// Without this table nothing from the gateway enters the host's IP stack, which no routing rule could
-/// do: the table of local addresses is always looked up first. IPv6 stays out even with it. A table of
-/// its own, because a chain of family inet refuses the statement.
+/// do: the table of local addresses is always looked up first. A table of its own, because a chain of family inet
+/// refuses the statement.
 fn guard(topology: &Topology) -> Table {
     let hook = Hook {
         kind: ChainType::Filter,
@@ -36,7 +39,12 @@ fn guard(topology: &Topology) -> Table {
         device: Some(topology.host_link()),
         policy: Policy::Accept,
     };
-    let rules = vec![Rule::from([FrameOfIpv4, SetPacketForHost])];
+    let families = [Some(Nfproto::Ipv4), topology.pool6().map(|_| Nfproto::Ipv6)];
+    let rules = families
+        .into_iter()
+        .flatten()
+        .map(|family| Rule::from([FrameOf(family), SetPacketForHost]))
+        .collect();
     Table {
         family: Family::Netdev,
         name: TABLE,
@@ -49,29 +57,32 @@ fn guard(topology: &Topology) -> Table {
 
 fn fence(topology: &Topology) -> Table {
     let link = topology.host_link();
-    let pool = topology.pool;
-    let ipv4 = || Statement::Nfproto(Nfproto::Ipv4);
-    let ipv6 = || Statement::Nfproto(Nfproto::Ipv6);
+    let pool6 = topology.pool6();
+    let pools = || topology.pools().map(|(pool, _)| pool);
+    let family = Statement::Nfproto;
 
     // Nothing may address the pool before the host's own translation, whatever it came by, and nothing
     // but the link has the pool as its source. The mark is for the reverse look-up of strict rp_filter.
-    let pre = vec![
-        Rule::from([iifname(&link), ipv6(), Drop]),
+    let mut pre = vec![
+        // Those of IPv6 the kernel itself drops (net/ipv6/ip6_input.c, `ip6_rcv_core`).
         Rule::from([iifname_not("lo"), saddr(LOOPBACK), Drop]),
         Rule::from([iifname_not("lo"), daddr(LOOPBACK), Drop]),
-        Rule::from([daddr(pool), Drop]),
-        Rule::from([iifname_not(&link), saddr(pool), Drop]),
-        Rule::from([iifname_not(&link), Return]),
-        Rule::from([saddr_not(pool), Drop]),
-        Rule::from([SetMark(MARK)]),
     ];
+    if pool6.is_none() {
+        pre.insert(0, Rule::from([iifname(&link), family(Nfproto::Ipv6), Drop]));
+    }
+    pre.extend(pools().map(|pool| Rule::from([daddr(pool), Drop])));
+    pre.extend(pools().map(|pool| Rule::from([iifname_not(&link), saddr(pool), Drop])));
+    pre.push(Rule::from([iifname_not(&link), Return]));
+    pre.extend(pools().map(|pool| Rule::from([saddr_not(pool), Drop])));
+    pre.push(Rule::from([SetMark(MARK)]));
     // What boxes send to published ports was translated in the gateway already.
     let prenat = vec![Rule::from([iifname(&link), Return]), Rule::from([LocalDestination, Jump("publish")])];
     // What the host sends to its loopback addresses is for the relay.
     let outnat = vec![Rule::from([daddr(LOOPBACK), Return]), Rule::from([LocalDestination, Jump("publish")])];
     // After the translation, forth and back: the way to the pool is open to marked packets only.
-    let setmark = vec![Rule::from([daddr(pool), SetMark(MARK)])];
-    let forwarded = vec![
+    let setmark = pools().map(|pool| Rule::from([daddr(pool), SetMark(MARK)])).collect();
+    let mut forwarded = vec![
         Rule::from([oifname(&link), Established, Accept]),
         Rule::from([oifname(&link), TranslatedDestination, Accept]),
         Rule::from([oifname(&link), Drop]),
@@ -79,16 +90,30 @@ fn fence(topology: &Topology) -> Table {
         // box that has just ended is one (the ICMP error of a closed port).
         Rule::from([iifname(&link), Untranslatable, Drop]),
         Rule::from([iifname(&link), Accept]),
-        Rule::from([ipv4(), Lookup(&[Field::InputInterface], "switched"), Drop]),
+        Rule::from([family(Nfproto::Ipv4), Lookup(&[Field::InputInterface], "switched"), Drop]),
     ];
+    let mut sets = vec![Set { name: "switched", key: &[Type::Ifname] }];
+    if pool6.is_some() {
+        forwarded.push(Rule::from([
+            family(Nfproto::Ipv6),
+            Lookup(&[Field::InputInterface], "switched6"),
+            Drop,
+        ]));
+        sets.push(Set { name: "switched6", key: &[Type::Ifname] });
+    }
     let tohost = vec![
         Rule::from([iifname_not(&link), Accept]),
         Rule::from([Established, Accept]),
         Rule::from([L4Protocol(6), RejectWithReset]),
         Rule::from([RejectProhibited]),
     ];
-    let fromhost = vec![Rule::from([oifname(&link), ipv6(), Drop])];
-    let postnat = vec![Rule::from([saddr(pool), oifname_not(&link), Masquerade])];
+    // What the host's IPv6 says of itself on every link: router advertisements, multicast reports.
+    let closed6 = match pool6 {
+        Some(_) => daddr(MULTICAST6),
+        None => family(Nfproto::Ipv6),
+    };
+    let fromhost = vec![Rule::from([oifname(&link), closed6, Drop])];
+    let postnat = pools().map(|pool| Rule::from([saddr(pool), oifname_not(&link), Masquerade])).collect();
 
     use ChainType::{Filter, Nat};
     use HookPoint::{Forward, Input, Output, Postrouting, Prerouting};
@@ -96,7 +121,7 @@ fn fence(topology: &Topology) -> Table {
         family: Family::Inet,
         name: TABLE,
         comment: TABLE,
-        sets: vec![Set { name: "switched", key: &[Type::Ifname] }],
+        sets,
         maps: vec![T4A, T4W],
         chains: vec![
             base("pre", Filter, Prerouting, priority::RAW, pre),

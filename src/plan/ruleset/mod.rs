@@ -1,8 +1,8 @@
 //! The nftables rules as plain data: what the kernel is given, what `--dry-run` prints, what tests compare.
 //!
 //! Only what netbox uses of nftables can be said here. Chains and rules are constant for a topology;
-//! boxes and ports are [`Element`]s of sets and maps, so no cost grows with their number. IPv4 only:
-//! IPv6 is closed by both rulesets.
+//! boxes and ports are [`Element`]s of sets and maps, so no cost grows with their number. Where a topology has no
+//! IPv6, both rulesets close it.
 
 mod element;
 mod gateway;
@@ -10,7 +10,9 @@ mod host;
 mod statement;
 mod text;
 
-pub use element::{Datum, Element, PublishedPort, Type, boxes4, hosts4, self4, switched};
+pub use element::{
+    Datum, Element, PublishedPort, Type, boxes4, boxes6, host_address, self4, switched, switched6,
+};
 pub use gateway::gateway;
 pub use host::host;
 pub use statement::{Address, Direction, Field, Nfproto, Operator, Rule, Statement};

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// Statements from left to right: the first match that fails ends the rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,16 +19,17 @@ impl<const N: usize> From<[Statement; N]> for Rule {
 pub enum Statement {
     /// `iifname`/`oifname`: the name of the interface. One that ends with `*` stands for all that begin so.
     Interface(Direction, Operator, String),
-    /// `ip saddr`/`ip daddr`: the IPv4 address is in a network. IPv6 packets never match, whatever the operator.
-    Address(Address, Operator, Ipv4Net),
+    /// `ip saddr`/`ip daddr`, `ip6 saddr`/`ip6 daddr`: the address is in a network. Packets of the other family never
+    /// match, whatever the operator.
+    Address(Address, Operator, IpNet),
     /// `meta nfproto`: IPv4 or IPv6.
     Nfproto(Nfproto),
-    /// `meta protocol ip`: the frame carries IPv4 (netdev tables).
-    FrameOfIpv4,
+    /// `meta protocol ip`/`ip6`: the frame carries it (netdev tables).
+    FrameOf(Nfproto),
     /// `meta l4proto`: the transport protocol, by its IP protocol number.
     L4Protocol(u8),
-    /// `icmp type echo-request`: a ping over IPv4.
-    EchoRequest,
+    /// `icmp type echo-request`, `icmpv6 type echo-request`: a ping.
+    EchoRequest(Nfproto),
     /// `ct state established,related`.
     Established,
     /// `ct state invalid,untracked`: no connection that is known, and so none that is translated.
@@ -113,6 +114,10 @@ pub enum Field {
     SourceAddress,
     /// `ip daddr`.
     DestinationAddress,
+    /// `ip6 saddr`.
+    SourceAddress6,
+    /// `ip6 daddr`.
+    DestinationAddress6,
     /// `meta l4proto`.
     L4Protocol,
     /// `th dport`: the destination port of TCP, UDP and SCTP.
@@ -120,10 +125,14 @@ pub enum Field {
 }
 
 impl Field {
-    /// Whether only an IPv4 packet has it.
+    /// The one family whose packets have it.
     #[must_use]
-    pub const fn is_ipv4(self) -> bool {
-        matches!(self, Self::SourceAddress | Self::DestinationAddress)
+    pub const fn family(self) -> Option<Nfproto> {
+        match self {
+            Self::SourceAddress | Self::DestinationAddress => Some(Nfproto::Ipv4),
+            Self::SourceAddress6 | Self::DestinationAddress6 => Some(Nfproto::Ipv6),
+            Self::InputInterface | Self::L4Protocol | Self::DestinationPort => None,
+        }
     }
 }
 
@@ -143,14 +152,14 @@ pub(super) fn oifname_not(name: &str) -> Statement {
     Statement::Interface(Direction::Out, Operator::NotEqual, name.into())
 }
 
-pub(super) fn saddr(net: Ipv4Net) -> Statement {
-    Statement::Address(Address::Source, Operator::Equal, net)
+pub(super) fn saddr(net: impl Into<IpNet>) -> Statement {
+    Statement::Address(Address::Source, Operator::Equal, net.into())
 }
 
-pub(super) fn saddr_not(net: Ipv4Net) -> Statement {
-    Statement::Address(Address::Source, Operator::NotEqual, net)
+pub(super) fn saddr_not(net: impl Into<IpNet>) -> Statement {
+    Statement::Address(Address::Source, Operator::NotEqual, net.into())
 }
 
-pub(super) fn daddr(net: Ipv4Net) -> Statement {
-    Statement::Address(Address::Destination, Operator::Equal, net)
+pub(super) fn daddr(net: impl Into<IpNet>) -> Statement {
+    Statement::Address(Address::Destination, Operator::Equal, net.into())
 }

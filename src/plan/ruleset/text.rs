@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use ipnet::IpNet;
+
 use super::{
     Address, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto, Operator,
     Policy, Rule, Statement, Table, Type, priority,
@@ -132,9 +134,11 @@ impl fmt::Display for Statement {
                 write!(f, "{field} {operator}\"{name}\"")
             }
             Self::Address(address, operator, net) => {
-                let field = match address {
-                    Address::Source => "ip saddr",
-                    Address::Destination => "ip daddr",
+                let field = match (address, net) {
+                    (Address::Source, IpNet::V4(_)) => "ip saddr",
+                    (Address::Source, IpNet::V6(_)) => "ip6 saddr",
+                    (Address::Destination, IpNet::V4(_)) => "ip daddr",
+                    (Address::Destination, IpNet::V6(_)) => "ip6 daddr",
                 };
                 write!(f, "{field} {operator}")?;
                 if net.prefix_len() == net.max_prefix_len() {
@@ -145,9 +149,11 @@ impl fmt::Display for Statement {
             }
             Self::Nfproto(Nfproto::Ipv4) => f.write_str("meta nfproto ipv4"),
             Self::Nfproto(Nfproto::Ipv6) => f.write_str("meta nfproto ipv6"),
-            Self::FrameOfIpv4 => f.write_str("meta protocol ip"),
+            Self::FrameOf(Nfproto::Ipv4) => f.write_str("meta protocol ip"),
+            Self::FrameOf(Nfproto::Ipv6) => f.write_str("meta protocol ip6"),
             Self::L4Protocol(protocol) => write!(f, "meta l4proto {}", Datum::Proto(*protocol)),
-            Self::EchoRequest => f.write_str("icmp type echo-request"),
+            Self::EchoRequest(Nfproto::Ipv4) => f.write_str("icmp type echo-request"),
+            Self::EchoRequest(Nfproto::Ipv6) => f.write_str("icmpv6 type echo-request"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Untranslatable => f.write_str("ct state invalid,untracked"),
             Self::TranslatedDestination => f.write_str("ct status dnat"),
@@ -184,6 +190,8 @@ impl fmt::Display for Field {
             Self::InputInterface => "iifname",
             Self::SourceAddress => "ip saddr",
             Self::DestinationAddress => "ip daddr",
+            Self::SourceAddress6 => "ip6 saddr",
+            Self::DestinationAddress6 => "ip6 daddr",
             Self::L4Protocol => "meta l4proto",
             Self::DestinationPort => "th dport",
         })
@@ -195,6 +203,7 @@ impl fmt::Display for Type {
         f.write_str(match self {
             Self::Ifname => "ifname",
             Self::Ipv4 => "ipv4_addr",
+            Self::Ipv6 => "ipv6_addr",
             Self::Proto => "inet_proto",
             Self::Port => "inet_service",
         })
@@ -206,6 +215,7 @@ impl fmt::Display for Datum {
         match self {
             Self::Ifname(name) => write!(f, "\"{name}\""),
             Self::Ipv4(address) => address.fmt(f),
+            Self::Ipv6(address) => address.fmt(f),
             Self::Proto(6) => f.write_str("tcp"),
             Self::Proto(17) => f.write_str("udp"),
             Self::Proto(132) => f.write_str("sctp"),

@@ -1,7 +1,7 @@
 //! `netbox` as the tests call it.
 
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,18 +49,19 @@ impl Lab {
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("the probe's first line");
-        let (pid, address) = parse_ready(&line).unwrap_or_else(|| {
+        let (pid, address, address6) = parse_ready(&line).unwrap_or_else(|| {
             panic!("the box did not get ready: {:?}, stdout {line:?}", child.wait());
         });
-        RunningBox { child, stdout, pid, address, ended: false }
+        RunningBox { child, stdout, pid, address, address6, ended: false }
     }
 }
 
-fn parse_ready(line: &str) -> Option<(u32, Ipv4Addr)> {
+fn parse_ready(line: &str) -> Option<(u32, Ipv4Addr, Option<Ipv6Addr>)> {
     let mut words = line.trim().strip_prefix("ready ")?.split(' ');
     let pid = words.next()?.parse().ok()?;
     // A box without a network has no address.
-    Some((pid, words.next()?.parse().unwrap_or(Ipv4Addr::UNSPECIFIED)))
+    let address = words.next()?.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
+    Some((pid, address, words.next().and_then(|word| word.parse().ok())))
 }
 
 /// What a probe found, provided that netbox and the probe themselves went well.
@@ -84,6 +85,7 @@ pub(crate) struct RunningBox {
     /// The command's process, in the lab's pid namespace.
     pub(crate) pid: u32,
     pub(crate) address: Ipv4Addr,
+    pub(crate) address6: Option<Ipv6Addr>,
     ended: bool,
 }
 

@@ -1,6 +1,6 @@
 //! What passes on the wires: every packet's source and destination, with none lost unseen.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,16 +32,17 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub(crate) enum Packet {
     Ipv4 { source: Ipv4Addr, destination: Ipv4Addr, protocol: u8 },
     Arp { source: Ipv4Addr },
-    Ipv6,
+    Ipv6 { source: Ipv6Addr, destination: Ipv6Addr, next_header: u8 },
     Other(u16),
 }
 
 impl Packet {
-    /// The source, where the packet is IPv4 or ARP.
-    pub(crate) fn source(self) -> Option<Ipv4Addr> {
+    /// The source, where the packet is IPv4, IPv6 or ARP.
+    pub(crate) fn source(self) -> Option<IpAddr> {
         match self {
-            Self::Ipv4 { source, .. } | Self::Arp { source } => Some(source),
-            Self::Ipv6 | Self::Other(_) => None,
+            Self::Ipv4 { source, .. } | Self::Arp { source } => Some(source.into()),
+            Self::Ipv6 { source, .. } => Some(source.into()),
+            Self::Other(_) => None,
         }
     }
 
@@ -50,6 +51,10 @@ impl Packet {
             let four: Option<[u8; 4]> = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
             four.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from)
         };
+        let address6 = |at: usize| {
+            let sixteen: Option<[u8; 16]> = bytes.get(at..at + 16).and_then(|b| b.try_into().ok());
+            sixteen.map_or(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from)
+        };
         match ethertype {
             ETHERTYPE_IPV4 => Self::Ipv4 {
                 source: address(12),
@@ -57,7 +62,11 @@ impl Packet {
                 protocol: bytes.get(9).copied().unwrap_or(0),
             },
             ETHERTYPE_ARP => Self::Arp { source: address(14) },
-            ETHERTYPE_IPV6 => Self::Ipv6,
+            ETHERTYPE_IPV6 => Self::Ipv6 {
+                source: address6(8),
+                destination: address6(24),
+                next_header: bytes.get(6).copied().unwrap_or(0),
+            },
             other => Self::Other(other),
         }
     }

@@ -13,7 +13,9 @@ const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
+const DEL_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
+const DEL_ROUTE: u16 = 25;
 const NEW_RULE: u16 = 32;
 
 const MAKE: u16 = ACK | CREATE | EXCL;
@@ -82,6 +84,22 @@ pub(crate) fn try_address(name: &str, address: IpAddr, prefix: u8) -> io::Result
         message = message.u32(8, 0x02); // IFA_F_NODAD: usable at once
     }
     Netlink::route().ask(&[message])
+}
+
+pub(crate) fn remove_address(name: &str, address: IpAddr, prefix: u8) {
+    let (family, bytes) = wire(address);
+    let mut header = vec![family, prefix, 0, 0];
+    header.extend(index(name).to_ne_bytes());
+    let message = Message::new(DEL_ADDRESS, ACK, &header).attr(1, &bytes).attr(2, &bytes);
+    must("an address go", Netlink::route().ask(&[message]));
+}
+
+/// Removes what [`route`] made.
+pub(crate) fn remove_route(to: IpAddr, prefix: u8, via: IpAddr) {
+    let ((family, to), (_, via)) = (wire(to), wire(via));
+    let header = [family, prefix, 0, 0, MAIN, 4, 0, 1, 0, 0, 0, 0];
+    let message = Message::new(DEL_ROUTE, ACK, &header).attr(1, &to).attr(5, &via);
+    must("a route go", Netlink::route().ask(&[message]));
 }
 
 /// A route to `to`/`prefix` by way of `via`, in the main table.

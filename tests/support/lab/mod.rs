@@ -61,6 +61,7 @@ pub(crate) const HOST_LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const WAN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 pub(crate) const WAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10);
 pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
+pub(crate) const HOST_LAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 /// The port of wan's servers.
 pub(crate) const ECHO: u16 = 7;
 
@@ -231,21 +232,24 @@ impl Drop for Lab {
 }
 
 /// Whether an address is from the range that pools are taken from; the lab has no other use for it.
-pub(crate) fn in_pool(address: Ipv4Addr) -> bool {
-    address.octets()[0] == 10
+pub(crate) fn in_pool(address: impl Into<IpAddr>) -> bool {
+    match address.into() {
+        IpAddr::V4(four) => four.octets()[0] == 10,
+        IpAddr::V6(six) => six.is_unique_local(),
+    }
 }
 
 fn own_lan(client: &Place, wan: &Place) {
     links::veth("hc", "c0", client.file());
     links::veth("hw", "w0", wan.file());
     let client6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
-    let host6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
     client.run(|| attach("c0", (Ipv4Addr::new(192, 0, 2, 10), client6)));
     wan.run(|| {
         attach("w0", (WAN, WAN6));
         links::route(Ipv4Addr::new(192, 0, 2, 0).into(), 24, HOST.into());
+        links::route(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0).into(), 64, HOST6.into());
     });
-    attach("hc", (HOST_LAN, host6));
+    attach("hc", (HOST_LAN, HOST_LAN6));
     attach("hw", (HOST, HOST6));
 }
 

@@ -1,13 +1,13 @@
 //! What runs inside boxes: this program under the name `probe`, so that nothing but Rust is needed.
 //!
 //! `tcp ADDR`, `udp ADDR`, `icmp IP` print an [`Outcome`]; `listen tcp|udp ADDR` and `sleep` print
-//! `ready PID IP` and go on for ever; `burst ADDR` sends and ends; the others show what the command sees of itself.
+//! `ready PID IP IPV6` and go on for ever; `burst ADDR` sends and ends; the others show what the command sees of itself.
 
 use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -98,8 +98,7 @@ pub(crate) fn tcp(to: SocketAddr) -> Outcome {
 
 /// Sends a datagram and waits for the answer.
 pub(crate) fn udp(to: SocketAddr) -> Outcome {
-    let any: IpAddr =
-        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let attempt = || {
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(to)?;
@@ -113,18 +112,18 @@ pub(crate) fn udp(to: SocketAddr) -> Outcome {
 }
 
 /// An echo request from a ping socket, which needs no capability but `ping_group_range`.
-pub(crate) fn icmp(to: Ipv4Addr) -> Outcome {
+pub(crate) fn icmp(to: impl Into<IpAddr>) -> Outcome {
+    let to = SocketAddr::new(to.into(), 0);
     let attempt = || -> Result<(), nix::Error> {
         let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, SockProtocol::Icmp)?;
+        let (family, protocol, echo) = match to {
+            SocketAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8),
+            SocketAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6, 128),
+        };
+        let socket = socket(family, SockType::Datagram, flags, protocol)?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
-        let request = [8, 0, 0, 0, 0, 0, 0, 1]; // type 8: echo; the kernel fills in checksum and id
-        sendto(
-            socket.as_raw_fd(),
-            &request,
-            &SockaddrIn::from(std::net::SocketAddrV4::new(to, 0)),
-            MsgFlags::empty(),
-        )?;
+        let request = [echo, 0, 0, 0, 0, 0, 0, 1]; // the kernel fills in checksum and id
+        sendto(socket.as_raw_fd(), &request, &SockaddrStorage::from(to), MsgFlags::empty())?;
         recv(socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty())?;
         Ok(())
     };
@@ -142,7 +141,7 @@ pub(crate) fn main() -> ExitCode {
     match words[..] {
         ["tcp", to] => println!("{}", tcp(socket_address(to))),
         ["udp", to] => println!("{}", udp(socket_address(to))),
-        ["icmp", to] => println!("{}", icmp(to.parse().expect("an IPv4 address"))),
+        ["icmp", to] => println!("{}", icmp(to.parse::<IpAddr>().expect("an address"))),
         ["timed", "tcp", to] => {
             let start = Instant::now();
             let outcome = tcp(socket_address(to));
@@ -284,7 +283,8 @@ fn count_signals(names: &[&str]) -> ExitCode {
 /// One line to whoever waits for it: the process and its address.
 fn ready() {
     let address = own_address().map_or_else(|| "-".to_owned(), |address| address.to_string());
-    println!("ready {} {address}", std::process::id());
+    let address6 = own_address6().map_or_else(|| "-".to_owned(), |address| address.to_string());
+    println!("ready {} {address} {address6}", std::process::id());
     std::io::stdout().flush().expect("somebody who listens");
 }
 
@@ -293,6 +293,13 @@ pub(crate) fn own_address() -> Option<Ipv4Addr> {
     let all = nix::ifaddrs::getifaddrs().ok()?;
     let mut four = all.filter_map(|found| Some(found.address?.as_sockaddr_in()?.ip()));
     four.find(|address| !address.is_loopback())
+}
+
+/// The first IPv6 address that is neither the loopback interface's nor link-local.
+pub(crate) fn own_address6() -> Option<Ipv6Addr> {
+    let all = nix::ifaddrs::getifaddrs().ok()?;
+    let mut six = all.filter_map(|found| Some(found.address?.as_sockaddr_in6()?.ip()));
+    six.find(|address| !address.is_loopback() && !address.is_unicast_link_local())
 }
 
 fn descriptors() {

@@ -1,6 +1,6 @@
 //! Connections that the host's connection tracking knows with an address of the pool.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::lab::in_pool;
 use crate::lab::netlink::{DUMP, Message, Netlink, attributes, find};
@@ -22,13 +22,20 @@ fn entry(reply: &[u8]) -> Option<String> {
     })
 }
 
-/// Source, destination, and protocol with ports, of an IPv4 tuple.
-fn tuple(nested: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, String)> {
+/// Source, destination, and protocol with ports.
+fn tuple(nested: &[u8]) -> Option<(IpAddr, IpAddr, String)> {
     let parts = attributes(nested);
     let address = attributes(find(&parts, 1)?);
-    let four = |kind| find(&address, kind).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(Ipv4Addr::from);
+    let end = |four, six| {
+        let four =
+            find(&address, four).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(|b| Ipv4Addr::from(b).into());
+        let six = || {
+            find(&address, six).and_then(|b| <[u8; 16]>::try_from(b).ok()).map(|b| Ipv6Addr::from(b).into())
+        };
+        four.or_else(six)
+    };
     let protocol = attributes(find(&parts, 2)?);
     let port = |kind| find(&protocol, kind).and_then(|b| <[u8; 2]>::try_from(b).ok()).map(u16::from_be_bytes);
     let number = find(&protocol, 1)?.first().copied().unwrap_or(0);
-    Some((four(1)?, four(2)?, format!("protocol {number}, ports {:?} {:?}", port(2), port(3))))
+    Some((end(1, 3)?, end(2, 4)?, format!("protocol {number}, ports {:?} {:?}", port(2), port(3))))
 }
