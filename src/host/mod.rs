@@ -3,5 +3,6 @@
 pub mod caller;
 pub mod facts;
 pub mod holders;
+pub mod names;
 
 pub use facts::observe;
