@@ -1,9 +1,11 @@
 //! The story of `netbox run`, top to bottom.
 //!
-//! Three processes. The **launcher** is the one that the user started: it changes nothing, passes signals on and ends as
+//! Three processes, and helpers. The **launcher** is the one that the user started: it changes nothing, passes signals on and ends as
 //! the command did. Before anything is changed it forks the **keeper**, which does all the work: it makes the box,
 //! watches over it, and takes it down when the command or the launcher ends. The keeper forks the **box's first
 //! process**, which makes its namespaces, waits until they are connected, drops every privilege and becomes the command.
+//! While the command runs, the keeper starts **helpers** without any privilege when they are first needed: the relay to
+//! published ports, and the box's resolver.
 //!
 //! Whoever dies, one is left: the keeper takes down after a launcher; the launcher sweeps after a keeper; the
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
@@ -20,6 +22,7 @@ use crate::apply::census::census;
 use crate::apply::gateway::{self, Gateway};
 use crate::apply::host::Host;
 use crate::apply::lease::{self, Lease, Shared};
+use crate::apply::names::{self, BoxFile, Questions};
 use crate::apply::publish;
 use crate::apply::state::State;
 use crate::apply::sweep::{close, sweep};
@@ -30,6 +33,8 @@ use crate::kernel::inherited;
 use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Birth, Process, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
+use crate::launch::duties::{Duties, Files};
+use crate::launch::errands;
 use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
@@ -43,7 +48,7 @@ use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
 use crate::report::Report;
-use crate::serve::relay::{Relay, Waiting};
+use crate::serve::relay::Waiting;
 use crate::spec::net::Net;
 use crate::spec::request::RunRequest;
 
@@ -81,13 +86,16 @@ fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStrea
     // The keeper's orphans come here if the keeper dies.
     process::become_subreaper().context(|| "cannot become a subreaper")?;
     let (keeper, launcher) = Channel::pair().context(|| "cannot make a channel")?;
-    match process::fork().context(|| "cannot start the keeper")? {
+    let keeper_pid = match process::fork().context(|| "cannot start the keeper")? {
         Side::Child => {
             drop(keeper);
             process::exit_now(keep(&start, &launcher))
         }
-        Side::Parent(_) => drop(launcher),
-    }
+        Side::Parent(pid) => {
+            drop(launcher);
+            pid
+        }
+    };
     // What the command closes must be closed, not held open here.
     let kept: Vec<_> = [keeper.as_fd()].into_iter().chain(status.as_deref().map(AsFd::as_fd)).collect();
     process::close_all_but(&kept).context(|| "cannot close the inherited descriptors")?;
@@ -101,7 +109,7 @@ fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStrea
             problems.iter().for_each(|problem| report.problem(problem));
             Err(error)
         }
-        Outcome::KeeperDied => Err(after_keeper()),
+        Outcome::KeeperDied => Err(after_keeper(keeper_pid)),
     }
 }
 
@@ -164,7 +172,7 @@ fn wake(launcher: Pid) {
 
 /// A launcher that is gone shows in the next wait.
 fn tell(launcher: &Channel, message: &ToLauncher) {
-    let _ = launcher.send(message, None);
+    let _ = launcher.send(message, &[]);
 }
 
 /// Starts the box's first process, while this one still has everything that the command inherits, and then lets go of it.
@@ -206,7 +214,7 @@ fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstPr
 
 /// Tells the launcher to whom it passes signals on. One that is gone shows before the command starts.
 fn introduce(launcher: &Channel, command: &Process) {
-    let _ = launcher.send(&ToLauncher::Box { pid: command.pid.as_raw() }, Some(command.as_fd()));
+    let _ = launcher.send(&ToLauncher::Box { pid: command.pid.as_raw() }, &[command.as_fd()]);
 }
 
 /// What the keeper holds of its box. What is `None` was not made yet, or is undone.
@@ -221,7 +229,8 @@ struct Keeper<'a> {
     address6: Option<Ipv6Addr>,
     ports: Vec<PortMap>,
     waiting: Option<Waiting>,
-    relay: Option<Relay>,
+    files: Vec<BoxFile>,
+    questions: Option<Questions>,
 }
 
 impl<'a> Keeper<'a> {
@@ -237,7 +246,8 @@ impl<'a> Keeper<'a> {
             address6: None,
             ports: Vec::new(),
             waiting: None,
-            relay: None,
+            files: Vec::new(),
+            questions: None,
         }
     }
 
@@ -248,9 +258,9 @@ impl<'a> Keeper<'a> {
         }
         self.reserve_ports()?;
         self.join_the_others()?;
+        self.provide_names()?;
         self.add_link()?;
-        let facts = self.facts();
-        self.first.configure(facts)?;
+        self.first.configure(self.facts(), &self.files)?;
         let record = self.write_record()?;
         self.first.wait_until(FromBox::Configured)?;
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
@@ -322,7 +332,21 @@ impl<'a> Keeper<'a> {
                 has_ipv6: topology.link_has_ipv6(self.start.request.mtu.unwrap_or(topology.mtu)),
             }
         });
-        BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link }
+        let files = self.files.iter().map(|file| file.path.to_owned()).collect();
+        BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files }
+    }
+
+    /// Makes what the box has in place of the host's resolv.conf and hosts, and opens what its questions come to, while its first
+    /// process makes its namespaces. Who answers is started with the first question.
+    fn provide_names(&mut self) -> Result<()> {
+        let (request, Some(lease)) = (self.start.request, &self.lease) else { return Ok(()) };
+        let log = |line| tell(self.launcher, &ToLauncher::Log(line));
+        let warning = |line| tell(self.launcher, &ToLauncher::Warning(line));
+        self.files = names::own_files(request, lease, log, warning)?;
+        if let (Some(gateway), Some(host)) = (&self.gateway, &self.host) {
+            self.questions = Some(names::listen_for(gateway, host, lease.slot)?);
+        }
+        Ok(())
     }
 
     /// Waits for the box's namespaces, then puts a link between the gateway and them.
@@ -387,39 +411,22 @@ impl<'a> Keeper<'a> {
         publish::map(&locked, nft, gateway.record.topology, lease.slot, &self.ports)
     }
 
-    /// Waits for the end, and starts the relay with the first connection to the host's loopback. A keeper that cannot wait cannot
-    /// keep: the box ends then, as if the launcher had gone.
-    fn watch(&mut self, mut signals: Signals) -> Result<End> {
-        let (waiting, relay) = (&mut self.waiting, &mut self.relay);
-        let activity = waiting.as_ref().and_then(|waiting| waiting.activity().try_clone_to_owned().ok());
-        let place = self.gateway.as_ref().zip(self.lease.as_ref());
-        supervise(
-            self.first,
-            self.launcher,
-            &mut signals,
-            self.start.request.timeout,
-            activity.as_ref().map(AsFd::as_fd),
-            || {
-                if let (Some(waiting), Some((gateway, lease))) = (waiting.as_mut(), place) {
-                    let address = gateway.record.topology.box_address(lease.slot);
-                    match waiting.start(&gateway.network, address) {
-                        Ok(started) => *relay = Some(started),
-                        Err(error) => {
-                            let line = format!("connections to the host's loopback are not served: {error}");
-                            tell(self.launcher, &ToLauncher::Warning(line));
-                        }
-                    }
-                }
-            },
-        )
+    /// Waits for the end, and serves the box meanwhile. A keeper that cannot wait cannot keep: the box ends then, as if the
+    /// launcher had gone.
+    fn watch(&self, mut signals: Signals) -> Result<End> {
+        let place = self.gateway.as_ref().zip(self.lease.as_ref().map(|lease| lease.slot));
+        let (waiting, questions) = (self.waiting.as_ref(), self.questions.as_ref());
+        let helpers = errands::helpers(place, waiting, questions, &self.start.request.dns);
+        let files = Some(&self.files[..]).filter(|files| !files.is_empty());
+        let files = files.map(|files| Files::new(files, self.first.process.pid));
+        let mut duties = Duties::new(helpers, files);
+        let time = self.start.request.timeout;
+        supervise(self.first, self.launcher, &mut signals, time, &mut duties)
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the
     /// host's side of the gateway with its last box. Never stops at an error. What is left takes the kernel's time.
     fn take_down(mut self, problems: &mut Vec<String>) -> Option<Remains> {
-        if let Some(relay) = self.relay.take() {
-            relay.stop();
-        }
         let mut state = self.state.take()?;
         let (Some(mut host), Some(mut lease)) = (self.host.take(), self.lease.take()) else {
             if let Ok(locked) = state.lock() {

@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use netbox::cli::{self, Stop};
-use netbox::spec::{EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, Unshare, UserRef};
+use netbox::spec::{
+    EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, SearchDomain, Unshare, UserRef,
+};
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
     cli::parse(["netbox"].iter().chain(args).map(OsString::from))
@@ -48,6 +50,15 @@ fn every_option_of_run() {
         "nat",
         "--mtu",
         "1400",
+        "--dns",
+        "192.0.2.53",
+        "--dns=fe80::1%eth0",
+        "--dns-search",
+        "a.test",
+        "--dns-search=b.test",
+        "--add-host",
+        "db:192.0.2.7",
+        "--add-host=v6=[::1]",
         "--name",
         "web",
         "-u",
@@ -91,6 +102,14 @@ fn every_option_of_run() {
     assert_eq!(request.publish[2].host, HostPort::Ephemeral);
     assert_eq!(request.net, Net::Nat);
     assert_eq!(request.mtu, Some(1400));
+    let shown: Vec<_> = request.dns.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["192.0.2.53", "fe80::1%eth0"]);
+    let domains: Vec<_> = request.dns_search.iter().flatten().map(SearchDomain::as_str).collect();
+    assert_eq!(domains, ["a.test", "b.test"]);
+    let hosts: Vec<_> =
+        request.add_host.iter().map(|host| format!("{} {}", host.address, host.name)).collect();
+    assert_eq!(hosts, ["192.0.2.7 db", "::1 v6"]);
+    assert_eq!(run(&["--dns-search", ".", "ls"]).dns_search, Some(Vec::new()));
     assert_eq!(request.name.unwrap().as_str(), "web");
     let user = request.user.unwrap();
     assert_eq!((user.user, user.group), (UserRef::Name("alice".into()), Some(GroupRef::Id(50))));
@@ -207,6 +226,14 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--net", "", "ls"], &["\"\"", "nat, none and host"]),
         (&["run", "--mtu", "67", "ls"], &["\"67\"", "68 to 65535"]),
         (&["run", "--mtu", "-5", "ls"], &["\"-5\"", "68 to 65535"]),
+        (&["run", "--dns", "foobar", "ls"], &["\"foobar\"", "not an IP address"]),
+        (&["run", "--dns", "0.0.0.0", "ls"], &["\"0.0.0.0\""]),
+        (&["run", "--dns-search", "a b", "ls"], &["\"a b\""]),
+        (&["run", "--dns-search", ".", "--dns-search", "a.test", "ls"], &["--dns-search .", "contradict"]),
+        (&["run", "--add-host", "db", "ls"], &["\"db\"", "no address"]),
+        (&["run", "--add-host", "db:host-gateway", "ls"], &["db:host-gateway", "no service of the host"]),
+        (&["run", "--net", "none", "--dns", "::1", "ls"], &["--net none", "--dns"]),
+        (&["run", "--net", "host", "--add-host", "a:::1", "ls"], &["--net host", "--add-host"]),
         (&["run", "--name", "../x", "ls"], &["\"../x\""]),
         (&["run", "--name", "-rf", "ls"], &["\"-rf\"", "start with a letter"]),
         (&["run", "--name", "", "ls"], &["\"\"", "empty"]),
@@ -243,9 +270,20 @@ fn wrong_usage_names_what_is_wrong() {
 #[test]
 fn wrong_bytes_are_wrong_usage() {
     let odd = OsStr::from_bytes(b"a\xff").to_owned();
-    for option in
-        ["-p", "--net", "--mtu", "--name", "-u", "--hostname", "--timeout", "--keep-fd", "--cap-add"]
-    {
+    for option in [
+        "-p",
+        "--net",
+        "--mtu",
+        "--dns",
+        "--dns-search",
+        "--add-host",
+        "--name",
+        "-u",
+        "--hostname",
+        "--timeout",
+        "--keep-fd",
+        "--cap-add",
+    ] {
         let args = ["netbox".into(), "run".into(), option.into(), odd.clone(), "ls".into()];
         let stop = cli::parse(args).unwrap_err();
         assert_eq!(stop.status, 2);

@@ -34,6 +34,9 @@ complete -c netbox -n "__fish_netbox_needs_command" -f -a "help" -d 'Print this 
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s p -l publish -d 'Publish a port of the box on the host: [[IP:][HOSTPORT[-END]]:]BOXPORT[-END][/tcp|udp|sctp]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected) or host' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of the box\'s link in bytes [default: the uplink\'s]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns -d 'Ask this name server, from the host\'s network, instead of those that the host asks' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns-search -d 'Look for names without dots in this domain, instead of the host\'s; `.` for none' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l add-host -d 'Add a name to the box\'s hosts file' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l hostname -d 'The box\'s host name; implies --unshare-uts' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s u -l user -d 'Run the command as this user, and group, by name or number [default: who called]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l cap-add -d 'Give a box of root this capability, in a user namespace of its own' -r

@@ -1,9 +1,10 @@
 //! A lease: a box's slot in the pool, its id, its name and its directory, held by a lock that dies with its keeper.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::slots::{SlotNote, SlotState, Slots};
@@ -31,6 +32,11 @@ pub enum Shared {
 /// The counter in the slot table at which the search for a free slot goes on, so that an address rests
 /// before it is used again.
 const NEXT_SLOT: usize = 0;
+
+/// The box's own resolv.conf(5) and hosts(5), while they are mounted in it.
+pub const RESOLV_CONF: &str = "resolv.conf";
+/// The other one.
+pub const HOSTS: &str = "hosts";
 
 const RECORD: &str = "box.json";
 /// What the record is called once the box has ended, for whoever has to take down what its keeper could not.
@@ -121,6 +127,20 @@ impl Lease {
             .context(|| format!("cannot write the state of box {}", self.id))
     }
 
+    /// Makes a file in the box's directory, which everybody may read whom it is shown to.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub fn make_file(&self, name: &str, content: &[u8]) -> io::Result<File> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o644);
+        let mut file = File::from(rustix::fs::openat(&self.directory, name, flags, mode)?);
+        // The caller's umask has no say in it.
+        rustix::fs::fchmod(&file, mode)?;
+        file.write_all(content)?;
+        Ok(file)
+    }
+
     /// Ends the box for everybody else: its name can be used, it counts no more for the gateway, and nobody
     /// finds it. Slot and directory stay until [`Lease::give_back`], because its link may live a moment longer.
     pub fn end(&mut self, locked: &Locked<'_>) -> Vec<String> {
@@ -174,7 +194,7 @@ fn free_name(locked: &Locked<'_>, id: &str, name: &str) -> Option<String> {
 fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {
     let mut problems: Vec<_> = name.and_then(|name| free_name(locked, id, name)).into_iter().collect();
     let path = format!("boxes/{id}");
-    for file in [RECORD, "box.json.new", ENDED] {
+    for file in [RECORD, "box.json.new", ENDED, RESOLV_CONF, HOSTS] {
         if let Err(error) = state::remove(locked.root(), &format!("{path}/{file}")) {
             problems.push(format!("cannot remove {path}/{file}: {error}"));
         }

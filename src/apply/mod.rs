@@ -6,6 +6,7 @@ pub mod connections;
 pub mod gateway;
 pub mod host;
 pub mod lease;
+pub mod names;
 pub mod publish;
 pub mod state;
 pub mod sweep;

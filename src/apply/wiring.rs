@@ -22,6 +22,7 @@ pub fn route_spec(route: &routing::Route, link: u32) -> RouteSpec {
             routing::Kind::Unicast => RouteKind::Unicast,
             routing::Kind::Unreachable => RouteKind::Unreachable,
             routing::Kind::Blackhole => RouteKind::Blackhole,
+            routing::Kind::Local => RouteKind::Local,
         },
         table: route.table.unwrap_or(MAIN),
         via: route.via,

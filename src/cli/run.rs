@@ -2,14 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{Stop, text};
 use crate::error::{Error, Result};
 use crate::spec::{
-    BoxName, CapabilityList, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, Unshare, UserSpec,
-    descriptor, merge, mtu, timeout,
+    BoxName, CapabilityList, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, SearchDomain,
+    Unshare, UserSpec, descriptor, merge, mtu, search_list, timeout,
 };
 
 pub(super) const NAME: &str = "run";
@@ -38,6 +39,18 @@ struct RunArgs {
     /// The MTU of the box's link in bytes [default: the uplink's]
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Network")]
     mtu: Option<OsString>,
+
+    /// Ask this name server, from the host's network, instead of those that the host asks
+    #[arg(long, value_name = "IP", allow_hyphen_values = true, help_heading = "Network")]
+    dns: Vec<OsString>,
+
+    /// Look for names without dots in this domain, instead of the host's; `.` for none
+    #[arg(long, value_name = "DOMAIN", allow_hyphen_values = true, help_heading = "Network")]
+    dns_search: Vec<OsString>,
+
+    /// Add a name to the box's hosts file
+    #[arg(long, value_name = "NAME:IP", allow_hyphen_values = true, help_heading = "Network")]
+    add_host: Vec<OsString>,
 
     /// The box's host name; implies --unshare-uts
     #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = "Network")]
@@ -167,6 +180,9 @@ impl TryFrom<RunArgs> for RunRequest {
                 ipc: args.unshare_ipc,
             },
             hostname: parsed("--hostname", args.hostname, Hostname::parse)?,
+            dns: all("--dns", &args.dns)?,
+            dns_search: dns_search(&args.dns_search)?,
+            add_host: all("--add-host", &args.add_host)?,
             user: parsed("-u/--user", args.user, str::parse::<UserSpec>)?,
             cap_add: capabilities("--cap-add", &args.cap_add)?,
             cap_drop: capabilities("--cap-drop", &args.cap_drop)?,
@@ -197,6 +213,19 @@ fn parsed<T>(option: &str, value: Option<OsString>, parse: fn(&str) -> Result<T>
 
 fn capabilities(option: &str, names: &[OsString]) -> Result<CapabilityList> {
     names.iter().try_fold(CapabilityList::default(), |list, name| list.and(text(option, name)?))
+}
+
+/// Every value of an option that may be given more than once.
+fn all<T: FromStr<Err = Error>>(option: &str, values: &[OsString]) -> Result<Vec<T>> {
+    values.iter().map(|value| text(option, value)?.parse()).collect()
+}
+
+fn dns_search(values: &[OsString]) -> Result<Option<Vec<SearchDomain>>> {
+    if values.is_empty() {
+        return Ok(None);
+    }
+    let texts = values.iter().map(|value| text("--dns-search", value)).collect::<Result<Vec<_>>>()?;
+    search_list(&texts).map(Some)
 }
 
 fn publish_spec(value: &OsString) -> Result<PublishSpec> {

@@ -93,6 +93,6 @@ fn uplink(
 fn leads_away(route: &RouteInfo) -> bool {
     !matches!(
         route.kind,
-        RouteKind::Other(libc::RTN_LOCAL | libc::RTN_BROADCAST | libc::RTN_ANYCAST | libc::RTN_MULTICAST)
+        RouteKind::Local | RouteKind::Other(libc::RTN_BROADCAST | libc::RTN_ANYCAST | libc::RTN_MULTICAST)
     )
 }

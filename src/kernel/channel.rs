@@ -14,6 +14,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// is a list of a thousand ports.
 const LARGEST: usize = 256 * 1024;
 
+/// So many descriptors travel with a message at most: the box's own files.
+const MOST_DESCRIPTORS: usize = 2;
+
 /// One end of a pair.
 ///
 /// Its other end's death is an end of file, also by SIGKILL.
@@ -25,8 +28,8 @@ pub struct Channel(OwnedFd);
 pub struct Incoming<M> {
     /// The message.
     pub message: M,
-    /// The descriptor that came with it.
-    pub descriptor: Option<OwnedFd>,
+    /// The descriptors that came with it, in order.
+    pub descriptors: Vec<OwnedFd>,
 }
 
 impl Channel {
@@ -43,13 +46,14 @@ impl Channel {
     ///
     /// # Errors
     /// EPIPE, ENOBUFS, EMSGSIZE.
-    pub fn send(&self, message: &impl Serialize, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
-        let raw = descriptor.map(|fd| [fd.as_raw_fd()]);
-        let control: Vec<_> = raw.iter().map(|fds| ControlMessage::ScmRights(fds)).collect();
+        let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
         loop {
             let iov = [IoSlice::new(&bytes)];
-            match sendmsg::<()>(self.0.as_raw_fd(), &iov, &control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(self.0.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -71,12 +75,12 @@ impl Channel {
             large.resize(size.min(LARGEST), 0);
             &mut large[..]
         };
-        let mut space = nix::cmsg_space!([i32; 1]);
-        let (length, descriptor) = loop {
+        let mut space = nix::cmsg_space!([i32; MOST_DESCRIPTORS]);
+        let (length, descriptors) = loop {
             let mut iov = [IoSliceMut::new(buffer)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut space), flags) {
-                Ok(message) => break (message.bytes, descriptor_of(message.cmsgs()?)),
+                Ok(message) => break (message.bytes, descriptors_of(message.cmsgs()?)),
                 Err(Errno::EINTR) => {}
                 // A peer that died with unread data of ours resets the connection.
                 Err(Errno::ECONNRESET) => return Ok(None),
@@ -87,7 +91,7 @@ impl Channel {
             return Ok(None);
         }
         let message = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
-        Ok(Some(Incoming { message, descriptor }))
+        Ok(Some(Incoming { message, descriptors }))
     }
 
     fn size_of_next(&self) -> io::Result<usize> {
@@ -105,18 +109,18 @@ impl Channel {
     }
 }
 
-fn descriptor_of(messages: impl Iterator<Item = ControlMessageOwned>) -> Option<OwnedFd> {
-    let mut first = None;
+fn descriptors_of(messages: impl Iterator<Item = ControlMessageOwned>) -> Vec<OwnedFd> {
+    let mut all = Vec::new();
     for message in messages {
         let ControlMessageOwned::ScmRights(descriptors) = message else { continue };
         for raw in descriptors {
             // SAFETY: the kernel has just installed this descriptor for this message (unix(7)), nobody
             // else knows its number.
             let owned = unsafe { OwnedFd::from_raw_fd(raw) };
-            first.get_or_insert(owned);
+            all.push(owned);
         }
     }
-    first
+    all
 }
 
 impl AsFd for Channel {

@@ -20,7 +20,7 @@ pub mod route;
 pub mod signal;
 pub mod slots;
 pub mod sock_diag;
-mod socket_option;
+pub mod socket_option;
 pub mod sysctl;
 pub mod terminal;
 pub mod wait;

@@ -39,7 +39,8 @@ pub fn enter_network(network: BorrowedFd<'_>) -> nix::Result<()> {
 pub fn inside<T>(network: BorrowedFd<'_>, home: BorrowedFd<'_>, work: impl FnOnce() -> T) -> nix::Result<T> {
     enter_network(network)?;
     let result = work();
-    enter_network(home)?;
+    // Tried twice: what is undone after a failure has to be undone at home.
+    enter_network(home).or_else(|_| enter_network(home))?;
     Ok(result)
 }
 

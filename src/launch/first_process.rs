@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::apply::names::BoxFile;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace;
@@ -54,7 +55,9 @@ impl FirstProcess {
         let Some(init) = &self.init else { return Ok(None) };
         let incoming = init.news.receive().context(|| "cannot hear the box's init")?;
         let pidfd = match incoming {
-            Some(Incoming { message: FromInit::Command, descriptor: Some(pidfd) }) => pidfd,
+            Some(Incoming { message: FromInit::Command, mut descriptors }) => descriptors
+                .pop()
+                .ok_or_else(|| Error::new("the box's init did not say who the command is"))?,
             Some(Incoming { message: FromInit::Failed(error), .. }) => return Err(error),
             Some(_) => return Err(Error::new("the box's init skipped a step")),
             None => return Err(Error::new("the box's init was killed before the command ran")),
@@ -135,15 +138,17 @@ impl FirstProcess {
     pub fn map_users(&self) -> Result<()> {
         namespace::map_users_as_here(self.process.pid.as_raw())
             .context(|| "cannot map the users of the box's user namespace")?;
-        self.tell(&ToBox::UsersMapped)
+        self.tell(&ToBox::UsersMapped, &[])
     }
 
-    /// Tells the process that its link is there, and what it is.
+    /// Tells the process that its link is there, and what it is. `files`: those of its own.
     ///
     /// # Errors
     /// What the process says went wrong.
-    pub fn configure(&self, facts: BoxFacts) -> Result<()> {
-        self.tell(&ToBox::Configure(facts))
+    pub fn configure(&self, facts: BoxFacts, files: &[BoxFile]) -> Result<()> {
+        let mounts = files.iter().map(BoxFile::mount).collect::<Result<Vec<_>>>()?;
+        let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
+        self.tell(&ToBox::Configure(facts), &mounts)
     }
 
     /// Lets the process become the command, and waits until it has: exec closes its end of the channel. So does its
@@ -152,7 +157,7 @@ impl FirstProcess {
     /// # Errors
     /// What the process says went wrong: a command that is not found, for instance.
     pub fn become_command(&self) -> Result<()> {
-        self.tell(&ToBox::Run)?;
+        self.tell(&ToBox::Run, &[])?;
         match self.listen()? {
             Some(FromBox::Failed(error)) => Err(error),
             Some(_) => Err(Error::new("the box's first process skipped a step")),
@@ -160,8 +165,8 @@ impl FirstProcess {
         }
     }
 
-    fn tell(&self, message: &ToBox) -> Result<()> {
-        match self.channel.send(message, None) {
+    fn tell(&self, message: &ToBox, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        match self.channel.send(message, descriptors) {
             Ok(()) => Ok(()),
             // It is gone, and may have said why. After any other error it still waits, and so would this process.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {

@@ -40,7 +40,7 @@ pub fn stay_behind(identity: &Identity, keeper: &Channel) -> Result<()> {
             process::exit_now(status.unwrap_or_else(|error| {
                 let status = error.exit_status();
                 // A keeper that is gone needs no news.
-                let _ = keeper.send(&FromInit::Failed(error), None);
+                let _ = keeper.send(&FromInit::Failed(error), &[]);
                 status
             }))
         }
@@ -59,7 +59,7 @@ fn reign(command: &Process, identity: &Identity, keeper: &Channel) -> Result<u8>
     // before it tells children).
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot set the parent-death signal")?;
     // Only now: the keeper lets nothing run before it knows the command.
-    keeper.send(&FromInit::Command, Some(command.as_fd())).context(|| "cannot reach the keeper")?;
+    keeper.send(&FromInit::Command, &[command.as_fd()]).context(|| "cannot reach the keeper")?;
     let mut signals = Signals::all().context(|| "cannot watch for signals")?;
     let mut rest = Rest::default();
     loop {
@@ -95,7 +95,7 @@ fn bury(command: &Process, keeper: &Channel) -> std::io::Result<Option<u8>> {
             News::Ended(pid, status) if pid == command.pid => return Ok(Some(status)),
             News::Stopped(pid, signal) if pid == command.pid => {
                 // A keeper that is gone shows in the next poll.
-                let _ = keeper.send(&FromInit::Stopped(signal), None);
+                let _ = keeper.send(&FromInit::Stopped(signal), &[]);
             }
             News::None | News::NoChildren => return Ok(None),
             _ => {}

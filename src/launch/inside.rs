@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -52,7 +53,7 @@ pub fn first_process(mut inside: Inside<'_>, keeper: &Channel) -> u8 {
         Err(error) => {
             let status = error.exit_status();
             // The keeper may be gone: then nobody is left to tell, and the box dies as it should.
-            let _ = keeper.send(&FromBox::Failed(error), None);
+            let _ = keeper.send(&FromBox::Failed(error), &[]);
             status
         }
     }
@@ -69,7 +70,7 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
         init::stay_behind(inside.identity, &init)?;
     }
     take_foreground(inside)?;
-    keeper.send(&FromBox::Unshared, None).context(|| "cannot reach the keeper")?;
+    keeper.send(&FromBox::Unshared, &[]).context(|| "cannot reach the keeper")?;
     let request = inside.request;
     let can_be_root = inside.privileges.can_be_root(inside.identity);
     // While the keeper makes the link.
@@ -84,11 +85,15 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     if let Some(name) = &request.hostname {
         nix::unistd::sethostname(name.as_str()).context(|| format!("cannot set the host name {name}"))?;
     }
-    let facts = wait_for_link(keeper)?;
+    let (facts, files) = wait_for_link(keeper)?;
     if request.has_own_network() {
         box_network::configure(facts.link.as_ref())?;
     }
-    keeper.send(&FromBox::Configured, None).context(|| "cannot reach the keeper")?;
+    keeper.send(&FromBox::Configured, &[]).context(|| "cannot reach the keeper")?;
+    // While the keeper goes on with the link.
+    for (path, file) in facts.files.iter().zip(&files) {
+        mounts::put(file.as_fd(), path)?;
+    }
     let environment = own_environment(inside, &facts);
     wait_for_start(keeper)?;
     drop_privileges(inside.identity, &inside.privileges)?;
@@ -149,10 +154,10 @@ fn wait_for_users(keeper: &Channel) -> Result<()> {
     }
 }
 
-fn wait_for_link(keeper: &Channel) -> Result<BoxFacts> {
+fn wait_for_link(keeper: &Channel) -> Result<(BoxFacts, Vec<OwnedFd>)> {
     match keeper.receive::<ToBox>().context(|| "cannot hear the keeper")? {
         Some(incoming) => match incoming.message {
-            ToBox::Configure(facts) => Ok(facts),
+            ToBox::Configure(facts) => Ok((facts, incoming.descriptors)),
             ToBox::UsersMapped | ToBox::Run => Err(Error::new("the keeper skipped a step")),
         },
         None => Err(gone()),

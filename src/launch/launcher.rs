@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill, raise};
-use nix::unistd::{Pid, getpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp};
 
 use crate::apply::sweep::sweep_now;
 use crate::error::{Context, Error, Result};
@@ -124,12 +124,13 @@ impl<'a> Launcher<'a> {
     }
 
     fn listen(&mut self) -> Result<Option<Outcome>> {
-        let Some(incoming) = self.keeper.receive().context(|| "cannot hear the keeper")? else {
+        let Some(mut incoming) = self.keeper.receive().context(|| "cannot hear the keeper")? else {
             return Ok(Some(Outcome::KeeperDied));
         };
         match incoming.message {
             ToLauncher::Box { pid } => {
-                self.command = incoming.descriptor.map(|fd| Process::from_parts(Pid::from_raw(pid), fd));
+                self.command =
+                    incoming.descriptors.pop().map(|fd| Process::from_parts(Pid::from_raw(pid), fd));
                 for signal in std::mem::take(&mut self.early) {
                     self.pass_on(signal);
                 }
@@ -213,11 +214,16 @@ impl<'a> Launcher<'a> {
 
 /// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
 #[must_use]
-pub fn after_keeper() -> Error {
+pub fn after_keeper(keeper: Pid) -> Error {
     let error = Error::new("the keeper of this box was killed, and the box with it");
     // What is in other namespaces than this process is the box's. Other orphans may have come here too, of processes that
     // were there before netbox was executed in their parent: those are not netbox's to kill.
-    let is_of_box = |child: Pid| !namespace::is_shared_with(child.as_raw());
+    // What the keeper had just forked is in its process group, and holds its locks for a moment.
+    let is_of_box = |child: Pid| {
+        !namespace::is_shared_with(child.as_raw()) || getpgid(Some(child)).is_ok_and(|group| group == keeper)
+    };
+    // Its children come here before it can be waited for.
+    let _ = wait::end_of(keeper);
     if let Err(problem) = wait::kill_children(is_of_box) {
         return error.hint(format!("processes of the box may be left: {problem}"));
     }

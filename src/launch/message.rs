@@ -49,6 +49,8 @@ pub struct BoxFacts {
     pub name: String,
     /// Where its link leads; `None` without one.
     pub link: Option<BoxLink>,
+    /// Where files of its own are put, each with the mount that comes with it.
+    pub files: Vec<String>,
 }
 
 /// The box's side of its link.

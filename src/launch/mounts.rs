@@ -1,17 +1,26 @@
 //! The box's own mounts: made in its first process, seen by nobody else, gone with it.
 
+use std::os::fd::BorrowedFd;
+
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, SYSFS_MAGIC, statfs};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::{Context, Error, Result};
+use crate::spec::net::Net;
 use crate::spec::request::RunRequest;
 
 const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 const NOTHING: Option<&str> = None;
 /// `MQUEUE_MAGIC` of ipc/mqueue.c.
 const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
+
+/// Where systemd-resolved has its sockets, and the files that /etc/resolv.conf may be a link to.
+const RESOLVED: &str = "/run/systemd/resolve";
+
+/// Where the C library finds name services of the host.
+const NAME_SERVICES: [&str; 2] = [RESOLVED, "/run/nscd"];
 
 /// Lets this process's mounts go their own way, and mounts anew what shows a namespace that the box has of its own: its
 /// network, its processes, its message queues. `can_be_root`: file permissions in /sys do not stop what is in the box.
@@ -28,6 +37,7 @@ pub fn make(request: &RunRequest, can_be_root: bool) -> Result<()> {
     }
     if request.has_own_network() {
         sysfs(can_be_root)?;
+        hide_name_services(request.net == Net::Nat)?;
     }
     if request.unshare.pid {
         mount(Some("proc"), "/proc", Some("proc"), HARMLESS, NOTHING)
@@ -108,6 +118,50 @@ fn message_queues() -> Result<()> {
     }
     mount(Some("mqueue"), AT, Some("mqueue"), HARMLESS, NOTHING)
         .context(|| "cannot mount the box's message queues")
+}
+
+/// Puts a mount over the file `path`. Where that is a link, over the link: what it leads to may be replaced, or not be
+/// there.
+///
+/// # Errors
+/// ENOENT when there is nothing.
+pub fn put(mount: BorrowedFd<'_>, path: &str) -> Result<()> {
+    move_mount(mount, "", rustix::fs::CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(std::io::Error::from)
+        .context(|| format!("cannot put the box's own file over {path}"))
+}
+
+/// Hides the sockets by which the C library asks the host's name services, past the box's resolver: nscd(8), and
+/// systemd-resolved (nss-resolve(8)). Their directories, as the sockets are made anew with every start of these.
+///
+/// `with_resolver`: whether the box has a resolv.conf(5) of its own.
+///
+/// # Errors
+/// When there is such a directory and it cannot be covered.
+fn hide_name_services(with_resolver: bool) -> Result<()> {
+    for directory in NAME_SERVICES {
+        if std::fs::symlink_metadata(directory).is_ok() {
+            cover(directory, with_resolver).context(|| format!("cannot hide {directory} from the box"))?;
+        }
+    }
+    Ok(())
+}
+
+fn cover(directory: &str, with_resolver: bool) -> std::io::Result<()> {
+    mount(Some("netbox"), directory, Some("tmpfs"), HARMLESS, Some("size=4k,nr_inodes=8,mode=755"))?;
+    if directory == RESOLVED {
+        // Who reads these finds the box's own file, or says that there is no name server.
+        for name in ["resolv.conf", "stub-resolv.conf"] {
+            let path = format!("{directory}/{name}");
+            if with_resolver {
+                std::os::unix::fs::symlink("/etc/resolv.conf", path)?;
+            } else {
+                std::fs::write(path, "")?;
+            }
+        }
+    }
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | HARMLESS;
+    Ok(mount(NOTHING, directory, NOTHING, flags, NOTHING)?)
 }
 
 /// Makes /proc/sys read-only for a box of root, to whom the kernel gives the settings of its own network

@@ -1,8 +1,8 @@
 //! The keeper's life while the command runs: it waits, for the command's end or the launcher's.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,6 +16,7 @@ use crate::kernel::signal::Signals;
 use crate::kernel::wait::{self, News};
 
 use super::deadline::{Deadline, Due, TIMED_OUT};
+use super::duties::Duties;
 use super::first_process::FirstProcess;
 use super::message::{FromInit, ToLauncher};
 
@@ -28,8 +29,7 @@ pub enum End {
     LauncherGone,
 }
 
-/// Waits until the command or the launcher ends, or the command's `time` has run out. `activity`: a descriptor that calls `on_activity` when it first becomes
-/// readable.
+/// Waits until the command or the launcher ends, or the command's `time` has run out, and does its duties meanwhile.
 ///
 /// # Errors
 /// When waiting itself fails, or the box's init does; the caller then ends the box.
@@ -38,16 +38,14 @@ pub fn supervise(
     launcher: &Channel,
     signals: &mut Signals,
     time: Option<Duration>,
-    activity: Option<BorrowedFd<'_>>,
-    mut on_activity: impl FnMut(),
+    duties: &mut Duties<'_>,
 ) -> Result<End> {
     let cannot_wait = || "cannot wait for the end of the box";
-    let mut activity = activity;
     let mut init = first.news();
     let mut rest = Rest::default();
     let mut deadline = time.map(Deadline::after);
     loop {
-        if let Some(status) = reap(first, launcher).context(cannot_wait)? {
+        if let Some(status) = reap(first, launcher, duties).context(cannot_wait)? {
             let status = if deadline.as_ref().is_some_and(Deadline::has_passed) { TIMED_OUT } else { status };
             return first.failure().map_or(Ok(End::Command(status)), Err);
         }
@@ -57,11 +55,12 @@ pub fn supervise(
                 Due::Asked => {
                     let line = "the command's time has run out: it was sent SIGTERM".to_owned();
                     // A dead launcher shows in the next poll.
-                    let _ = launcher.send(&ToLauncher::Log(line), None);
+                    let _ = launcher.send(&ToLauncher::Log(line), &[]);
                 }
                 Due::Kill => return Ok(End::Command(TIMED_OUT)),
             }
         }
+        let now = Instant::now();
         let (launcher_gone, init_speaks, woken) = {
             // Nothing asked of the launcher's side: only its end wakes the keeper (poll(2): POLLHUP is
             // always reported).
@@ -70,8 +69,10 @@ pub fn supervise(
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
             wanted.extend(init.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            wanted.extend(activity.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            let at_most = rest.timeout();
+            let others = wanted.len();
+            let (names, fds): (Vec<_>, Vec<_>) = duties.wanted(now).into_iter().unzip();
+            wanted.extend(fds);
+            let at_most = rest.timeout_within(duties.timeout(now));
             let at_most = deadline.as_ref().map_or(at_most, |deadline| deadline.limit(at_most));
             match poll(&mut wanted, at_most) {
                 Ok(events) => rest.waited(events),
@@ -79,8 +80,9 @@ pub fn supervise(
                 Err(errno) => return Err(errno).context(cannot_wait),
             }
             let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);
-            let others = 2 + usize::from(init.is_some());
-            (happened(0), init.is_some() && happened(2), happened(others))
+            let woken = names.into_iter().enumerate().filter(|(at, _)| happened(at + others));
+            let woken: Vec<_> = woken.map(|(_, name)| name).collect();
+            (happened(0), init.is_some() && happened(2), woken)
         };
         if launcher_gone {
             return Ok(End::LauncherGone);
@@ -94,10 +96,12 @@ pub fn supervise(
                 None => init = None,
             }
         }
-        if woken {
-            // From now on whoever was called watches it.
-            activity = None;
-            on_activity();
+        if !woken.is_empty() {
+            rest = Rest::default();
+        }
+        for problem in duties.attend(&woken, Instant::now()) {
+            // A launcher that is gone shows in the next wait.
+            let _ = launcher.send(&ToLauncher::Warning(problem), &[]);
         }
         while signals.read().context(cannot_wait)?.is_some() {}
     }
@@ -118,7 +122,7 @@ pub fn launcher_is_there(launcher: &Channel) -> Result<()> {
 
 /// Takes note of every child that changed: orphans of the command come here too, unless there is an init. Returns the command's
 /// status once it ended.
-fn reap(first: &FirstProcess, launcher: &Channel) -> io::Result<Option<u8>> {
+fn reap(first: &FirstProcess, launcher: &Channel, duties: &mut Duties<'_>) -> io::Result<Option<u8>> {
     let child = first.process.pid;
     loop {
         match wait::news()? {
@@ -129,6 +133,7 @@ fn reap(first: &FirstProcess, launcher: &Channel) -> io::Result<Option<u8>> {
             News::Stopped(pid, signal) if pid == child && first.news().is_none() => {
                 tell_stopped(first, launcher, signal);
             }
+            News::Ended(pid, status) => duties.child_ended(pid, status),
             _ => {}
         }
     }
@@ -137,7 +142,7 @@ fn reap(first: &FirstProcess, launcher: &Channel) -> io::Result<Option<u8>> {
 fn tell_stopped(first: &FirstProcess, launcher: &Channel, signal: i32) {
     first.note_stop();
     // A dead launcher shows in the next poll.
-    let _ = launcher.send(&ToLauncher::Stopped(signal), None);
+    let _ = launcher.send(&ToLauncher::Stopped(signal), &[]);
 }
 
 /// Kills what is left of the box: the command, its children, and theirs, all of which are or become this process's children; or

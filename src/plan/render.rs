@@ -140,6 +140,10 @@ pub fn box_steps(topology: &Topology, one: &BoxPlan<'_>) -> String {
         line(format!("ip -n BOX neigh add {gw} lladdr {} nud permanent dev {ETH}", mac(GATEWAY_MAC)));
         line(format!("ip -n BOX -6 route add default via {gw} dev {ETH} onlink"));
     }
+    let resolver = Topology::resolver_address(one.slot);
+    line(format!(
+        "# the resolver: {resolver} port 53 in the gateway, for {link} alone; resolv.conf of the box names it"
+    ));
     for port in one.ports {
         let host = port.host_address.map_or_else(|| "0.0.0.0".to_owned(), |a| a.to_string());
         let host_port = if port.host_port == 0 { "EPHEMERAL".to_owned() } else { port.host_port.to_string() };

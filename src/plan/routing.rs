@@ -9,7 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::topology::{CLOSED_TABLE, MARK, OUT, POOL_TABLE, Topology};
+use super::topology::{CLOSED_TABLE, MARK, OUT, POOL_TABLE, RESOLVERS, Topology};
+
+/// The table that is looked at first, and alone says what is local (RT_TABLE_LOCAL).
+const LOCAL_TABLE: u32 = 255;
 
 const ANYWHERE4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 const ANYWHERE6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
@@ -23,6 +26,8 @@ pub enum Kind {
     Unreachable,
     /// Discards silently.
     Blackhole,
+    /// Takes packets in: the destination is this machine's own, as if it were an address of an interface.
+    Local,
 }
 
 /// A route.
@@ -133,6 +138,13 @@ pub fn gateway_routes(topology: &Topology) -> Vec<Route> {
         // would answer before that, and rarely: the kernel limits it to a few per second (net.ipv4.route.error_cost).
         Route { dev: Some("lo".to_owned()), ..plain(IpNet::V4(topology.pool)) },
         way_out(ANYWHERE4, topology.next_hop().into()),
+        // The addresses of all resolvers at once, whether there is a box for them or not.
+        Route {
+            kind: Kind::Local,
+            dev: Some("lo".to_owned()),
+            table: Some(LOCAL_TABLE),
+            ..plain(IpNet::V4(RESOLVERS))
+        },
     ];
     // IPv6 has no routes by way of lo (net/ipv6/route.c, `fib6_is_reject`): there these addresses lead out, as all others do,
     // and past the forward chain too.
@@ -167,6 +179,7 @@ impl fmt::Display for Route {
             Kind::Unicast => {}
             Kind::Unreachable => f.write_str("unreachable ")?,
             Kind::Blackhole => f.write_str("blackhole ")?,
+            Kind::Local => f.write_str("local ")?,
         }
         match self.destination.prefix_len() {
             0 => f.write_str("default")?,

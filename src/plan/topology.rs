@@ -8,6 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+/// The addresses of the boxes' resolvers in the gateway, as many as the pool has. Link-local, which boxes have no other
+/// use for: all else of 169.254.0.0/16 is closed to them.
+pub const RESOLVERS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 18);
+
 /// The bit that marks a packet as one that the host's NAT sent to the pool, or that came from it.
 ///
 /// One bit, set and matched with its own mask, so that marks of other programs survive.
@@ -191,6 +195,14 @@ impl Topology {
     #[must_use]
     pub fn box_address6(&self, slot: u32) -> Option<Ipv6Addr> {
         self.nth6(RESERVED + slot)
+    }
+
+    /// The address of the resolver of the box in `slot`, local to the gateway: one for each, because all sockets of one
+    /// address and port are in one chain that the kernel goes through for every packet (`udp4_lib_lookup2`).
+    #[must_use]
+    pub fn resolver_address(slot: u32) -> Ipv4Addr {
+        debug_assert!(slot < SLOTS);
+        Ipv4Addr::from(u32::from(RESOLVERS.network()) + RESERVED + slot)
     }
 
     /// The hardware address of the box in `slot`.

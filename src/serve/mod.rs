@@ -1,3 +1,4 @@
 //! What lives as long as a box.
 
 pub mod relay;
+pub mod resolver;

@@ -1,21 +1,17 @@
 //! The loopback relay: connections to a published port on the host's loopback, carried to the box.
 //!
-//! They arrive at the socket that holds the port, because no rule translates what is sent to 127.0.0.0/8. The relay
-//! runs in a thread of the keeper's that lives in the gateway's network namespace, where the box is one hop away. It starts
-//! with the first connection.
+//! They arrive at the socket that holds the port, because no rule translates what is sent to 127.0.0.0/8. The relay is
+//! a helper of the keeper's in the gateway's network namespace, where the box is one hop away. It starts with the first
+//! connection.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
-
-use crate::kernel::namespace;
 
 /// Two copies in flight for each of so many connections; further ones wait in the socket's queue.
 const CONNECTIONS: usize = 4096;
@@ -23,18 +19,11 @@ const CONNECTIONS: usize = 4096;
 /// How long to leave a listener alone when descriptors have run out.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 
-/// The holding sockets of a box's published ports, until the first connection.
+/// The holding sockets of a box's published ports.
 #[derive(Debug)]
 pub struct Waiting {
     ports: Vec<(OwnedFd, u16)>,
     epoll: Epoll,
-}
-
-/// The relay at work.
-#[derive(Debug)]
-pub struct Relay {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
 }
 
 impl Waiting {
@@ -56,48 +45,34 @@ impl Waiting {
         self.epoll.0.as_fd()
     }
 
-    /// Starts the relay towards the box at `address`, connecting from inside the network namespace `gateway`.
-    ///
-    /// # Errors
-    /// EAGAIN when no thread can be had. The ports stay held.
-    pub fn start(&mut self, gateway: &OwnedFd, address: Ipv4Addr) -> io::Result<Relay> {
-        let mut listeners = Vec::with_capacity(self.ports.len());
-        for (socket, box_port) in &self.ports {
-            let listener = StdListener::from(socket.try_clone()?);
-            listeners.push((listener, SocketAddrV4::new(address, *box_port)));
-        }
-        let gateway = gateway.try_clone()?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
-            // This thread only: its sockets belong to the gateway. The listeners stay the host's.
-            if namespace::enter_network(gateway.as_fd()).is_ok() {
-                // A relay that cannot run leaves its clients to time out; the box itself is not concerned.
-                let _ = serve(listeners, stopped);
-            }
-        })?;
-        Ok(Relay { stop, thread })
+    /// The listening sockets.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.ports.iter().map(|(socket, _)| socket.as_fd())
+    }
+
+    /// Where each of them leads, for the box at `address`.
+    #[must_use]
+    pub fn targets(&self, address: Ipv4Addr) -> Vec<SocketAddrV4> {
+        self.ports.iter().map(|(_, port)| SocketAddrV4::new(address, *port)).collect()
     }
 }
 
-impl Relay {
-    /// Stops: every connection is reset and every listener of this relay closed when this returns.
-    pub fn stop(self) {
-        // It may have ended by itself.
-        let _ = self.stop.send(());
-        let _ = self.thread.join();
-    }
-}
-
-fn serve(listeners: Vec<(StdListener, SocketAddrV4)>, stopped: oneshot::Receiver<()>) -> io::Result<()> {
+/// Carries what is accepted from each of `listeners` to its target, as seen from the network namespace that the calling
+/// process is in, for as long as that lives.
+///
+/// # Errors
+/// When there is no memory or descriptor left to begin with.
+pub fn serve(listeners: impl IntoIterator<Item = (OwnedFd, SocketAddrV4)>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+        let mut accepting = tokio::task::JoinSet::new();
         for (listener, target) in listeners {
-            let listener = TcpListener::from_std(listener)?;
-            tokio::spawn(accept(listener, target, slots.clone()));
+            let listener = TcpListener::from_std(StdListener::from(listener))?;
+            accepting.spawn(accept(listener, target, slots.clone()));
         }
-        // An error means that the keeper dropped its end: the same wish.
-        let _ = stopped.await;
+        // They do not end by themselves.
+        let _ = accepting.join_next().await;
         Ok(())
     })
 }

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{BoxName, CapabilityList, EnvSetting, Hostname, Net, PortRequest, Unshare, UserSpec};
+use super::{
+    BoxName, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest, SearchDomain,
+    Unshare, UserSpec,
+};
 use crate::error::{Error, Result};
 
 /// One command line.
@@ -41,6 +44,12 @@ pub struct RunRequest {
     pub unshare: Unshare,
     /// The host name, which takes a namespace of its own too.
     pub hostname: Option<Hostname>,
+    /// Whom the box's resolver asks; none: as the host does.
+    pub dns: Vec<Nameserver>,
+    /// Where names without dots are looked for; `None` for the host's domains.
+    pub dns_search: Option<Vec<SearchDomain>>,
+    /// Further lines of its hosts file.
+    pub add_host: Vec<ExtraHost>,
     /// Who the command runs as; `None` for the caller.
     pub user: Option<UserSpec>,
     /// Capabilities that a box of root has besides the default ones.
@@ -110,6 +119,15 @@ impl RunRequest {
             if self.mtu.is_some() {
                 return contradict(net, "--mtu", cause);
             }
+            if !self.dns.is_empty() {
+                return contradict(net, "--dns", cause);
+            }
+            if self.dns_search.is_some() {
+                return contradict(net, "--dns-search", cause);
+            }
+        }
+        if !self.has_own_mounts() && !self.add_host.is_empty() {
+            return contradict("--net host", "--add-host", "the box has the files of the host");
         }
         if self.json_status_fd.is_some_and(|number| self.keep_fds.contains(&number)) {
             return contradict(
@@ -152,6 +170,18 @@ mod tests {
             (
                 RunRequest { keep_fds: vec![4, 3], json_status_fd: Some(3), ..Default::default() },
                 ["--keep-fd", "--json-status-fd"],
+            ),
+            (
+                RunRequest { net: Net::None, dns: vec!["192.0.2.53".parse().unwrap()], ..Default::default() },
+                ["--net none", "--dns"],
+            ),
+            (
+                RunRequest { net: Net::Host, dns_search: Some(Vec::new()), ..Default::default() },
+                ["--net host", "--dns-search"],
+            ),
+            (
+                RunRequest { net: Net::Host, add_host: vec!["a:::1".parse().unwrap()], ..Default::default() },
+                ["--net host", "--add-host"],
             ),
             (RunRequest { quiet: true, verbose: 1, ..Default::default() }, ["--quiet", "--verbose"]),
         ] {

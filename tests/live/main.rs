@@ -15,6 +15,7 @@ mod isolation;
 mod kill;
 mod leaving;
 mod limits;
+mod names;
 mod namespaces;
 mod privileges;
 mod process;
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
         egress::TESTS,
         isolation::TESTS,
         publish::TESTS,
+        names::TESTS,
         process::TESTS,
         privileges::TESTS,
         namespaces::TESTS,

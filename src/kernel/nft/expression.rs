@@ -96,6 +96,10 @@ impl Encoder<'_> {
             Statement::L4Protocol(number) => {
                 self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![*number]);
             }
+            Statement::ToPort(port) => {
+                self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
+                self.compare(CmpOperator::Equal, port.to_be_bytes().to_vec());
+            }
             Statement::EchoRequest(family) => {
                 let (protocol, kind) = match family {
                     Nfproto::Ipv4 => (IPPROTO_ICMP, ICMP_ECHO_REQUEST),
@@ -146,6 +150,7 @@ impl Encoder<'_> {
                 self.immediate(address.octets().to_vec());
                 self.nat(NFT_NAT_SNAT, None);
             }
+            Statement::Notrack => self.push::<DefaultNla>("notrack", &[]),
             Statement::Masquerade => self.push::<DefaultNla>("masq", &[]),
             Statement::RejectWithReset => self.reject(NFT_REJECT_TCP_RST, 0),
             Statement::RejectProhibited => {

@@ -42,7 +42,9 @@ pub enum RouteKind {
     Unreachable,
     /// Drops it without a word.
     Blackhole,
-    /// Anything else: `RTN_*` of `linux/rtnetlink.h` (2 local, 3 broadcast, 5 multicast, …).
+    /// Takes it in.
+    Local,
+    /// Anything else: `RTN_*` of `linux/rtnetlink.h` (3 broadcast, 5 multicast, …).
     Other(u8),
 }
 
@@ -52,6 +54,7 @@ impl From<u8> for RouteKind {
             libc::RTN_UNICAST => Self::Unicast,
             libc::RTN_UNREACHABLE => Self::Unreachable,
             libc::RTN_BLACKHOLE => Self::Blackhole,
+            libc::RTN_LOCAL => Self::Local,
             other => Self::Other(other),
         }
     }
@@ -63,6 +66,7 @@ impl From<RouteKind> for u8 {
             RouteKind::Unicast => libc::RTN_UNICAST,
             RouteKind::Unreachable => libc::RTN_UNREACHABLE,
             RouteKind::Blackhole => libc::RTN_BLACKHOLE,
+            RouteKind::Local => libc::RTN_LOCAL,
             RouteKind::Other(other) => other,
         }
     }
@@ -141,6 +145,7 @@ pub fn add(route: &RouteSpec) -> Request {
     // A route without a next hop leads to neighbours; IPv4 wants the scope to say so.
     message.header.scope = match (route.kind, route.via) {
         (RouteKind::Unicast, None) => RouteScope::Link,
+        (RouteKind::Local, _) => RouteScope::Host,
         _ => RouteScope::Universe,
     };
     let flags = if route.replace { NLM_F_REPLACE } else { NLM_F_EXCL };

@@ -9,11 +9,14 @@ use super::{
     ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, T4A, T4W, Table, Type, base, closed,
     priority, publish, regular,
 };
-use crate::plan::topology::{OUT, TABLE, Topology};
+use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
 use Statement::{
-    Accept, Drop, EchoRequest, Established, Jump, L4Protocol, Lookup, RejectProhibited, RejectWithReset,
-    Return, Snat, TranslatedDestination,
+    Accept, Drop, EchoRequest, Established, Jump, L4Protocol, Lookup, Notrack, RejectProhibited,
+    RejectWithReset, Return, Snat, ToPort, TranslatedDestination,
 };
+
+/// The port of name servers (RFC 1035, 4.2).
+const DNS: u16 = 53;
 
 /// Where no box may go, though the host could route it: link-local (cloud metadata among them),
 /// loopback, multicast. The pool and the host's own addresses come on top.
@@ -55,11 +58,20 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         Rule::from([closed6, Drop]),
         Rule::from([iifname("lo"), Accept]),
         Rule::from([iifname(OUT), Accept]),
+        // Not tracked, forth and back: however many a box asks, no connection of another's is in want of a place.
+        Rule::from([
+            daddr(RESOLVERS),
+            ToPort(DNS),
+            Lookup(&[InputInterface, SourceAddress], "boxes4"),
+            Notrack,
+            Accept,
+        ]),
         Rule::from([Lookup(&[InputInterface, SourceAddress], "boxes4"), Accept]),
     ];
     if pool6.is_some() {
         pre.push(Rule::from([Lookup(&[InputInterface, SourceAddress6], "boxes6"), Accept]));
     }
+    let answers = vec![Rule::from([saddr(RESOLVERS), Notrack])];
     // Boxes' way to published ports: translated here, or the fence around the host would reject it.
     let prenat = vec![
         Rule::from([iifname(OUT), Return]),
@@ -104,6 +116,8 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         Rule::from([Established, Accept]),
         Rule::from([iifname(OUT), Drop]),
         Rule::from([EchoRequest(Nfproto::Ipv4), Accept]),
+        // Each box's own: its sockets take only what comes by the box's link.
+        Rule::from([daddr(RESOLVERS), ToPort(DNS), Accept]),
     ];
     if pool6.is_some() {
         tohost.push(Rule::from([EchoRequest(Nfproto::Ipv6), Accept]));
@@ -129,8 +143,8 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         ]);
     }
 
-    use ChainType::Nat;
-    use HookPoint::{Forward, Input, Postrouting, Prerouting};
+    use ChainType::{Filter, Nat};
+    use HookPoint::{Forward, Input, Output, Postrouting, Prerouting};
     vec![Table {
         family: Family::Inet,
         name: TABLE,
@@ -139,6 +153,7 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         maps: vec![T4A, T4W],
         chains: vec![
             closed("pre", Prerouting, priority::RAW, pre),
+            base("answers", Filter, Output, priority::RAW, answers),
             base("prenat", Nat, Prerouting, priority::DSTNAT, prenat),
             closed("forwarded", Forward, priority::FILTER, forwarded),
             closed("tohost", Input, priority::FILTER, tohost),

@@ -28,6 +28,8 @@ pub enum Statement {
     FrameOf(Nfproto),
     /// `meta l4proto`: the transport protocol, by its IP protocol number.
     L4Protocol(u8),
+    /// `th dport`: the destination port of TCP, UDP and SCTP.
+    ToPort(u16),
     /// `icmp type echo-request`, `icmpv6 type echo-request`: a ping.
     EchoRequest(Nfproto),
     /// `ct state established,related`.
@@ -53,6 +55,8 @@ pub enum Statement {
     },
     /// `snat ip to`.
     Snat(Ipv4Addr),
+    /// `notrack`: connection tracking passes the packet over (before it only, in a chain of priority raw).
+    Notrack,
     /// `masquerade`: the source becomes the address of the interface the packet leaves by.
     Masquerade,
     /// `reject with tcp reset`: only after [`Statement::L4Protocol`] 6.

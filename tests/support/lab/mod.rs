@@ -25,6 +25,7 @@
 mod boxes;
 mod capture;
 pub(crate) mod links;
+pub(crate) mod name_server;
 mod netlink;
 pub(crate) mod nftables;
 mod place;
@@ -229,6 +230,15 @@ impl Drop for Lab {
             self.stop_captures().unwrap_or_else(|error| panic!("{error}"));
         }
     }
+}
+
+/// Whether tests with programs that an administrator has (`nft`) are wanted; says so where not.
+pub(crate) fn peers() -> bool {
+    let on = std::env::var("NETBOX_PEERS").as_deref() == Ok("1");
+    if !on {
+        println!("switched off, NETBOX_PEERS is not 1");
+    }
+    on
 }
 
 /// Whether an address is from the range that pools are taken from; the lab has no other use for it.

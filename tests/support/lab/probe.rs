@@ -1,13 +1,13 @@
 //! What runs inside boxes: this program under the name `probe`, so that nothing but Rust is needed.
 //!
-//! `tcp ADDR`, `udp ADDR`, `icmp IP` print an [`Outcome`]; `listen tcp|udp ADDR` and `sleep` print
+//! `tcp ADDR`, `udp ADDR`, `icmp IP`, `resolve NAME` print an [`Outcome`]; `listen tcp|udp ADDR` and `sleep` print
 //! `ready PID IP IPV6` and go on for ever; `burst ADDR` sends and ends; the others show what the command sees of itself.
 
 use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -111,6 +111,16 @@ pub(crate) fn udp(to: SocketAddr) -> Outcome {
     attempt().map_or_else(|error| Outcome::of(&error), Outcome::Reached)
 }
 
+/// What the C library says a name stands for: the first address, with the port that was asked for.
+pub(crate) fn resolve(name: &str) -> Outcome {
+    match (name, 80).to_socket_addrs() {
+        Ok(mut found) => {
+            found.next().map_or(Outcome::Silent, |address| Outcome::Reached(address.to_string()))
+        }
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
+
 /// An echo request from a ping socket, which needs no capability but `ping_group_range`.
 pub(crate) fn icmp(to: impl Into<IpAddr>) -> Outcome {
     let to = SocketAddr::new(to.into(), 0);
@@ -141,6 +151,8 @@ pub(crate) fn main() -> ExitCode {
     match words[..] {
         ["tcp", to] => println!("{}", tcp(socket_address(to))),
         ["udp", to] => println!("{}", udp(socket_address(to))),
+        ["resolve", name] => println!("{}", resolve(name)),
+        ["there", path] => println!("{}", fs::exists(path).unwrap_or(false)),
         ["icmp", to] => println!("{}", icmp(to.parse::<IpAddr>().expect("an address"))),
         ["timed", "tcp", to] => {
             let start = Instant::now();

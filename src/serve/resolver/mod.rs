@@ -1,0 +1,80 @@
+//! The box's resolver: takes the box's questions and asks them as the host would, now.
+//!
+//! A process of its own for each box, in the host's network, without any privilege: it reads what a box and what name
+//! servers send. Messages are passed on as they are, but for their numbers. What one box can take of it (questions,
+//! connections, memory) it takes from its own.
+
+mod client;
+mod upstream;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io;
+use std::net::{TcpListener as StdListener, UdpSocket as StdSocket};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+use crate::host::names::HostResolver;
+use crate::kernel::memory::{REST, release_program};
+use crate::plan::question::{Question, Transport};
+use crate::spec::names::Nameserver;
+
+/// Questions on their way at a time. Further ones wait in the socket's queue, and are lost where that is full.
+const QUESTIONS: usize = 256;
+
+/// What all questions share.
+#[derive(Debug)]
+struct Desk {
+    host: RefCell<HostResolver>,
+    /// Who is asked instead: `--dns`.
+    instead: Vec<Nameserver>,
+    questions: Arc<Semaphore>,
+    asked: Notify,
+}
+
+impl Desk {
+    /// The reply to a question, as the box gets it.
+    async fn reply(&self, question: Question, transport: Transport) -> Vec<u8> {
+        self.asked.notify_one();
+        let upstream = self.host.borrow_mut().current().upstream(&self.instead);
+        let question = Rc::new(question);
+        let reply = upstream::ask(upstream, Rc::clone(&question), transport).await;
+        question.delivered(reply.unwrap_or_else(|| question.failure()), transport)
+    }
+}
+
+/// Gives memory back when nobody has asked for a while: most programs ask when they start (promise C3).
+async fn rest(desk: Rc<Desk>) {
+    loop {
+        desk.asked.notified().await;
+        while timeout(REST, desk.asked.notified()).await.is_ok() {}
+        release_program();
+    }
+}
+
+/// Serves for as long as this process lives. Both sockets must not block. `instead`: who is asked in place of those that the
+/// host asks.
+///
+/// # Errors
+/// When there is no memory or descriptor left to begin with.
+pub fn serve(udp: OwnedFd, tcp: OwnedFd, instead: &[Nameserver]) -> io::Result<Infallible> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let desk = Rc::new(Desk {
+            host: RefCell::default(),
+            instead: instead.to_vec(),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            asked: Notify::new(),
+        });
+        let listener = TcpListener::from_std(StdListener::from(tcp))?;
+        tokio::task::spawn_local(client::connections(listener, Rc::clone(&desk)));
+        tokio::task::spawn_local(rest(Rc::clone(&desk)));
+        client::datagrams(UdpSocket::from_std(StdSocket::from(udp))?, desk).await
+    })
+}
