@@ -4,16 +4,15 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, pipe};
+use std::io::{BufRead, BufReader, pipe};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use support::host::Host;
-use support::processes::{Netbox, bury, cpu_of_the_dead, end, netboxes, settle};
+use support::processes::{Netbox, Resident, bury, cpu_of_the_dead, end, netboxes, populate, settle};
 use support::program::Program;
 use support::report::Report;
 use support::statistics::Sample;
@@ -70,12 +69,12 @@ fn with_alive(count: usize, length: Length) -> (Figures, Figures) {
     let rounds = length.pick(100, 12);
     let host = Host::new();
     host.enter();
-    let (floors, floors_time) = populate(count, Program::floor(&[FLOOR, "--stay"]));
+    let (floors, floors_time) = residents(count, || Program::floor(&[FLOOR, "--stay"]));
     let (unshare_beside_floors, floor) = beside(rounds, count, &mut Program::floor(&[TRUE]));
     end(&floors);
     settle(0);
     thread::sleep(ALL_GONE);
-    let (boxes, boxes_time) = populate(count, Program::netbox(&[], &[FLOOR, "--stay"]));
+    let (boxes, boxes_time) = residents(count, || Program::netbox(&[], &[FLOOR, "--stay"]));
     let (unshare_beside_boxes, netbox) = beside(rounds, count, &mut Program::netbox(&[], &[TRUE]));
     let start = vec![
         ("unshare_ms", unshare_beside_floors),
@@ -117,17 +116,9 @@ fn with_alive(count: usize, length: Length) -> (Figures, Figures) {
 }
 
 /// Starts so many, one after the other is up, and tells how long that took in milliseconds.
-fn populate(count: usize, program: Program) -> (Vec<Pid>, f64) {
-    let (mut said, say) = pipe().expect("a pipe");
-    let mut program = program.output(say.into());
+fn residents(count: usize, program: impl Fn() -> Program) -> (Vec<Resident>, f64) {
     let start = Instant::now();
-    let started = (0..count).map(|number| {
-        let pid = program.start();
-        said.read_exact(&mut [0; 1])
-            .unwrap_or_else(|error| panic!("number {number} does not come up: {error}"));
-        pid
-    });
-    let started = started.collect();
+    let started = populate(0..count, |_| program());
     (started, start.elapsed().as_secs_f64() * 1e3)
 }
 

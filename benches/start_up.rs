@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::host::Host;
-use support::processes::{bury, cpu_of_the_dead, end, settle};
+use support::processes::{bury, cpu_of_the_dead, end, populate, settle};
 use support::program::Program;
 use support::report::Report;
 use support::statistics::Sample;
@@ -40,8 +40,7 @@ fn main() -> ExitCode {
 fn measure(length: Length, report: &mut Report) {
     let cold = Host::new();
     let warm = Host::new();
-    let mut resident = Program::netbox(&[], &[FLOOR, "--stay"]);
-    let living = resident.start();
+    let living = populate(0..1, |_| Program::netbox(&[], &[FLOOR, "--stay"]));
     thread::sleep(ALL_GONE);
 
     let mut series = series(report);
@@ -87,7 +86,7 @@ fn measure(length: Length, report: &mut Report) {
     report.section("back to back", rows);
     warm.enter();
     settle(1);
-    end(&[living]);
+    end(&living);
     settle(0);
     bars(&series, report);
 }

@@ -30,7 +30,7 @@ const NEW_ROUTE: u16 = 24;
 /// The box's end: the first link after lo in its namespace.
 const INSIDE: u32 = 2;
 
-/// `floor [--only-unshare|--only-exec] COMMAND ARG…`. Also what boxes run: `floor --stay` says that it is there and stays;
+/// `floor [--only-unshare|--only-exec] COMMAND ARG…`. Also what boxes run: `floor --stay` says its process id and stays;
 /// `floor --address` tells its IPv4 address and stays until its input ends.
 pub(crate) fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
@@ -169,7 +169,11 @@ impl Messages {
 }
 
 fn stay() -> Result<(), Errno> {
-    std::io::stdout().write_all(b".").and_then(|()| std::io::stdout().flush()).map_err(|_| Errno::EIO)?;
+    let said = format!("{}\n", getpid());
+    std::io::stdout()
+        .write_all(said.as_bytes())
+        .and_then(|()| std::io::stdout().flush())
+        .map_err(|_| Errno::EIO)?;
     loop {
         pause();
     }

@@ -9,12 +9,19 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::links;
 use super::place::Place;
 
+/// The host's address on its uplink.
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// Its neighbour and router.
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// The interface that holds its default route.
+pub(crate) const UPLINK: &str = "uplink";
+
 /// What programs started on it see. A benchmark may have several, which know nothing of each other.
 #[derive(Debug)]
 pub(crate) struct Host {
     network: File,
     mounts: File,
-    _outside: Place,
+    outside: Place,
 }
 
 impl Host {
@@ -30,20 +37,25 @@ impl Host {
         }
         Place::defaults();
         let outside = Place::new();
-        links::veth("uplink", "host", outside.file());
-        links::up("uplink");
-        links::address("uplink", Ipv4Addr::new(198, 51, 100, 1).into(), 24);
+        links::veth(UPLINK, "host", outside.file());
+        links::up(UPLINK);
+        links::address(UPLINK, HOST.into(), 24);
         outside.run(|| {
             links::up("host");
-            links::address("host", Ipv4Addr::new(198, 51, 100, 10).into(), 24);
+            links::address("host", OUTSIDE.into(), 24);
         });
-        links::route(Ipv4Addr::UNSPECIFIED.into(), 0, Ipv4Addr::new(198, 51, 100, 10).into());
-        Self { network, mounts, _outside: outside }
+        links::route(Ipv4Addr::UNSPECIFIED.into(), 0, OUTSIDE.into());
+        Self { network, mounts, outside }
     }
 
     /// From now on programs are started here.
     pub(crate) fn enter(&self) {
         setns(&self.network, CloneFlags::CLONE_NEWNET).expect("to enter the host's network namespace");
         setns(&self.mounts, CloneFlags::CLONE_NEWNS).expect("to enter the host's mount namespace");
+    }
+
+    /// The network namespace at the other end of its uplink.
+    pub(crate) fn outside(&self) -> &Place {
+        &self.outside
     }
 }

@@ -7,16 +7,22 @@
 //! One:           `cargo bench --bench start_up`    as one JSON object: `cargo bench --bench start_up -- --json`
 //! Another build: `NETBOX_BENCH_PROGRAM=/usr/bin/netbox` is measured in place of the one just built.
 
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub(crate) mod bare;
 pub(crate) mod floor;
+#[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod host;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod processes;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod program;
+#[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod report;
 mod stage;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod statistics;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub(crate) mod traffic;
 
 // The lab's own, written apart from the program's netlink on purpose.
 #[path = "../../tests/support/lab/links.rs"]
@@ -27,7 +33,7 @@ mod links;
 mod netlink;
 #[path = "../../tests/support/lab/place.rs"]
 #[allow(dead_code, reason = "the lab uses more of it")]
-mod place;
+pub(crate) mod place;
 
 pub(crate) use stage::{FLOOR, NETBOX, main};
 

@@ -1,6 +1,8 @@
 //! The processes of this benchmark: burying orphans, and what processes cost.
 
 use std::fs;
+use std::io::{BufRead, BufReader, pipe};
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::NETBOX;
+use super::program::Program;
 
 /// Buries what has ended, without waiting: keepers that outlived their launchers.
 pub(crate) fn bury() {
@@ -36,12 +39,36 @@ pub(crate) fn settle(alive: usize) {
     }
 }
 
+/// A child that stays, and the command behind it, whose namespaces can be entered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resident {
+    pub(crate) child: Pid,
+    pub(crate) command: u32,
+}
+
+/// Starts `floor --stay` once for each number, in the way that `program` tells, one after the other is up.
+pub(crate) fn populate(numbers: Range<usize>, program: impl Fn(usize) -> Program) -> Vec<Resident> {
+    let (said, say) = pipe().expect("a pipe");
+    let mut said = BufReader::new(said);
+    numbers
+        .map(|number| {
+            let say = say.try_clone().expect("another descriptor");
+            let child = program(number).output(say.into()).start();
+            let mut line = String::new();
+            said.read_line(&mut line).expect("what the command says");
+            let command = line.trim().parse();
+            let command = command.unwrap_or_else(|_| panic!("number {number} does not come up: {line:?}"));
+            Resident { child, command }
+        })
+        .collect()
+}
+
 /// Ends these children, all at once, by the signal that a user would send.
-pub(crate) fn end(children: &[Pid]) {
-    for child in children {
+pub(crate) fn end(residents: &[Resident]) {
+    for Resident { child, .. } in residents {
         kill(*child, Signal::SIGTERM).expect("a child that was not waited for");
     }
-    for child in children {
+    for Resident { child, .. } in residents {
         waitpid(*child, None).expect("a child");
     }
 }

@@ -24,8 +24,16 @@ pub(crate) struct Bar {
     pub(crate) promise: &'static str,
     pub(crate) what: String,
     pub(crate) value: f64,
+    pub(crate) bound: Bound,
     pub(crate) limit: f64,
     pub(crate) unit: &'static str,
+}
+
+/// On which side of its limit a figure is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    AtMost,
+    AtLeast,
 }
 
 impl Report {
@@ -45,7 +53,18 @@ impl Report {
         limit: f64,
         unit: &'static str,
     ) {
-        self.bars.push(Bar { promise, what: what.to_owned(), value, limit, unit });
+        self.bars.push(Bar { promise, what: what.to_owned(), value, bound: Bound::AtMost, limit, unit });
+    }
+
+    pub(crate) fn bar_at_least(
+        &mut self,
+        promise: &'static str,
+        what: &str,
+        value: f64,
+        limit: f64,
+        unit: &'static str,
+    ) {
+        self.bars.push(Bar { promise, what: what.to_owned(), value, bound: Bound::AtLeast, limit, unit });
     }
 
     pub(crate) fn print(&self, json: bool) {
@@ -73,8 +92,8 @@ impl Report {
         }
         let bars = self.bars.iter().map(|bar| {
             json!({
-                "promise": bar.promise, "what": bar.what, "value": rounded(bar.value), "limit": bar.limit,
-                "unit": bar.unit, "met": bar.is_met(),
+                "promise": bar.promise, "what": bar.what, "value": rounded(bar.value), "bound": bar.bound.words(),
+                "limit": bar.limit, "unit": bar.unit, "met": bar.is_met(),
             })
         });
         whole.insert("bars".to_owned(), bars.collect());
@@ -90,17 +109,31 @@ impl Report {
             text += &section.text();
         }
         text += "\nbars\n";
-        for Bar { promise, what, value, limit, unit } in &self.bars {
-            let verdict = if value <= limit { "met" } else { "MISSED" };
-            text += &format!("  {promise:3} {what:58} {value:9.3} {unit:4} (at most {limit}) {verdict}\n");
+        for bar in &self.bars {
+            let Bar { promise, what, value, bound, limit, unit } = bar;
+            let (bound, verdict) = (bound.words(), if bar.is_met() { "met" } else { "MISSED" });
+            text += &format!("  {promise:3} {what:58} {value:9.3} {unit:4} ({bound} {limit}) {verdict}\n");
         }
         text
     }
 }
 
 impl Bar {
+    /// A figure that could not be measured (NaN) is on neither side.
     fn is_met(&self) -> bool {
-        self.value <= self.limit
+        match self.bound {
+            Bound::AtMost => self.value <= self.limit,
+            Bound::AtLeast => self.value >= self.limit,
+        }
+    }
+}
+
+impl Bound {
+    fn words(self) -> &'static str {
+        match self {
+            Self::AtMost => "at most",
+            Self::AtLeast => "at least",
+        }
     }
 }
 

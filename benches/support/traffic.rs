@@ -1,0 +1,121 @@
+//! TCP between two network namespaces: how fast one flow is, what a connection costs.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::place::Place;
+use super::statistics::median;
+
+/// What is written and read at once: large enough that system calls do not count, small enough for a cache.
+const BUFFER: usize = 128 << 10;
+/// A peer that says nothing for so long is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So many connections are waiting to be accepted at most.
+const BATCH: usize = 100;
+
+/// From a client to a server, through whatever is between them.
+#[derive(Debug)]
+pub(crate) struct Way<'a> {
+    pub(crate) client: &'a Place,
+    pub(crate) server: &'a Place,
+    /// Where the server listens.
+    pub(crate) listen: SocketAddr,
+    /// What the client connects to.
+    pub(crate) connect: SocketAddr,
+}
+
+impl Way<'_> {
+    /// What arrives of one flow in Gbit/s: from `warm_up` after the first byte on, for `time`.
+    pub(crate) fn flow(&self, warm_up: Duration, time: Duration) -> f64 {
+        let listener = self.listener();
+        thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                self.server.run(|| {
+                    let (stream, _) = listener.accept().expect("a connection");
+                    receive(&stream.into(), warm_up, time)
+                })
+            });
+            self.client.run(|| self.send());
+            receiver.join().expect("the receiver")
+        })
+    }
+
+    /// Sends until the receiver closes.
+    fn send(&self) {
+        let mut stream = TcpStream::connect_timeout(&self.connect, PATIENCE)
+            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.connect));
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        let bytes = vec![0; BUFFER];
+        while stream.write(&bytes).is_ok() {}
+    }
+
+    /// The median cost of `count` connections, one after the other, in microseconds: connect(2), and a close(2) that
+    /// resets, so that no port stays taken. The server's part is that of its kernel; nobody is woken up.
+    pub(crate) fn connection(&self, count: usize) -> f64 {
+        let listener = self.listener();
+        listener.set_nonblocking(true).expect("a socket that does not wait");
+        let mut times = Vec::with_capacity(count);
+        self.client.run(|| {
+            for number in 1..=count {
+                let begun = Instant::now();
+                self.connect_and_reset();
+                times.push(begun.elapsed().as_secs_f64() * 1e6);
+                if number % BATCH == 0 {
+                    while listener.accept().is_ok() {}
+                }
+            }
+        });
+        median(&times)
+    }
+
+    fn connect_and_reset(&self) {
+        let socket = tcp();
+        socket.set_linger(Some(Duration::ZERO)).expect("a reset at the end");
+        socket
+            .connect(&self.connect.into())
+            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.connect));
+    }
+
+    fn listener(&self) -> Socket {
+        self.server.run(|| {
+            let socket = tcp();
+            let bound = socket.set_reuse_address(true).and_then(|()| socket.bind(&self.listen.into()));
+            bound.unwrap_or_else(|error| panic!("cannot bind to {}: {error}", self.listen));
+            socket.listen(i32::try_from(BATCH * 2).expect("a small number")).expect("a listening socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+            socket
+        })
+    }
+}
+
+fn tcp() -> Socket {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket")
+}
+
+fn receive(mut stream: &TcpStream, warm_up: Duration, time: Duration) -> f64 {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let mut buffer = vec![0; BUFFER];
+    let mut read = || {
+        let length = stream.read(&mut buffer).expect("data");
+        assert_ne!(length, 0, "the flow ended early");
+        u64::try_from(length).expect("64 bits")
+    };
+    read();
+    let start = Instant::now();
+    while start.elapsed() < warm_up {
+        read();
+    }
+    let (start, mut bytes) = (Instant::now(), 0);
+    loop {
+        bytes += read();
+        let elapsed = start.elapsed();
+        if elapsed >= time {
+            #[expect(clippy::cast_precision_loss, reason = "a few gigabytes")]
+            return bytes as f64 * 8.0 / elapsed.as_secs_f64() / 1e9;
+        }
+    }
+}
