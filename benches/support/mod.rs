@@ -28,6 +28,8 @@ pub(crate) mod traffic;
 #[path = "../../tests/support/lab/links.rs"]
 #[allow(dead_code, reason = "the lab uses more of it")]
 mod links;
+#[path = "../../tests/support/lab/namespaces.rs"]
+pub(crate) mod namespaces;
 #[path = "../../tests/support/lab/netlink.rs"]
 #[allow(dead_code, reason = "the lab uses more of it")]
 mod netlink;

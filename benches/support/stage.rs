@@ -6,16 +6,16 @@
 use std::env;
 use std::fs;
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::{Pid, alarm, getegid, geteuid};
+use nix::mount::MsFlags;
+use nix::sys::prctl::set_child_subreaper;
+use nix::unistd::alarm;
 
+use super::namespaces::{
+    self, again, bury_until_end_of, die_with_parent, end_as, make_mounts_private, map_users, mount_new,
+    mount_program,
+};
 use super::report::Report;
 use super::{Length, floor};
 
@@ -30,6 +30,8 @@ const LENGTH: &str = "NETBOX_BENCH";
 const JSON: &str = "NETBOX_BENCH_JSON";
 const OUTSIDE: &str = "NETBOX_BENCH_OUTSIDE";
 
+/// As many users as a container has: with all of them, other programs take the namespace for the machine's first.
+const IDS: u64 = 65_536;
 /// Longer than this in seconds, something hangs: everything is killed.
 const LIMIT: [u32; 2] = [900, 120];
 
@@ -49,7 +51,7 @@ pub(crate) fn main(measure: fn(Length, &mut Report)) -> ExitCode {
 fn outside() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let asked = |word: &str| arguments.iter().any(|argument| argument == word);
-    let mut first = again("namespaces");
+    let mut first = again(STAGE, "namespaces");
     first.env(OUTSIDE, own_network()).stdin(Stdio::piped()).stdout(Stdio::inherit()).stderr(Stdio::piped());
     if asked("--short") {
         first.env(LENGTH, "short");
@@ -58,7 +60,8 @@ fn outside() -> ExitCode {
         first.env(JSON, "1");
     }
     let mut child = first.spawn().expect("this program again");
-    let mapped = map_users(&mut child);
+    let ready = child.stderr.as_mut().expect("piped").read_exact(&mut [0; 1]);
+    let mapped = ready.and_then(|()| map_users(&mut child, IDS));
     let output = child.wait_with_output().expect("the benchmark's end");
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
     if let Err(error) = mapped {
@@ -74,86 +77,32 @@ fn outside() -> ExitCode {
     }
 }
 
-/// Waits until the child has entered its user namespace, maps its users, and lets it go on. Root maps every id it has to
-/// itself; anybody else becomes 0.
-fn map_users(child: &mut Child) -> std::io::Result<()> {
-    child.stderr.as_mut().expect("piped").read_exact(&mut [0; 1])?;
-    let pid = child.id();
-    if geteuid().is_root() {
-        for map in ["uid_map", "gid_map"] {
-            let own = fs::read_to_string(format!("/proc/self/{map}"))?;
-            let same = own.lines().map(|line| {
-                let mut words = line.split_whitespace();
-                let (first, count) = (words.next().unwrap_or("0"), words.nth(1).unwrap_or("1"));
-                format!("{first} {first} {count}\n")
-            });
-            fs::write(format!("/proc/{pid}/{map}"), same.collect::<String>())?;
-        }
-    } else {
-        fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
-        fs::write(format!("/proc/{pid}/uid_map"), format!("0 {} 1", geteuid()))?;
-        fs::write(format!("/proc/{pid}/gid_map"), format!("0 {} 1", getegid()))?;
-    }
-    drop(child.stdin.take());
-    Ok(())
-}
-
 fn namespaces() -> ExitCode {
-    set_pdeathsig(Signal::SIGKILL).expect("a parent-death signal");
-    let all = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC;
-    if let Err(errno) = unshare(all) {
+    die_with_parent();
+    if let Err(errno) = namespaces::enter() {
         eprintln!(" unshare: {errno}");
         return ExitCode::FAILURE;
     }
     eprint!(" ");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    let status = again("init").status().expect("pid 1");
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+    end_as(again(STAGE, "init").status().expect("pid 1"))
 }
 
 fn init() -> ExitCode {
-    set_pdeathsig(Signal::SIGKILL).expect("a parent-death signal");
-    let none: Option<&str> = None;
-    let on = |kind: &str, at: &str| {
-        mount(Some(kind), at, Some(kind), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, none)
-            .unwrap_or_else(|errno| panic!("cannot mount {kind} on {at}: {errno}"));
-    };
+    die_with_parent();
     let executable = env::current_exe().expect("this program's path");
-    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).expect("private mounts");
-    on("proc", "/proc");
-    on("tmpfs", "/run");
+    make_mounts_private();
+    mount_new("proc", "/proc", MsFlags::empty());
+    mount_new("tmpfs", "/run", MsFlags::empty());
     for directory in ["/run/bench", "/run/netbox"] {
         fs::create_dir(directory).expect("a directory in a fresh tmpfs");
     }
     let netbox = env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_netbox").to_owned());
-    for (program, at) in [(executable.as_path(), FLOOR), (netbox.as_ref(), NETBOX)] {
-        fs::write(at, "").expect("a file to mount on");
-        mount(Some(program), at, none, MsFlags::MS_BIND, none).expect("a bind mount of a program");
-    }
+    mount_program(&executable, FLOOR);
+    mount_program(netbox.as_ref(), NETBOX);
     env::set_current_dir("/").expect("a root directory");
-
-    #[expect(clippy::zombie_processes, reason = "the loop below waits for every child")]
-    let child = again("measure").spawn().expect("the benchmark's process");
-    let own = Pid::from_raw(child.id().cast_signed());
-    loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, status)) if pid == own => {
-                return ExitCode::from(u8::try_from(status).unwrap_or(1));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == own => {
-                eprintln!("the benchmark was killed by {signal}");
-                return ExitCode::FAILURE;
-            }
-            Ok(_) => {}
-            Err(errno) => panic!("pid 1 cannot wait: {errno}"),
-        }
-    }
+    let measure = again(STAGE, "measure").spawn().expect("the benchmark's process");
+    bury_until_end_of(measure, "the benchmark")
 }
 
 fn inside(measure: fn(Length, &mut Report)) -> ExitCode {
@@ -170,12 +119,6 @@ fn inside(measure: fn(Length, &mut Report)) -> ExitCode {
     report.note("processors", std::thread::available_parallelism().map_or(0, usize::from).to_string());
     report.print(env::var_os(JSON).is_some());
     ExitCode::SUCCESS
-}
-
-fn again(stage: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.env(STAGE, stage).stdin(Stdio::null());
-    command
 }
 
 fn own_network() -> String {

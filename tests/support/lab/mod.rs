@@ -26,6 +26,7 @@ mod boxes;
 mod capture;
 pub(crate) mod links;
 pub(crate) mod name_server;
+mod namespaces;
 mod netlink;
 pub(crate) mod nftables;
 mod place;

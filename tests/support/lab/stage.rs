@@ -7,20 +7,20 @@
 use std::env;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_pdeathsig;
+use nix::mount::MsFlags;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::{Pid, getegid, geteuid};
+use nix::unistd::Pid;
 
+use super::namespaces::{
+    self, again, bury_until_end_of, die_with_parent, end_as, make_mounts_private, map_users, mount_new,
+    mount_program,
+};
 use super::{NETBOX, PROBE, SHELL, probe, snapshot};
 
 /// Longer than this, a test has failed, unless it says otherwise.
@@ -93,7 +93,9 @@ fn isolated(LiveTest { name, limit, .. }: LiveTest, echo: bool) -> Result<(), Fa
         .stdout(Stdio::piped())
         .stderr(if shell { Stdio::inherit() } else { Stdio::piped() })
         .spawn()?;
-    if let Err(error) = map_users(&mut child) {
+    let mut ready = [0; 1];
+    let said = child.stdout.as_mut().expect("piped").read_exact(&mut ready);
+    if let Err(error) = said.and_then(|()| map_users(&mut child, u64::MAX)) {
         let output = child.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(format!("no namespaces for the lab ({error}): {said}").into());
@@ -126,89 +128,36 @@ fn isolated(LiveTest { name, limit, .. }: LiveTest, echo: bool) -> Result<(), Fa
     Err(format!("{}: {said}", output.status).into())
 }
 
-/// Waits until the child has entered its user namespace, maps its users, and lets it go on.
-///
-/// Root maps every id it has to itself, so that tests can change users; anybody else becomes 0.
-fn map_users(child: &mut Child) -> std::io::Result<()> {
-    let mut ready = [0; 1];
-    child.stdout.as_mut().expect("piped").read_exact(&mut ready)?;
-    let pid = child.id();
-    if geteuid().is_root() {
-        for map in ["uid_map", "gid_map"] {
-            let own = fs::read_to_string(format!("/proc/self/{map}"))?;
-            let same = own.lines().map(|line| {
-                let mut words = line.split_whitespace();
-                let (first, count) = (words.next().unwrap_or("0"), words.nth(1).unwrap_or("1"));
-                format!("{first} {first} {count}\n")
-            });
-            fs::write(format!("/proc/{pid}/{map}"), same.collect::<String>())?;
-        }
-    } else {
-        fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
-        fs::write(format!("/proc/{pid}/uid_map"), format!("0 {} 1", geteuid()))?;
-        fs::write(format!("/proc/{pid}/gid_map"), format!("0 {} 1", getegid()))?;
-    }
-    drop(child.stdin.take());
-    Ok(())
-}
-
 /// The first program inside: it can make pid 1, but cannot be it.
 fn namespaces() -> ExitCode {
     die_with_parent();
-    let all = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC;
-    if let Err(errno) = unshare(all) {
+    if let Err(errno) = namespaces::enter() {
         eprintln!("unshare: {errno}; live tests need unprivileged user namespaces, or root");
         return ExitCode::FAILURE;
     }
     std::io::stdout().write_all(b"u").expect("to tell the runner");
     std::io::stdout().flush().expect("to tell the runner");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    end_as(again("init").status().expect("pid 1"))
+    end_as(again(STAGE, "init").status().expect("pid 1"))
 }
 
 /// Pid 1: the mounts, the test, and the burial of orphans.
 fn init() -> ExitCode {
     die_with_parent();
-    let none: Option<&str> = None;
-    let on = |kind: &str, at: &str, flags| {
-        mount(Some(kind), at, Some(kind), flags, none)
-            .unwrap_or_else(|errno| panic!("the lab cannot mount {kind} on {at}: {errno}"));
-    };
     let executable = env::current_exe().expect("this program's path");
-    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).expect("private mounts");
-    on("proc", "/proc", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
-    on("sysfs", "/sys", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
-    on("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
+    make_mounts_private();
+    mount_new("proc", "/proc", MsFlags::MS_NOEXEC);
+    mount_new("sysfs", "/sys", MsFlags::MS_NOEXEC);
+    mount_new("tmpfs", "/run", MsFlags::empty());
     fs::create_dir("/run/lab").expect("a directory in a fresh tmpfs");
     // Before /tmp is covered: the programs may be under it.
     let netbox = env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_netbox").to_owned());
-    for (program, at) in [(executable.as_path(), PROBE), (netbox.as_ref(), NETBOX)] {
-        fs::write(at, "").expect("a file to mount on");
-        mount(Some(program), at, none, MsFlags::MS_BIND, none).expect("a bind mount of a program");
-    }
-    on("tmpfs", "/tmp", MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
+    mount_program(&executable, PROBE);
+    mount_program(netbox.as_ref(), NETBOX);
+    mount_new("tmpfs", "/tmp", MsFlags::empty());
     env::set_current_dir("/").expect("a root directory");
-
-    #[expect(clippy::zombie_processes, reason = "the loop below waits for every child")]
-    let test = again("test").spawn().expect("the test's process");
-    loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, status)) if is(pid, &test) => {
-                return ExitCode::from(u8::try_from(status).unwrap_or(1));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if is(pid, &test) => {
-                eprintln!("the test was killed by {signal}");
-                return ExitCode::FAILURE;
-            }
-            Ok(_) => {}
-            Err(errno) => panic!("pid 1 cannot wait: {errno}"),
-        }
-    }
+    let test = again(STAGE, "test").spawn().expect("the test's process");
+    bury_until_end_of(test, "the test")
 }
 
 fn test(tests: &[LiveTest]) -> ExitCode {
@@ -236,12 +185,6 @@ fn test(tests: &[LiveTest]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn again(stage: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.env(STAGE, stage).stdin(Stdio::null());
-    command
-}
-
 /// What the lab's own variables are: no business of the programs under test.
 pub(crate) fn hide_from(command: &mut Command) {
     for variable in [STAGE, TEST, OUTSIDE, PROGRAM, SHELL, "NETBOX_LIVE", "NETBOX_KILL"] {
@@ -249,20 +192,7 @@ pub(crate) fn hide_from(command: &mut Command) {
     }
 }
 
-fn die_with_parent() {
-    set_pdeathsig(Signal::SIGKILL).expect("a parent-death signal");
-}
-
 fn namespace(kind: &str) -> String {
     let path = format!("/proc/self/ns/{kind}");
     fs::read_link(&path).unwrap_or_else(|error| panic!("{path}: {error}")).display().to_string()
-}
-
-fn is(pid: Pid, child: &Child) -> bool {
-    pid.as_raw().cast_unsigned() == child.id()
-}
-
-fn end_as(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
