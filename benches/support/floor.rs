@@ -7,13 +7,16 @@
 //! It writes its messages as bytes into one buffer and asks for one answer for each of two datagrams.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use netbox::kernel::net_cookie::netns_cookie;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
@@ -31,13 +34,15 @@ const NEW_ROUTE: u16 = 24;
 const INSIDE: u32 = 2;
 
 /// `floor [--only-unshare|--only-exec] COMMAND ARG…`. Also what boxes run: `floor --stay` says its process id and stays;
-/// `floor --address` tells its IPv4 address and stays until its input ends.
+/// `floor --address` tells its IPv4 address and stays until its input ends; `floor --reach ADDRESS:PORT` tells the number of its
+/// network namespace and whether it gets there by TCP.
 pub(crate) fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
     let mode = words.next_if(|word| word.as_encoded_bytes().starts_with(b"--"));
     let done = match mode.as_ref().and_then(|mode| mode.to_str()) {
         Some("--stay") => stay(),
         Some("--address") => return address(),
+        Some("--reach") => return reach(words.next()),
         Some("--only-exec") => Ok(()),
         Some("--only-unshare") => unshare(CloneFlags::CLONE_NEWNET),
         _ => link(),
@@ -190,4 +195,23 @@ fn address() -> ExitCode {
     let written = std::io::stdout().write_all(told.as_bytes()).and_then(|()| std::io::stdout().flush());
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A first packet that comes before its way is ready is sent again after one second.
+const REACH: Duration = Duration::from_secs(3);
+
+fn reach(target: Option<OsString>) -> ExitCode {
+    let Some(target) = target.and_then(|word| word.to_str()?.parse::<SocketAddr>().ok()) else {
+        eprintln!("floor: --reach ADDRESS:PORT");
+        return ExitCode::FAILURE;
+    };
+    let reached = TcpStream::connect_timeout(&target, REACH).is_ok();
+    let told = format!("{} {reached}\n", network());
+    if std::io::stdout().write_all(told.as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The number of the network namespace that the caller is in.
+pub(crate) fn network() -> u64 {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
+    netns_cookie(socket.as_fd()).expect("SO_NETNS_COOKIE, as netbox needs it")
 }

@@ -13,6 +13,8 @@ use super::place::Place;
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// Its neighbour and router.
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// Beyond its router. (pasta takes the router's address for the host's.)
+pub(crate) const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// The interface that holds its default route.
 pub(crate) const UPLINK: &str = "uplink";
 
@@ -43,6 +45,7 @@ impl Host {
         outside.run(|| {
             links::up("host");
             links::address("host", OUTSIDE.into(), 24);
+            links::address("host", BEYOND.into(), 32);
         });
         links::route(Ipv4Addr::UNSPECIFIED.into(), 0, OUTSIDE.into());
         Self { network, mounts, outside }

@@ -9,6 +9,9 @@
 
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod bare;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub(crate) mod bounded;
+mod cgroup;
 pub(crate) mod floor;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod host;
@@ -18,6 +21,9 @@ pub(crate) mod processes;
 pub(crate) mod program;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod report;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub(crate) mod rootfs;
+#[allow(dead_code, reason = "each benchmark uses its part")]
 mod stage;
 #[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) mod statistics;
@@ -37,7 +43,8 @@ mod netlink;
 #[allow(dead_code, reason = "the lab uses more of it")]
 pub(crate) mod place;
 
-pub(crate) use stage::{FLOOR, NETBOX, main};
+#[allow(unused_imports, reason = "each benchmark uses its part")]
+pub(crate) use stage::{FLOOR, NETBOX, has_cgroup, main, main_in_cgroup};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

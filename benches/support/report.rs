@@ -7,7 +7,16 @@ use serde_json::{Map, Value, json};
 pub(crate) struct Report {
     notes: Vec<(&'static str, String)>,
     sections: Vec<Section>,
+    tables: Vec<Table>,
     bars: Vec<Bar>,
+}
+
+/// Words and figures for a document.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    pub(crate) columns: &'static [&'static str],
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 /// Figures that belong together: a row for each thing, a column for each figure.
@@ -43,6 +52,10 @@ impl Report {
 
     pub(crate) fn section(&mut self, name: &'static str, rows: Vec<(String, Vec<(&'static str, f64)>)>) {
         self.sections.push(Section { name, rows });
+    }
+
+    pub(crate) fn table(&mut self, table: Table) {
+        self.tables.push(table);
     }
 
     pub(crate) fn bar(
@@ -90,6 +103,13 @@ impl Report {
                 .collect();
             whole.insert(section.name.to_owned(), Value::Object(rows));
         }
+        for table in &self.tables {
+            let rows = table.rows.iter().map(|row| {
+                let cells = table.columns.iter().zip(row);
+                Value::Object(cells.map(|(column, cell)| ((*column).to_owned(), json!(cell))).collect())
+            });
+            whole.insert(table.name.to_owned(), rows.collect());
+        }
         let bars = self.bars.iter().map(|bar| {
             json!({
                 "promise": bar.promise, "what": bar.what, "value": rounded(bar.value), "bound": bar.bound.words(),
@@ -108,7 +128,12 @@ impl Report {
         for section in &self.sections {
             text += &section.text();
         }
-        text += "\nbars\n";
+        for table in &self.tables {
+            text += &format!("\n{}\n\n{}", table.name, table.markdown());
+        }
+        if !self.bars.is_empty() {
+            text += "\nbars\n";
+        }
         for bar in &self.bars {
             let Bar { promise, what, value, bound, limit, unit } = bar;
             let (bound, verdict) = (bound.words(), if bar.is_met() { "met" } else { "MISSED" });
@@ -134,6 +159,20 @@ impl Bound {
             Self::AtMost => "at most",
             Self::AtLeast => "at least",
         }
+    }
+}
+
+impl Table {
+    fn markdown(&self) -> String {
+        let line = |cells: &mut dyn Iterator<Item = &str>| {
+            cells.fold("|".to_owned(), |line, cell| format!("{line} {} |", cell.replace('|', "\\|"))) + "\n"
+        };
+        let mut text = line(&mut self.columns.iter().copied());
+        text += &line(&mut self.columns.iter().map(|_| "---"));
+        for row in &self.rows {
+            text += &line(&mut row.iter().map(String::as_str));
+        }
+        text
     }
 }
 

@@ -6,12 +6,14 @@
 use std::env;
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use nix::mount::MsFlags;
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::alarm;
 
+use super::cgroup::{self, Cgroup};
 use super::namespaces::{
     self, again, bury_until_end_of, die_with_parent, end_as, make_mounts_private, map_users, mount_new,
     mount_program,
@@ -29,6 +31,7 @@ const PROGRAM: &str = "NETBOX_BENCH_PROGRAM";
 const LENGTH: &str = "NETBOX_BENCH";
 const JSON: &str = "NETBOX_BENCH_JSON";
 const OUTSIDE: &str = "NETBOX_BENCH_OUTSIDE";
+const CGROUP: &str = "NETBOX_BENCH_CGROUP";
 
 /// As many users as a container has: with all of them, other programs take the namespace for the machine's first.
 const IDS: u64 = 65_536;
@@ -37,18 +40,36 @@ const LIMIT: [u32; 2] = [900, 120];
 
 /// The `main` of a benchmark.
 pub(crate) fn main(measure: fn(Length, &mut Report)) -> ExitCode {
-    if env::args_os().next().is_some_and(|name| name == FLOOR) {
+    stage(measure, || None)
+}
+
+/// The same, in a control group of its own where the caller may make one.
+pub(crate) fn main_in_cgroup(measure: fn(Length, &mut Report)) -> ExitCode {
+    stage(measure, || {
+        let made = Cgroup::new();
+        made.inspect_err(|error| eprintln!("no control group for the benchmark: {error}")).ok()
+    })
+}
+
+/// Whether the benchmark has a control group of its own, and may mount the hierarchy.
+pub(crate) fn has_cgroup() -> bool {
+    env::var_os(CGROUP).is_some()
+}
+
+fn stage(measure: fn(Length, &mut Report), cgroup: fn() -> Option<Cgroup>) -> ExitCode {
+    if env::args_os().next().is_some_and(|name| Path::new(&name).file_name() == Path::new(FLOOR).file_name())
+    {
         return floor::main();
     }
     match env::var(STAGE).as_deref() {
         Ok("namespaces") => namespaces(),
         Ok("init") => init(),
         Ok("measure") => inside(measure),
-        _ => outside(),
+        _ => outside(cgroup()),
     }
 }
 
-fn outside() -> ExitCode {
+fn outside(cgroup: Option<Cgroup>) -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let asked = |word: &str| arguments.iter().any(|argument| argument == word);
     let mut first = again(STAGE, "namespaces");
@@ -59,8 +80,12 @@ fn outside() -> ExitCode {
     if asked("--json") {
         first.env(JSON, "1");
     }
+    if cgroup.is_some() {
+        first.env(CGROUP, "1");
+    }
     let mut child = first.spawn().expect("this program again");
     let ready = child.stderr.as_mut().expect("piped").read_exact(&mut [0; 1]);
+    let ready = ready.and_then(|()| cgroup.as_ref().map_or(Ok(()), |group| group.admit(child.id())));
     let mapped = ready.and_then(|()| map_users(&mut child, IDS));
     let output = child.wait_with_output().expect("the benchmark's end");
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
@@ -85,7 +110,11 @@ fn namespaces() -> ExitCode {
     }
     eprint!(" ");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    end_as(again(STAGE, "init").status().expect("pid 1"))
+    if has_cgroup() {
+        cgroup::make_root_and_leave_it().expect("a cgroup namespace");
+    }
+    // firejail looks for this word in pid 1: it sees no kernel threads, and would else not make a sandbox.
+    end_as(again(STAGE, "init").env("container", "lxc").status().expect("pid 1"))
 }
 
 fn init() -> ExitCode {
