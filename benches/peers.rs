@@ -23,7 +23,7 @@ use support::bounded::{self, Success};
 use support::floor::network;
 use support::host::{BEYOND, Host};
 use support::namespaces::{NONE, mount_new};
-use support::report::{Report, Table};
+use support::report::{Cell, Report, Table};
 use support::statistics::Sample;
 use support::{FLOOR, Length, NETBOX, has_cgroup, rootfs};
 
@@ -166,6 +166,7 @@ fn protect() {
     fs::create_dir(HOME).expect("a directory in a fresh tmpfs");
     mount_new("tmpfs", "/tmp", MsFlags::empty());
     mount_new("tmpfs", "/var", MsFlags::empty());
+    mount_new("tmpfs", "/dev/shm", MsFlags::empty());
     for directory in ["lib", "tmp", "log", "cache", "lock"] {
         fs::create_dir(Path::new("/var").join(directory)).expect("a directory in a fresh tmpfs");
     }
@@ -342,11 +343,17 @@ fn network_of(told: &str) -> String {
 fn table(rows: &[Row]) -> Table {
     let own = rows.iter().find(|row| row.program == NETBOX).map_or(f64::NAN, |row| row.sample.median());
     let lines = rows.iter().map(|row| {
-        let (time, ratio) = match &row.failed {
-            Some(reason) => (reason.clone(), String::new()),
-            None => (format!("{:.1}", row.sample.median()), format!("{:.1}", row.sample.median() / own)),
+        let (time, network) = match &row.failed {
+            Some(reason) => (f64::NAN, reason),
+            None => (row.sample.median(), &row.network),
         };
-        vec![format!("`{}`", row.way.line), row.version.clone(), time, ratio, row.network.clone()]
+        vec![
+            Cell::Code(row.way.line.to_owned()),
+            Cell::Text(row.version.clone()),
+            Cell::Number(time),
+            Cell::Number(time / own),
+            Cell::Text(network.clone()),
+        ]
     });
     Table {
         name: "start to end of `true`",

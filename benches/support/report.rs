@@ -16,7 +16,15 @@ pub(crate) struct Report {
 pub(crate) struct Table {
     pub(crate) name: &'static str,
     pub(crate) columns: &'static [&'static str],
-    pub(crate) rows: Vec<Vec<String>>,
+    pub(crate) rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Cell {
+    Code(String),
+    Text(String),
+    /// NaN where there is none.
+    Number(f64),
 }
 
 /// Figures that belong together: a row for each thing, a column for each figure.
@@ -106,7 +114,7 @@ impl Report {
         for table in &self.tables {
             let rows = table.rows.iter().map(|row| {
                 let cells = table.columns.iter().zip(row);
-                Value::Object(cells.map(|(column, cell)| ((*column).to_owned(), json!(cell))).collect())
+                Value::Object(cells.map(|(column, cell)| ((*column).to_owned(), cell.json())).collect())
             });
             whole.insert(table.name.to_owned(), rows.collect());
         }
@@ -164,15 +172,31 @@ impl Bound {
 
 impl Table {
     fn markdown(&self) -> String {
-        let line = |cells: &mut dyn Iterator<Item = &str>| {
-            cells.fold("|".to_owned(), |line, cell| format!("{line} {} |", cell.replace('|', "\\|"))) + "\n"
-        };
-        let mut text = line(&mut self.columns.iter().copied());
-        text += &line(&mut self.columns.iter().map(|_| "---"));
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let mut text = line(self.columns.iter().map(|column| (*column).to_owned()).collect());
+        text += &line(self.columns.iter().map(|_| "---".to_owned()).collect());
         for row in &self.rows {
-            text += &line(&mut row.iter().map(String::as_str));
+            text += &line(row.iter().map(Cell::markdown).collect());
         }
         text
+    }
+}
+
+impl Cell {
+    fn markdown(&self) -> String {
+        match self {
+            Self::Code(text) => format!("`{text}`"),
+            Self::Text(text) => text.replace('|', "\\|"),
+            Self::Number(value) if value.is_nan() => String::new(),
+            Self::Number(value) => format!("{value:.1}"),
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Code(text) | Self::Text(text) => json!(text),
+            Self::Number(value) => json!(rounded(*value)),
+        }
     }
 }
 
