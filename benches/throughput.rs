@@ -17,7 +17,7 @@ use support::program::Program;
 use support::report::Report;
 use support::statistics::median;
 use support::traffic::Way;
-use support::{FLOOR, Length};
+use support::{FLOOR, Length, names};
 
 /// The first host port of the first box, and how many each box has.
 const FIRST_PORT: u16 = 20_000;
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(length: Length, report: &mut Report) {
+    names::host_asks(OUTSIDE);
     let bare_host = Host::new();
     let bare = Site::new(&bare_host, bare_box(FIRST_PORT, BOX_PORT), FIRST_PORT);
     let host = Host::new();
@@ -49,11 +50,11 @@ fn measure(length: Length, report: &mut Report) {
         let netbox = Site::new(&host, Place::of(last.command), port(alive - 1));
         if alive == 1 {
             flows(length, report, &bare, &netbox);
+            answers(length, report, &netbox, names::server_of(last.command));
         }
         connections.push((alive, connection_costs(length, &bare, &netbox)));
     }
     connection_report(report, &connections);
-    host.enter();
     end_all(&residents);
     report.note("bare", "a veth pair, masquerade and one dnat rule, on a host of its own made like netbox's");
     report.note("flows", "TCP, 128 KiB written and read at once, one at a time; both ends in this program");
@@ -124,6 +125,20 @@ fn flows(length: Length, report: &mut Report, bare: &Site<'_>, netbox: &Site<'_>
         (name.to_owned(), figures)
     });
     report.section("one flow", rows.into());
+}
+
+/// A question for a name, to the box's resolver and to the server that this asks.
+fn answers(length: Length, report: &mut Report, netbox: &Site<'_>, resolver: Option<Ipv4Addr>) {
+    let Some(resolver) = resolver.filter(|resolver| *resolver != OUTSIDE) else {
+        report.note("names", "not measured: the box has no resolver of netbox's");
+        return;
+    };
+    let (server, resolver) = (SocketAddr::from((OUTSIDE, 53)), SocketAddr::from((resolver, 53)));
+    let (direct, resolved) =
+        names::answer_times(length.pick(2000, 300), &netbox.inside, netbox.outside, server, resolver);
+    let figures = vec![("server_ms", direct), ("resolver_ms", resolved), ("difference", resolved - direct)];
+    report.section("an answer", vec![("to a question for a name".to_owned(), figures)]);
+    report.bar("C4", "an answer by the resolver over one by its server", resolved - direct, 0.3, "ms");
 }
 
 /// Bare out, netbox out, bare in, netbox in: microseconds, a figure for each round.

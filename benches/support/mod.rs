@@ -34,6 +34,8 @@ pub(crate) mod traffic;
 #[path = "../../tests/support/lab/links.rs"]
 #[allow(dead_code, reason = "the lab uses more of it")]
 mod links;
+#[allow(dead_code, reason = "each benchmark uses its part")]
+pub(crate) mod names;
 #[path = "../../tests/support/lab/namespaces.rs"]
 pub(crate) mod namespaces;
 #[path = "../../tests/support/lab/netlink.rs"]
