@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
+/// The name of a group, before its benchmark's process id.
+const PREFIX: &str = "netbox-bench-";
+
 /// Below the group that this process is in; removed with this value, when nobody may be in it any more.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -21,7 +24,9 @@ impl Cgroup {
         let hierarchy = hierarchy()?;
         let groups = fs::read_to_string("/proc/self/cgroup")?;
         let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        let path = root(&hierarchy).join(own).join(format!("netbox-bench-{}", std::process::id()));
+        let own = root(&hierarchy).join(own);
+        sweep(&own);
+        let path = own.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&path)?;
         Ok(Self { path, _hierarchy: hierarchy })
     }
@@ -58,6 +63,19 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.path) {
             eprintln!("a control group is left behind, {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes what benchmarks left that were killed.
+fn sweep(own: &Path) {
+    let entries = fs::read_dir(own).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            // Somebody else may have been faster, or processes of it may be dying still.
+            let _ = remove(&entry.path());
         }
     }
 }
