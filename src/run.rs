@@ -24,6 +24,7 @@ use crate::apply::host::Host;
 use crate::apply::lease::{self, Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
 use crate::apply::publish;
+use crate::apply::reserve;
 use crate::apply::state::State;
 use crate::apply::sweep::{close, sweep};
 use crate::error::{Context, Error, Result};
@@ -280,9 +281,9 @@ impl<'a> Keeper<'a> {
         if self.start.request.publish.is_empty() {
             return Ok(());
         }
-        let reserved = publish::reserve(&self.start.request.publish)?;
-        self.ports = reserved.iter().map(|port| port.map).collect();
-        let sockets = reserved.into_iter().map(|port| (port.socket, port.map.box_port)).collect();
+        let held = reserve::reserve(&self.start.request.publish)?;
+        self.ports = held.iter().flat_map(|port| port.maps.iter().copied()).collect();
+        let sockets = held.into_iter().filter_map(|port| Some((*port.maps.first()?, port.socket))).collect();
         self.waiting = Some(Waiting::new(sockets).context(|| "cannot watch the published ports")?);
         Ok(())
     }
@@ -405,10 +406,10 @@ impl<'a> Keeper<'a> {
             return Ok(());
         }
         let locked = state.lock()?;
-        attach::open_ports(&locked, gateway, lease.slot, &self.ports)?;
+        attach::open_ports(&locked, gateway, lease.slot, self.address6, &self.ports)?;
         let nft = host.nft(&locked, &census(locked.slots()))?;
         lease.announce(&locked, Shared::HostNft, nft.as_fd());
-        publish::map(&locked, nft, gateway.record.topology, lease.slot, &self.ports)
+        publish::map(&locked, nft, gateway.record.topology, lease.slot, self.address6, &self.ports)
     }
 
     /// Waits for the end, and serves the box meanwhile. A keeper that cannot wait cannot keep: the box ends then, as if the
@@ -416,7 +417,7 @@ impl<'a> Keeper<'a> {
     fn watch(&self, mut signals: Signals) -> Result<End> {
         let place = self.gateway.as_ref().zip(self.lease.as_ref().map(|lease| lease.slot));
         let (waiting, questions) = (self.waiting.as_ref(), self.questions.as_ref());
-        let helpers = errands::helpers(place, waiting, questions, &self.start.request.dns);
+        let helpers = errands::helpers(place, self.address6, waiting, questions, &self.start.request.dns)?;
         let files = Some(&self.files[..]).filter(|files| !files.is_empty());
         let files = files.map(|files| Files::new(files, self.first.process.pid));
         let mut duties = Duties::new(helpers, files);

@@ -11,7 +11,7 @@
 )]
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -24,6 +24,7 @@ const INSIDE: &str = "NETBOX_TEST_INSIDE";
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
 const BOX: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 16);
+const BOX6: Ipv6Addr = Ipv6Addr::new(0xfd12, 0x3456, 0x789a, 0, 0, 0, 0, 0x10);
 
 /// Whether this is the process inside. If it is not, runs the test `name` there and fails as it does.
 fn inside(name: &str) -> bool {
@@ -61,12 +62,25 @@ fn topology() -> Topology {
 }
 
 fn port(host_address: Option<Ipv4Addr>, protocol: u8, host_port: u16, box_port: u16) -> PublishedPort {
-    PublishedPort { host_address, protocol, host_port, target: SocketAddrV4::new(BOX, box_port) }
+    let host_address = host_address.map(IpAddr::V4);
+    PublishedPort { host_address, protocol, host_port, target: SocketAddr::from((BOX, box_port)) }
 }
 
-fn ports() -> [PublishedPort; 3] {
+fn port6(host_address: Option<&str>, protocol: u8, host_port: u16, box_port: u16) -> PublishedPort {
+    let host_address = host_address.map(|address| address.parse().unwrap());
+    PublishedPort { host_address, protocol, host_port, target: SocketAddr::from((BOX6, box_port)) }
+}
+
+fn ports() -> [PublishedPort; 6] {
     let address = Ipv4Addr::new(192, 0, 2, 1);
-    [port(None, 6, 8080, 80), port(Some(address), 17, 53, 5353), port(Some(address), 132, 9, 9)]
+    [
+        port(None, 6, 8080, 80),
+        port(Some(address), 17, 53, 5353),
+        port(Some(address), 132, 9, 9),
+        port6(None, 6, 8080, 80),
+        port6(Some("2001:db8::1"), 17, 53, 5353),
+        port6(Some("2001:db8::1"), 132, 9, 9),
+    ]
 }
 
 fn host_elements() -> Vec<Element> {
@@ -79,10 +93,11 @@ fn host_elements() -> Vec<Element> {
 fn gateway_elements() -> Vec<Element> {
     let mut elements = vec![
         ruleset::boxes4("nb0123456789abc", BOX),
-        ruleset::boxes6("nb0123456789abc", "fd12:3456:789a::10".parse().unwrap()),
+        ruleset::boxes6("nb0123456789abc", BOX6),
         ruleset::host_address(Ipv4Addr::new(192, 0, 2, 1).into()),
         ruleset::host_address("2001:db8::1".parse().unwrap()),
-        ruleset::self4(BOX),
+        ruleset::reaches_itself(BOX.into()),
+        ruleset::reaches_itself(BOX6.into()),
     ];
     elements.extend(ports().iter().flat_map(PublishedPort::gateway));
     elements
@@ -323,11 +338,13 @@ fn connections_are_forgotten_by_address_and_by_port() {
     let [by_source, by_reply] = [from, to].map(|address| Selector::Address(address.into()));
     let [from6, to6] = six.map(|address| address.parse::<Ipv6Addr>().unwrap());
     let [by_source6, by_reply6] = [from6, to6].map(|address| Selector::Address(address.into()));
-    let by_port = Selector::Port { protocol: 17, port: 4000 };
-    let another =
-        [Selector::Address(Ipv4Addr::new(127, 0, 0, 6).into()), Selector::Port { protocol: 6, port: 4000 }];
+    let by_port = Selector::Port { ipv6: false, protocol: 17, port: 4000 };
+    let another = [
+        Selector::Address(Ipv4Addr::new(127, 0, 0, 6).into()),
+        Selector::Port { ipv6: false, protocol: 6, port: 4000 },
+    ];
     // More selectors than it asks the kernel to filter by.
-    let many: Vec<_> = (3995..=4005).map(|port| Selector::Port { protocol: 17, port }).collect();
+    let many: Vec<_> = (3995..=4005).map(|port| Selector::Port { ipv6: false, protocol: 17, port }).collect();
 
     conntrack.flush(&[by_source, by_port]).unwrap();
     let both = [by_source, by_port];

@@ -9,14 +9,14 @@
 )]
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use netbox::host::holders::holder_of_tcp_port;
+use netbox::host::holders::holder_of_port;
 use netbox::host::observe;
 use netbox::kernel::net_cookie::netns_cookie;
 use netbox::kernel::route::link::{self, LinkChange, Veth};
@@ -25,6 +25,7 @@ use netbox::kernel::route::rule::RuleSpec;
 use netbox::kernel::route::{PROTOCOL, Route, address, neighbour};
 use netbox::kernel::sysctl;
 use netbox::plan::pool;
+use netbox::spec::port::Protocol;
 use nix::sched::{CloneFlags, setns, unshare};
 
 const HERE: [u8; 6] = [2, 0x6e, 0x62, 0, 0, 1];
@@ -325,16 +326,25 @@ fn the_holder_of_a_port_is_named() {
     private("the_holder_of_a_port_is_named", || {
         let mut route = Route::open().unwrap();
         route.set_link(1, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let own = fs::read_to_string("/proc/self/comm").unwrap();
+        let assert_named = |protocol, port| {
+            let holder = holder_of_port(protocol, loopback(port)).unwrap();
+            assert_eq!((holder.pid, holder.uid), (i32::try_from(std::process::id()).ok(), 0));
+            assert_eq!(holder.to_string(), format!("{} (pid {})", own.trim_end(), std::process::id()));
+        };
         for address in ["127.0.0.1:0", "[::]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let port = listener.local_addr().unwrap().port();
-            let holder = holder_of_tcp_port(Some(Ipv4Addr::LOCALHOST), port).unwrap();
-            assert_eq!(holder.pid, i32::try_from(std::process::id()).ok());
-            assert_eq!(holder.uid, 0);
-            let own = fs::read_to_string("/proc/self/comm").unwrap();
-            assert_eq!(holder.to_string(), format!("{} (pid {})", own.trim_end(), std::process::id()));
+            assert_named(Protocol::Tcp, port);
+            assert_eq!(holder_of_port(Protocol::Udp, loopback(port)), None);
             drop(listener);
-            assert_eq!(holder_of_tcp_port(None, port), None);
+            assert_eq!(holder_of_port(Protocol::Tcp, loopback(port)), None);
+
+            let socket = UdpSocket::bind(address).unwrap();
+            let port = socket.local_addr().unwrap().port();
+            assert_named(Protocol::Udp, port);
+            assert_eq!(holder_of_port(Protocol::Tcp, loopback(port)), None);
         }
     });
 }

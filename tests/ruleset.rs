@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netbox::plan::ruleset::{self, PublishedPort};
 use netbox::plan::topology::{Ipv6, Topology};
@@ -19,14 +19,19 @@ fn topology() -> Topology {
     Topology { pool: "100.64.0.0/18".parse().unwrap(), ipv6, number: 7, mtu: 1500 }
 }
 
-fn ports() -> [PublishedPort; 2] {
-    let port = |host_address, protocol, host_port, box_port| PublishedPort {
+fn ports() -> [PublishedPort; 4] {
+    let port = |host_address, target: (IpAddr, u16), protocol, host_port| PublishedPort {
         host_address,
         protocol,
         host_port,
-        target: SocketAddrV4::new(BOX, box_port),
+        target: SocketAddr::from(target),
     };
-    [port(None, 6, 8080, 80), port(Some(HOST), 17, 53, 5353)]
+    [
+        port(None, (BOX.into(), 80), 6, 8080),
+        port(Some(HOST.into()), (BOX.into(), 5353), 17, 53),
+        port(None, (BOX6.into(), 80), 6, 8080),
+        port(Some(HOST6.into()), (BOX6.into(), 5353), 17, 53),
+    ]
 }
 
 fn golden(name: &str, text: &str, expected: &str) {
@@ -53,7 +58,8 @@ fn the_gateways_rules() {
         ruleset::boxes6("nb3k9x0a7q", BOX6),
         ruleset::host_address(HOST.into()),
         ruleset::host_address(HOST6.into()),
-        ruleset::self4(BOX),
+        ruleset::reaches_itself(BOX.into()),
+        ruleset::reaches_itself(BOX6.into()),
     ];
     elements.extend(ports().iter().flat_map(PublishedPort::gateway));
     let text = ruleset::to_text(&ruleset::gateway(&topology()), &elements);

@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     {
         let (topology, slot) = (attachment.topology, attachment.slot);
         let _ = attach::gateway_elements(topology, &record.id, slot, attachment.address6, &record.ports);
-        let _ = attach::host_elements(topology, slot, &record.ports);
+        let _ = attach::host_elements(topology, slot, attachment.address6, &record.ports);
     }
     if let Ok(record) = serde_json::from_slice::<GatewayRecord>(bytes) {
         let _ = ruleset::host(&record.topology);

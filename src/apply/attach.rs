@@ -1,6 +1,6 @@
 //! A box's link to the gateway, and its undo.
 
-use std::net::{Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
@@ -12,12 +12,10 @@ use crate::plan::routing;
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
 use crate::plan::topology::{ETH, ETH_INDEX, GATEWAY_MAC, TABLE, Topology, box_link};
 
+use super::connections;
 use super::gateway::Gateway;
 use super::state::Locked;
 use super::wiring;
-
-/// The IP protocol number of TCP (RFC 9293).
-const TCP: u8 = 6;
 
 /// Puts the veth between the gateway and the box's network namespace, with the box's end still down, and the box's
 /// neighbour entries and routes into the gateway. `address6`: the box's IPv6 address, where it gets one.
@@ -81,11 +79,18 @@ pub fn let_in(
 /// ports already: it is what a sweep goes by.
 ///
 /// # Errors
-/// Those of nf_tables.
-pub fn open_ports(_locked: &Locked<'_>, gateway: &mut Gateway, slot: u32, ports: &[PortMap]) -> Result<()> {
-    let elements: Vec<_> =
-        translated(gateway.record.topology, slot, ports).flat_map(|port| port.gateway()).collect();
-    put(gateway, &elements)
+/// Those of nf_tables and of ctnetlink.
+pub fn open_ports(
+    _locked: &Locked<'_>,
+    gateway: &mut Gateway,
+    slot: u32,
+    address6: Option<Ipv6Addr>,
+    ports: &[PortMap],
+) -> Result<()> {
+    let ports_of_both = translated(gateway.record.topology, slot, address6, ports);
+    let elements: Vec<_> = ports_of_both.flat_map(|port| port.gateway()).collect();
+    put(gateway, &elements)?;
+    connections::renew(&gateway.nft, ports)
 }
 
 fn put(gateway: &mut Gateway, elements: &[Element]) -> Result<()> {
@@ -134,24 +139,39 @@ pub fn gateway_elements(
     ports: &[PortMap],
 ) -> Vec<Element> {
     let (link, address) = (box_link(id), topology.box_address(slot));
-    let mut elements = vec![ruleset::boxes4(&link, address), ruleset::self4(address)];
-    elements.extend(address6.map(|address| ruleset::boxes6(&link, address)));
-    elements.extend(translated(topology, slot, ports).flat_map(|port| port.gateway()));
+    let mut elements = vec![ruleset::boxes4(&link, address), ruleset::reaches_itself(address.into())];
+    if let Some(address) = address6 {
+        elements.extend([ruleset::boxes6(&link, address), ruleset::reaches_itself(address.into())]);
+    }
+    elements.extend(translated(topology, slot, address6, ports).flat_map(|port| port.gateway()));
     elements
 }
 
 /// The elements of the host's maps for a box's ports.
-pub fn host_elements(topology: Topology, slot: u32, ports: &[PortMap]) -> Vec<Element> {
-    translated(topology, slot, ports).flat_map(|port| port.host()).collect()
+pub fn host_elements(
+    topology: Topology,
+    slot: u32,
+    address6: Option<Ipv6Addr>,
+    ports: &[PortMap],
+) -> Vec<Element> {
+    translated(topology, slot, address6, ports).flat_map(|port| port.host()).collect()
 }
 
-/// The ports that rules know: those on loopback are relayed only.
-fn translated(topology: Topology, slot: u32, ports: &[PortMap]) -> impl Iterator<Item = PublishedPort> {
+/// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it.
+fn translated(
+    topology: Topology,
+    slot: u32,
+    address6: Option<Ipv6Addr>,
+    ports: &[PortMap],
+) -> impl Iterator<Item = PublishedPort> {
     let address = topology.box_address(slot);
-    ports.iter().filter(|port| !port.is_loopback_only()).map(move |port| PublishedPort {
-        host_address: port.host_address,
-        protocol: TCP,
-        host_port: port.host_port,
-        target: SocketAddrV4::new(address, port.box_port),
+    ports.iter().filter(|port| !port.is_loopback_only()).filter_map(move |port| {
+        let target = if port.host_address.is_ipv4() { IpAddr::V4(address) } else { IpAddr::V6(address6?) };
+        Some(PublishedPort {
+            host_address: port.one_address(),
+            protocol: port.protocol.number(),
+            host_port: port.host_port,
+            target: SocketAddr::new(target, port.box_port),
+        })
     })
 }

@@ -1,10 +1,13 @@
-//! Tracked connections of a box that has ended: a later box with its address must not inherit them.
+//! Tracked connections: a later box must not inherit those of one that has ended with its address or a port.
 
 use std::net::IpAddr;
 
 use crate::error::Result;
 use crate::kernel::conntrack::{Conntrack, Selector};
+use crate::kernel::nft::Nft;
+use crate::plan::record::PortMap;
 use crate::plan::topology::Topology;
+use crate::spec::port::Protocol;
 
 use super::census::Census;
 use super::gateway::Gateway;
@@ -35,4 +38,27 @@ pub fn forget(
         inside.flush(&selectors)?;
     }
     Conntrack::on(host.nft(locked, census)?)?.flush(&selectors)
+}
+
+/// To be called when `ports` have just been mapped: lets what is sent to them be translated, though its connection is older than
+/// the map and would keep leading where it led. A UDP client that never pauses would never reach the box.
+///
+/// TCP is left alone: a SYN makes a connection anew, and an old one has nothing to say to the box.
+///
+/// # Errors
+/// Those of ctnetlink.
+pub fn renew(nft: &Nft, ports: &[PortMap]) -> Result<()> {
+    let selectors: Vec<_> = ports
+        .iter()
+        .filter(|map| map.protocol != Protocol::Tcp && !map.is_loopback_only())
+        .map(|map| Selector::Port {
+            ipv6: map.host_address.is_ipv6(),
+            protocol: map.protocol.number(),
+            port: map.host_port,
+        })
+        .collect();
+    if selectors.is_empty() {
+        return Ok(());
+    }
+    Conntrack::on(nft)?.flush(&selectors)
 }

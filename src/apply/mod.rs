@@ -8,6 +8,7 @@ pub mod host;
 pub mod lease;
 pub mod names;
 pub mod publish;
+pub mod reserve;
 pub mod state;
 pub mod sweep;
 pub mod wiring;

@@ -1,9 +1,7 @@
 //! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
 
-use std::net::IpAddr;
-
 use crate::apply::state::State;
-use crate::apply::{attach, lease, publish};
+use crate::apply::{attach, lease, reserve};
 use crate::error::Result;
 use crate::host;
 use crate::plan::gateway;
@@ -34,7 +32,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     let own = if caller.uid == 0 { caller.capabilities } else { Capabilities::ALL };
     let privileges = privileges(request, identity, own)?;
     // Held for a moment only: bind(2) is the one honest answer to whether a port is free.
-    match publish::reserve(&request.publish) {
+    match reserve::reserve(&request.publish) {
         Ok(held) => drop(held),
         // A port below 1024, which the run itself, by root, would have.
         Err(error) if error.errno() == Some(libc::EACCES) => {}
@@ -47,7 +45,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     if request.net == Net::Nat {
         let plan = gateway::gateway(&host::observe()?, 0, EXAMPLE_PREFIX)?;
         let topology = plan.topology;
-        let ports: Vec<_> = request.publish.iter().map(port_map).collect();
+        let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
         let mtu = request.mtu.unwrap_or(topology.mtu);
         let address6 = ipv6::of_box(&topology, 0, mtu);
         let one = BoxPlan {
@@ -56,7 +54,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
             address6,
             mtu,
             ports: &ports,
-            host_elements: attach::host_elements(topology, 0, &ports),
+            host_elements: attach::host_elements(topology, 0, address6, &ports),
             gateway_elements: attach::gateway_elements(topology, EXAMPLE, 0, address6, &ports),
         };
         text.push_str(&render::gateway(&plan));
@@ -67,14 +65,16 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     Ok(text)
 }
 
-fn port_map(request: &PortRequest) -> PortMap {
-    let host_address = match request.address {
-        Some(IpAddr::V4(address)) if !address.is_unspecified() => Some(address),
-        _ => None,
-    };
+fn port_maps(request: &PortRequest) -> Vec<PortMap> {
     let host_port = match request.host {
         HostPort::Fixed(port) | HostPort::Pool(port, _) => port,
         HostPort::Ephemeral => 0,
     };
-    PortMap { host_address, host_port, box_port: request.box_port }
+    let map = |host_address| PortMap {
+        protocol: request.protocol,
+        host_address,
+        host_port,
+        box_port: request.box_port,
+    };
+    request.addresses().into_iter().map(map).collect()
 }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use nix::unistd::geteuid;
 
-use crate::kernel::sock_diag::{Listener, tcp_listeners};
+use crate::kernel::sock_diag::{BoundSocket, bound_to};
+use crate::spec::port::Protocol;
 
 /// Who holds a port: a process as far as the caller may know, else the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,30 +31,30 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who keeps others from binding a TCP port, on one address or (`None`) on all.
+/// Who keeps others from binding a port on an address, which may be a wildcard.
 ///
 /// Nothing when nobody does any more, or when the kernel does not tell: this is asked to explain a
 /// failure, so it has none of its own.
 #[must_use]
-pub fn holder_of_tcp_port(address: Option<Ipv4Addr>, port: u16) -> Option<Holder> {
-    let listeners = tcp_listeners(port).ok()?;
-    let listener = listeners.into_iter().find(|listener| stands_in_the_way(listener, address))?;
+pub fn holder_of_port(protocol: Protocol, at: SocketAddr) -> Option<Holder> {
+    let sockets = bound_to(protocol.number(), at.port()).ok()?;
+    let socket = sockets.into_iter().find(|socket| stands_in_the_way(socket, at.ip()))?;
     // Others could look into their own processes only; they are told the user, always.
-    let pid = if geteuid().is_root() { process_with(listener.inode) } else { None };
+    let pid = if geteuid().is_root() { process_with(socket.inode) } else { None };
     let name = pid.and_then(|pid| fs::read(format!("/proc/{pid}/comm")).ok()).map(|comm| printable(&comm));
-    Some(Holder { pid, name: name.filter(|name| !name.is_empty()), uid: listener.uid })
+    Some(Holder { pid, name: name.filter(|name| !name.is_empty()), uid: socket.uid })
 }
 
-fn stands_in_the_way(listener: &Listener, wanted: Option<Ipv4Addr>) -> bool {
-    let held = match listener.address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(address) if address.is_unspecified() && !listener.v6_only => Ipv4Addr::UNSPECIFIED,
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => mapped,
-            None => return false,
-        },
+/// netbox's own sockets are of one family only.
+fn stands_in_the_way(socket: &BoundSocket, wanted: IpAddr) -> bool {
+    let held = match (wanted, socket.address) {
+        (IpAddr::V4(_), IpAddr::V6(held)) if held.is_unspecified() && !socket.v6_only => {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        }
+        (IpAddr::V4(_), held) => held.to_canonical(),
+        (IpAddr::V6(_), held) => held,
     };
-    held.is_unspecified() || wanted.is_none_or(|wanted| wanted.is_unspecified() || wanted == held)
+    held.is_ipv4() == wanted.is_ipv4() && (held.is_unspecified() || wanted.is_unspecified() || wanted == held)
 }
 
 /// The lowest process id that has the socket open. Processes that end meanwhile are passed over.
@@ -79,27 +80,28 @@ fn printable(comm: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn listener(address: &str, v6_only: bool) -> Listener {
-        Listener { address: address.parse().unwrap(), v6_only, inode: 1, uid: 0 }
-    }
-
     #[test]
     fn a_wildcard_socket_stands_in_everybodys_way_and_others_in_that_of_their_address() {
-        let one = Some(Ipv4Addr::new(192, 0, 2, 1));
         for (address, v6_only, wanted, expected) in [
-            ("0.0.0.0", false, one, true),
-            ("::", false, one, true),
-            ("::", true, one, false),
-            ("::", true, None, false),
-            ("192.0.2.1", false, one, true),
-            ("192.0.2.2", false, one, false),
-            ("192.0.2.2", false, None, true),
-            ("192.0.2.2", false, Some(Ipv4Addr::UNSPECIFIED), true),
-            ("::ffff:192.0.2.1", false, one, true),
-            ("2001:db8::1", false, None, false),
+            ("0.0.0.0", false, "192.0.2.1", true),
+            ("::", false, "192.0.2.1", true),
+            ("::", true, "192.0.2.1", false),
+            ("::", true, "0.0.0.0", false),
+            ("192.0.2.1", false, "192.0.2.1", true),
+            ("192.0.2.2", false, "192.0.2.1", false),
+            ("192.0.2.2", false, "0.0.0.0", true),
+            ("::ffff:192.0.2.1", false, "192.0.2.1", true),
+            ("2001:db8::1", false, "0.0.0.0", false),
+            ("0.0.0.0", false, "::", false),
+            ("::", true, "::", true),
+            ("::", false, "2001:db8::1", true),
+            ("2001:db8::1", false, "2001:db8::1", true),
+            ("2001:db8::2", false, "2001:db8::1", false),
+            ("2001:db8::2", false, "::", true),
+            ("::ffff:192.0.2.1", false, "2001:db8::1", false),
         ] {
-            let listener = listener(address, v6_only);
-            assert_eq!(stands_in_the_way(&listener, wanted), expected, "{address} {wanted:?}");
+            let socket = BoundSocket { address: address.parse().unwrap(), v6_only, inode: 1, uid: 0 };
+            assert_eq!(stands_in_the_way(&socket, wanted.parse().unwrap()), expected, "{address} {wanted}");
         }
     }
 

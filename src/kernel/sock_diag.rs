@@ -1,4 +1,4 @@
-//! Which sockets sit on a TCP port (sock_diag(7)).
+//! Which sockets sit on a port (sock_diag(7)).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,17 +15,23 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 
 /// `TCP_LISTEN`, and `TCP_BOUND_INACTIVE` for sockets that are bound but do not listen (since Linux 6.8,
 /// without effect before).
-const STATES: u32 = 1 << 10 | 1 << 13;
+const TCP_STATES: u32 = 1 << 10 | 1 << 13;
+
+/// Of another protocol every socket that is bound keeps others off, whatever its state.
+const ALL_STATES: u32 = u32::MAX;
+
+const TCP: u8 = 6;
 
 /// The size of `struct inet_diag_msg`, and where things are in it.
 const ANSWER: usize = 72;
+const SOURCE_PORT: usize = 4;
 const SOURCE: usize = 8;
 const UID: usize = 64;
 const INODE: usize = 68;
 
-/// A TCP socket that is bound to a port, and listens on it or could.
+/// A socket that is bound to a port, and that others cannot bind it beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
+pub struct BoundSocket {
     /// The address it is bound to; unspecified means all.
     pub address: IpAddr,
     /// Whether an IPv6 socket leaves IPv4 alone.
@@ -36,35 +42,41 @@ pub struct Listener {
     pub uid: u32,
 }
 
-/// The sockets bound to a TCP port in the calling thread's network namespace, IPv4 before IPv6.
+/// The sockets bound to a port of a protocol (by its IP protocol number) in the calling thread's network namespace, IPv4
+/// before IPv6.
 ///
 /// # Errors
-/// Those of the socket; ENOENT on a kernel without `CONFIG_INET_DIAG`.
-pub fn tcp_listeners(port: u16) -> io::Result<Vec<Listener>> {
+/// Those of the socket; ENOENT on a kernel without `CONFIG_INET_DIAG`, or without that protocol's part of it.
+pub fn bound_to(protocol: u8, port: u16) -> io::Result<Vec<BoundSocket>> {
     let mut socket = Netlink::open(SockProtocol::NetlinkSockDiag)?;
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut question = question(u8::try_from(family).map_err(io::Error::other)?, port);
-        found.extend(socket.dump(&mut question, decode)?);
+        let mut question = question(u8::try_from(family).map_err(io::Error::other)?, protocol, port);
+        // A dump of UDP does not look at the port that was asked for.
+        found.extend(socket.dump(&mut question, |payload| decode(payload, port))?);
     }
     Ok(found)
 }
 
 /// A dump request: `struct nlmsghdr`, then `struct inet_diag_req_v2` with nothing but the family, the
 /// protocol, the states and the port filled in.
-fn question(family: u8, port: u16) -> [u8; HEADER + 56] {
+fn question(family: u8, protocol: u8, port: u16) -> [u8; HEADER + 56] {
     let mut bytes = [0; HEADER + 56];
     bytes[0..4].copy_from_slice(&72_u32.to_ne_bytes());
     bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     bytes[16] = family;
-    bytes[17] = 6; // IPPROTO_TCP
-    bytes[20..24].copy_from_slice(&STATES.to_ne_bytes());
+    bytes[17] = protocol;
+    let states = if protocol == TCP { TCP_STATES } else { ALL_STATES };
+    bytes[20..24].copy_from_slice(&states.to_ne_bytes());
     bytes[24..26].copy_from_slice(&port.to_be_bytes());
     bytes
 }
 
-fn decode(payload: &[u8]) -> Option<Listener> {
+fn decode(payload: &[u8], port: u16) -> Option<BoundSocket> {
+    if payload.get(SOURCE_PORT..)?.first_chunk() != Some(&port.to_be_bytes()) {
+        return None;
+    }
     let octets: [u8; 16] = *payload.get(SOURCE..)?.first_chunk()?;
     let v4 = i32::from(*payload.first()?) == libc::AF_INET;
     let address = if v4 {
@@ -73,7 +85,7 @@ fn decode(payload: &[u8]) -> Option<Listener> {
         IpAddr::V6(Ipv6Addr::from(octets))
     };
     let only = attribute(payload.get(ANSWER..)?, INET_DIAG_SKV6ONLY);
-    Some(Listener {
+    Some(BoundSocket {
         address,
         v6_only: only.and_then(|value| value.first()).is_some_and(|flag| *flag != 0),
         inode: u32_at(payload, INODE)?,

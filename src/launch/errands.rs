@@ -1,12 +1,13 @@
 //! What the helpers of a box are for: the relay to its published ports, and its resolver.
 
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::apply::gateway::Gateway;
 use crate::apply::names::Questions;
-use crate::error::Context;
+use crate::error::{Context, Result};
 use crate::kernel::namespace;
-use crate::serve::relay::{self, Waiting};
+use crate::serve::relay::{self, Target, Waiting};
 use crate::serve::resolver;
 use crate::spec::names::Nameserver;
 
@@ -19,26 +20,35 @@ const MEMORY_OF_RELAY: u64 = 256 << 20;
 /// Every question and connection it takes at a time, with the longest answers.
 const MEMORY_OF_RESOLVER: u64 = 64 << 20;
 
-/// The helpers of a box that hangs off the gateway in a slot: what it is published by, and what answers it.
-#[must_use]
+/// The helpers of a box that hangs off the gateway in a slot, and has `ipv6` perhaps: what it is published by, and what
+/// answers it.
+///
+/// # Errors
+/// When published ports cannot be watched.
 pub fn helpers<'a>(
     place: Option<(&'a Gateway, u32)>,
+    ipv6: Option<Ipv6Addr>,
     waiting: Option<&'a Waiting>,
     questions: Option<&'a Questions>,
     servers: &'a [Nameserver],
-) -> Vec<Helper<'a>> {
-    let Some((gateway, slot)) = place else { return Vec::new() };
-    let relay = waiting.map(|waiting| relay(waiting, gateway, slot));
+) -> Result<Vec<Helper<'a>>> {
+    let Some((gateway, slot)) = place else { return Ok(Vec::new()) };
+    let relay = waiting.map(|waiting| relay(waiting, gateway, slot, ipv6)).transpose()?;
     let resolver = questions.map(|questions| resolver(questions, servers, slot));
-    relay.into_iter().chain(resolver).map(Helper::new).collect()
+    Ok(relay.into_iter().chain(resolver).map(Helper::new).collect())
 }
 
 /// The relay from the host's loopback to the published ports of the box in `slot`.
-fn relay<'a>(waiting: &'a Waiting, gateway: &'a Gateway, slot: u32) -> Errand<'a> {
-    let targets = waiting.targets(gateway.record.topology.box_address(slot));
-    Errand {
+fn relay<'a>(
+    waiting: &'a Waiting,
+    gateway: &'a Gateway,
+    slot: u32,
+    ipv6: Option<Ipv6Addr>,
+) -> Result<Errand<'a>> {
+    let target = Target { ipv4: gateway.record.topology.box_address(slot), ipv6 };
+    Ok(Errand {
         name: "netbox-relay",
-        activity: vec![waiting.activity()],
+        activity: vec![waiting.watch().context(|| "cannot watch the published ports")?],
         kept: waiting.sockets().collect(),
         user: user_of(slot),
         memory: MEMORY_OF_RELAY,
@@ -47,10 +57,8 @@ fn relay<'a>(waiting: &'a Waiting, gateway: &'a Gateway, slot: u32) -> Errand<'a
             namespace::enter_network(gateway.network.as_fd()).context(|| "cannot enter the gateway")
         }),
         // One that cannot run leaves its clients to time out; the box itself is not concerned.
-        serve: Box::new(move |listeners| {
-            drop(relay::serve(listeners.into_iter().zip(targets.iter().copied())))
-        }),
-    }
+        serve: Box::new(move |listeners| drop(relay::serve(waiting.maps().zip(listeners), target))),
+    })
 }
 
 /// The resolver of the box in `slot`. It stays in the host's network and mounts, so that it asks as the host does now.

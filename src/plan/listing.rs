@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
-use super::record::BoxRecord;
+use super::record::{BoxRecord, PortMap};
 
 /// One box.
 #[derive(Debug, Serialize)]
@@ -29,21 +29,8 @@ pub struct Listed {
     pub ipv4: Option<Ipv4Addr>,
     /// Its IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
-    /// Its published ports.
-    pub ports: Vec<ListedPort>,
-}
-
-/// One published port.
-#[derive(Debug, Serialize)]
-pub struct ListedPort {
-    /// `tcp`.
-    pub protocol: &'static str,
-    /// The host's address; 0.0.0.0 for all of them.
-    pub host_address: Ipv4Addr,
-    /// The host's port.
-    pub host_port: u16,
-    /// The box's port.
-    pub box_port: u16,
+    /// Its published ports. One without an address is there twice, with `0.0.0.0` and with `::`.
+    pub ports: Vec<PortMap>,
 }
 
 impl From<BoxRecord> for Listed {
@@ -59,16 +46,7 @@ impl From<BoxRecord> for Listed {
             started: record.started,
             ipv4: record.attachment.map(|attachment| attachment.topology.box_address(attachment.slot)),
             ipv6: record.attachment.and_then(|attachment| attachment.address6),
-            ports: record
-                .ports
-                .iter()
-                .map(|port| ListedPort {
-                    protocol: "tcp",
-                    host_address: port.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED),
-                    host_port: port.host_port,
-                    box_port: port.box_port,
-                })
-                .collect(),
+            ports: record.ports,
         }
     }
 }

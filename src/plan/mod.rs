@@ -14,6 +14,7 @@ pub mod question;
 pub mod record;
 pub mod refusal;
 pub mod render;
+pub mod reserved;
 pub mod resolver;
 pub mod routing;
 pub mod ruleset;

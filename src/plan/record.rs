@@ -1,16 +1,21 @@
 //! What netbox writes down about a box and about its gateway, so that others find it and can take it down.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::topology::{SLOTS, Topology};
+use crate::spec::port::Protocol;
 
-/// Where one port of a box can be reached.
+/// Where one port of a box can be reached, in the form of `ps --json` too. A port on every address of both families is two of
+/// these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMap {
-    /// The one address of the host on which the port is published; `None`: all of them.
-    pub host_address: Option<Ipv4Addr>,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The host's address that the port is published on; unspecified: every one of its family.
+    pub host_address: IpAddr,
     /// The host's port.
     pub host_port: u16,
     /// The box's port.
@@ -21,8 +26,29 @@ impl PortMap {
     /// Whether the port is published on the host's loopback only: then no rule knows it, and a neighbour's
     /// spoofed packet meets nothing.
     #[must_use]
-    pub fn is_loopback_only(&self) -> bool {
-        self.host_address.is_some_and(|address| address.is_loopback())
+    pub const fn is_loopback_only(&self) -> bool {
+        self.host_address.is_loopback()
+    }
+
+    /// The one address that it is published on; `None`: all of the family's.
+    #[must_use]
+    pub fn one_address(&self) -> Option<IpAddr> {
+        Some(self.host_address).filter(|address| !address.is_unspecified())
+    }
+}
+
+impl fmt::Display for PortMap {
+    /// `0.0.0.0:8080->80/tcp`, as `docker ps` shows it. Host port 0 is one that is still to be chosen.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_address {
+            IpAddr::V4(address) => write!(f, "{address}:")?,
+            IpAddr::V6(address) => write!(f, "[{address}]:")?,
+        }
+        match self.host_port {
+            0 => f.write_str("EPHEMERAL")?,
+            port => write!(f, "{port}")?,
+        }
+        write!(f, "->{}/{}", self.box_port, self.protocol)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::spec::capability::{Capabilities, Capability};
-use crate::spec::port::supported_today;
+use crate::spec::port::publishable;
 use crate::spec::request::RunRequest;
 
 use super::identity::Caller;
@@ -36,10 +36,10 @@ pub fn before_start(request: &RunRequest, caller: &Caller, is_setuid: bool) -> R
     Ok(())
 }
 
-/// Refuses what no caller can have yet.
+/// Refuses what no caller can have.
 ///
 /// # Errors
 /// Each with its remedy.
 pub fn unsupported(request: &RunRequest) -> Result<()> {
-    request.publish.iter().try_for_each(supported_today)
+    request.publish.iter().try_for_each(publishable)
 }

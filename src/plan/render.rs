@@ -145,9 +145,7 @@ pub fn box_steps(topology: &Topology, one: &BoxPlan<'_>) -> String {
         "# the resolver: {resolver} port 53 in the gateway, for {link} alone; resolv.conf of the box names it"
     ));
     for port in one.ports {
-        let host = port.host_address.map_or_else(|| "0.0.0.0".to_owned(), |a| a.to_string());
-        let host_port = if port.host_port == 0 { "EPHEMERAL".to_owned() } else { port.host_port.to_string() };
-        line(format!("# {host}:{host_port}/tcp -> {address}:{}", port.box_port));
+        line(format!("# {port} of {address}"));
     }
     text
 }

@@ -25,7 +25,7 @@ pub use hostname::Hostname;
 pub use name::{BoxId, BoxName};
 pub use names::{ExtraHost, Nameserver, SearchDomain, search_list};
 pub use net::Net;
-pub use port::{HostPort, PortRange, PortRequest, Protocol, supported_today};
+pub use port::{HostPort, PortRange, PortRequest, Protocol, publishable};
 pub use publish::{Mapping, PublishSpec, merge};
 pub use request::{Request, RunRequest};
 pub use unshare::Unshare;

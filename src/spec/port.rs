@@ -1,7 +1,7 @@
 //! Ports: a range of them, and one that a box wants published.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,16 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
+        }
+    }
+
+    /// The IP protocol number (IANA, "Protocol Numbers").
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -140,10 +150,13 @@ pub struct PortRequest {
 }
 
 impl PortRequest {
-    /// Whether this is on every IPv4 address of the host.
+    /// The addresses to publish on: where none is given, the wildcards of both families.
     #[must_use]
-    pub fn on_every_ipv4_address(&self) -> bool {
-        self.address.is_none_or(|address| address.is_ipv4() && address.is_unspecified())
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        match self.address {
+            Some(address) => vec![address],
+            None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        }
     }
 }
 
@@ -168,28 +181,32 @@ pub(super) fn write_address(f: &mut fmt::Formatter<'_>, address: Option<IpAddr>)
     }
 }
 
-/// Whether netbox can carry out what the grammar already allows: TCP on IPv4 addresses.
+/// Refuses what no kernel can carry out: an address that is never one host's, or that no packet is routed for.
 ///
 /// # Errors
-/// A refusal (exit 125) naming the port and what is missing.
-pub fn supported_today(request: &PortRequest) -> Result<()> {
-    let refuse = |missing: &str, hint: &str| {
-        let cause = format!("{missing} are not supported yet");
+/// A refusal (exit 125) naming the port.
+pub fn publishable(request: &PortRequest) -> Result<()> {
+    let refuse = |cause: String, hint: &str| {
         Err(Error::new(format!("cannot publish {request}")).because(cause).hint(hint))
     };
-    match (request.protocol, request.address) {
-        (Protocol::Udp, _) => refuse("UDP ports", "publish TCP ports only"),
-        (Protocol::Sctp, _) => refuse("SCTP ports", "publish TCP ports only"),
-        (Protocol::Tcp, Some(IpAddr::V6(_))) => {
-            refuse("IPv6 addresses", "publish on an IPv4 address, or give none for all of them")
+    let Some(address) = request.address else { return Ok(()) };
+    let list =
+        if address.is_ipv4() { "`ip -4 addr` lists the host's" } else { "`ip -6 addr` lists the host's" };
+    match address {
+        _ if address.is_multicast() => refuse(format!("{address} is no address that one host has"), list),
+        IpAddr::V4(v4) if v4.is_broadcast() => {
+            refuse(format!("{address} is no address that one host has"), list)
         }
-        (Protocol::Tcp, Some(IpAddr::V4(address))) if address.is_multicast() || address.is_broadcast() => {
-            let cause = format!("{address} is no address that one host has");
-            Err(Error::new(format!("cannot publish {request}"))
-                .because(cause)
-                .hint("`ip -4 addr` lists the host's"))
-        }
-        (Protocol::Tcp, Some(IpAddr::V4(_)) | None) => Ok(()),
+        // RFC 4291, 2.5.6: not forwarded, and the same on every link.
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => refuse(
+            format!("{address} is a link-local address, which leads nowhere beyond its link"),
+            "publish on another address of the host, or give none for all of them",
+        ),
+        _ if address.is_loopback() && request.protocol == Protocol::Sctp => refuse(
+            "the host's loopback is relayed to boxes, which is not done for SCTP".to_owned(),
+            "publish on another address of the host, or give none for all of them",
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -209,52 +226,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_carried_out_today() {
-        let request = |address: Option<&str>, protocol| PortRequest {
-            address: address.map(|a| a.parse().unwrap()),
+    fn what_can_be_published() {
+        let request = |address: &str, protocol| PortRequest {
+            address: (!address.is_empty()).then(|| address.parse().unwrap()),
             protocol,
             host: HostPort::Fixed(53),
             box_port: 53,
         };
-        for address in [None, Some("0.0.0.0"), Some("127.0.0.1"), Some("192.0.2.1")] {
-            assert_eq!(supported_today(&request(address, Protocol::Tcp)), Ok(()));
+        for address in ["", "0.0.0.0", "127.0.0.1", "192.0.2.1", "::", "::1", "2001:db8::1", "fd00::1"] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                assert_eq!(publishable(&request(address, protocol)), Ok(()), "{address} {protocol}");
+            }
+        }
+        for address in ["", "0.0.0.0", "192.0.2.1", "::", "2001:db8::1"] {
+            assert_eq!(publishable(&request(address, Protocol::Sctp)), Ok(()), "{address}");
         }
         for (address, protocol, words) in [
-            (None, Protocol::Udp, "cannot publish :53:53/udp: UDP ports are not supported yet"),
-            (
-                Some("192.0.2.1"),
-                Protocol::Sctp,
-                "cannot publish 192.0.2.1:53:53/sctp: SCTP ports are not supported yet",
-            ),
-            (
-                Some("::"),
-                Protocol::Tcp,
-                "cannot publish [::]:53:53/tcp: IPv6 addresses are not supported yet",
-            ),
-            (
-                Some("2001:db8::1"),
-                Protocol::Tcp,
-                "cannot publish [2001:db8::1]:53:53/tcp: IPv6 addresses are not supported yet",
-            ),
+            ("224.0.0.251", Protocol::Udp, "cannot publish 224.0.0.251:53:53/udp: 224.0.0.251 is no address"),
+            ("255.255.255.255", Protocol::Udp, "255.255.255.255 is no address that one host has"),
+            ("ff02::fb", Protocol::Udp, "cannot publish [ff02::fb]:53:53/udp: ff02::fb is no address"),
+            ("fe80::1", Protocol::Tcp, "cannot publish [fe80::1]:53:53/tcp: fe80::1 is a link-local address"),
+            ("127.0.0.1", Protocol::Sctp, "cannot publish 127.0.0.1:53:53/sctp: the host's loopback"),
+            ("::1", Protocol::Sctp, "cannot publish [::1]:53:53/sctp: the host's loopback"),
         ] {
-            let error = supported_today(&request(address, protocol)).unwrap_err();
-            assert_eq!((error.to_string().as_str(), error.exit_status()), (words, 125));
+            let error = publishable(&request(address, protocol)).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.exit_status(), 125);
             assert!(error.remedy().is_some());
         }
-    }
-
-    #[test]
-    fn every_ipv4_address() {
-        let on = |address: Option<&str>| {
-            PortRequest {
-                address: address.map(|a| a.parse().unwrap()),
-                protocol: Protocol::Tcp,
-                host: HostPort::Ephemeral,
-                box_port: 80,
-            }
-            .on_every_ipv4_address()
-        };
-        assert!(on(None) && on(Some("0.0.0.0")));
-        assert!(!on(Some("::")) && !on(Some("127.0.0.1")));
     }
 }

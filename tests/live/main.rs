@@ -17,6 +17,7 @@ mod leaving;
 mod limits;
 mod names;
 mod namespaces;
+mod ports;
 mod privileges;
 mod process;
 mod publish;
@@ -31,6 +32,7 @@ fn main() -> std::process::ExitCode {
         isolation::TESTS,
         publish::TESTS,
         names::TESTS,
+        ports::TESTS,
         process::TESTS,
         privileges::TESTS,
         namespaces::TESTS,

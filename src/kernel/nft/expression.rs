@@ -71,6 +71,13 @@ pub(super) fn interface(name: &str) -> [u8; IFNAMSIZ] {
     bytes
 }
 
+const fn nfproto(family: Nfproto) -> u8 {
+    match family {
+        Nfproto::Ipv4 => NFPROTO_IPV4,
+        Nfproto::Ipv6 => NFPROTO_IPV6,
+    }
+}
+
 struct Encoder<'a> {
     list: &'a mut Draft,
     /// Whether the table sees both families: an offset into the header means something else in each.
@@ -133,7 +140,7 @@ impl Encoder<'_> {
                 self.immediate(vec![PACKET_HOST]);
                 self.set_meta(MetaKey::PacketType);
             }
-            Statement::Dnat { key, map } => {
+            Statement::Dnat { family, key, map } => {
                 self.load(key);
                 self.push(
                     "lookup",
@@ -143,12 +150,20 @@ impl Encoder<'_> {
                         Lookup::DestinationRegister(Register::Reg1),
                     ],
                 );
-                // The address is in the first register, the port in the next of 4 bytes.
-                self.nat(NFT_NAT_DNAT, Some(Register::Reg32_01));
+                // The address is in the first registers of 4 bytes, the port in the next.
+                let port = match family {
+                    Nfproto::Ipv4 => Register::Reg32_01,
+                    Nfproto::Ipv6 => Register::Reg32_04,
+                };
+                self.nat(NFT_NAT_DNAT, *family, Some(port));
             }
             Statement::Snat(address) => {
-                self.immediate(address.octets().to_vec());
-                self.nat(NFT_NAT_SNAT, None);
+                let (family, bytes) = match address {
+                    IpAddr::V4(address) => (Nfproto::Ipv4, address.octets().to_vec()),
+                    IpAddr::V6(address) => (Nfproto::Ipv6, address.octets().to_vec()),
+                };
+                self.immediate(bytes);
+                self.nat(NFT_NAT_SNAT, family, None);
             }
             Statement::Notrack => self.push::<DefaultNla>("notrack", &[]),
             Statement::Masquerade => self.push::<DefaultNla>("masq", &[]),
@@ -204,11 +219,7 @@ impl Encoder<'_> {
 
     fn need(&mut self, family: Nfproto) {
         if self.sees_both && self.known != Some(family) {
-            let number = match family {
-                Nfproto::Ipv4 => NFPROTO_IPV4,
-                Nfproto::Ipv6 => NFPROTO_IPV6,
-            };
-            self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![number]);
+            self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![nfproto(family)]);
             self.known = Some(family);
         }
     }
@@ -323,9 +334,9 @@ impl Encoder<'_> {
         );
     }
 
-    fn nat(&mut self, kind: u32, port: Option<Register>) {
-        let mut attributes =
-            vec![number(1, kind), number(2, NFPROTO_IPV4.into()), number(3, Register::Reg1.into())];
+    fn nat(&mut self, kind: u32, family: Nfproto, port: Option<Register>) {
+        let family = nfproto(family).into();
+        let mut attributes = vec![number(1, kind), number(2, family), number(3, Register::Reg1.into())];
         attributes.extend(port.map(|register| number(5, register.into())));
         self.push("nat", &attributes);
     }

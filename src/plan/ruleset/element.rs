@@ -1,8 +1,8 @@
 //! What sets and maps hold: one element for a box, an address, a published port.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{T4A, T4W};
+use super::{T4A, T4W, T6A, T6W};
 
 /// The type of a value in a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,15 @@ pub enum Datum {
     Port(u16),
 }
 
+impl From<IpAddr> for Datum {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::Ipv4(address),
+            IpAddr::V6(address) => Self::Ipv6(address),
+        }
+    }
+}
+
 /// One element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
@@ -46,6 +55,8 @@ pub struct Element {
 }
 
 pub(super) const PUBLISHED_AT: &[Type] = &[Type::Ipv4, Type::Proto, Type::Port];
+pub(super) const PUBLISHED_AT6: &[Type] = &[Type::Ipv6, Type::Proto, Type::Port];
+pub(super) const SERVICE6: &[Type] = &[Type::Ipv6, Type::Port];
 pub(super) const PUBLISHED_ANYWHERE: &[Type] = &[Type::Proto, Type::Port];
 pub(super) const SERVICE: &[Type] = &[Type::Ipv4, Type::Port];
 
@@ -69,17 +80,19 @@ pub fn boxes6(link: &str, address: Ipv6Addr) -> Element {
 
 /// Gateway: a box that reaches itself through a published port is answered through the gateway.
 #[must_use]
-pub fn self4(address: Ipv4Addr) -> Element {
-    Element::of_set("self4", [Datum::Ipv4(address), Datum::Ipv4(address)])
+pub fn reaches_itself(address: IpAddr) -> Element {
+    let (set, address) = match address {
+        IpAddr::V4(_) => ("self4", Datum::from(address)),
+        IpAddr::V6(_) => ("self6", Datum::from(address)),
+    };
+    Element::of_set(set, [address.clone(), address])
 }
 
 /// Gateway: an address of the host's. Boxes reach what is published there and nothing else.
 #[must_use]
 pub fn host_address(address: IpAddr) -> Element {
-    match address {
-        IpAddr::V4(address) => Element::of_set("hosts4", [Datum::Ipv4(address)]),
-        IpAddr::V6(address) => Element::of_set("hosts6", [Datum::Ipv6(address)]),
-    }
+    let set = if address.is_ipv4() { "hosts4" } else { "hosts6" };
+    Element::of_set(set, [Datum::from(address)])
 }
 
 /// Host: an interface whose IPv4 forwarding netbox switched on, and which forwards for boxes only.
@@ -97,15 +110,15 @@ pub fn switched6(interface: &str) -> Element {
 /// A port of the host's that leads to a port of a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishedPort {
-    /// The one address of the host's that it is published on; every address if there is none. Never a
+    /// The one address of the host's that it is published on; every address of the target's family if there is none. Never a
     /// loopback address: what is sent to those is relayed, not translated.
-    pub host_address: Option<Ipv4Addr>,
+    pub host_address: Option<IpAddr>,
     /// The IP protocol number: 6, 17 or 132.
     pub protocol: u8,
     /// The host's port.
     pub host_port: u16,
     /// Where it leads.
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
 }
 
 impl PublishedPort {
@@ -118,19 +131,19 @@ impl PublishedPort {
     /// The elements of the gateway's maps and of the set of what it lets in.
     #[must_use]
     pub fn gateway(&self) -> Vec<Element> {
+        let set = if self.target.is_ipv4() { "pub4" } else { "pub6" };
         let key =
-            [Datum::Ipv4(*self.target.ip()), Datum::Proto(self.protocol), Datum::Port(self.target.port())];
-        vec![self.translation(), Element::of_set("pub4", key)]
+            [Datum::from(self.target.ip()), Datum::Proto(self.protocol), Datum::Port(self.target.port())];
+        vec![self.translation(), Element::of_set(set, key)]
     }
 
     fn translation(&self) -> Element {
-        let value = vec![Datum::Ipv4(*self.target.ip()), Datum::Port(self.target.port())];
+        let (at, anywhere) = if self.target.is_ipv4() { (T4A, T4W) } else { (T6A, T6W) };
+        let value = vec![Datum::from(self.target.ip()), Datum::Port(self.target.port())];
         let (protocol, port) = (Datum::Proto(self.protocol), Datum::Port(self.host_port));
         match self.host_address {
-            Some(address) => {
-                Element { set: T4A.name, key: vec![Datum::Ipv4(address), protocol, port], value }
-            }
-            None => Element { set: T4W.name, key: vec![protocol, port], value },
+            Some(address) => Element { set: at.name, key: vec![Datum::from(address), protocol, port], value },
+            None => Element { set: anywhere.name, key: vec![protocol, port], value },
         }
     }
 }

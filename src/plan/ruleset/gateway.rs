@@ -6,7 +6,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::statement::{daddr, iifname, oifname, oifname_not, saddr};
 use super::{
-    ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, T4A, T4W, Table, Type, base, closed,
+    ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, Table, Type, base, closed, port_maps,
     priority, publish, regular,
 };
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
@@ -73,10 +73,13 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
     }
     let answers = vec![Rule::from([saddr(RESOLVERS), Notrack])];
     // Boxes' way to published ports: translated here, or the fence around the host would reject it.
-    let prenat = vec![
+    let mut prenat = vec![
         Rule::from([iifname(OUT), Return]),
         Rule::from([Lookup(&[DestinationAddress], "hosts4"), Jump("publish")]),
     ];
+    if pool6.is_some() {
+        prenat.push(Rule::from([Lookup(&[DestinationAddress6], "hosts6"), Jump("publish")]));
+    }
     let mut forwarded = vec![
         // An address of the pool that no box has leads to lo, so that what is sent there comes by here and is
         // answered. What was let through all the same, of a box that has just ended, ends with its second visit.
@@ -94,7 +97,14 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         Rule::from([iifname(OUT), Lookup(&[SourceAddress], "hosts4"), Accept]),
     ]);
     if pool6.is_some() {
-        forwarded.push(Rule::from([iifname(OUT), Lookup(&[SourceAddress6], "hosts6"), Accept]));
+        forwarded.extend([
+            Rule::from([
+                iifname(OUT),
+                Lookup(&[DestinationAddress6, Protocol, DestinationPort], "pub6"),
+                Accept,
+            ]),
+            Rule::from([iifname(OUT), Lookup(&[SourceAddress6], "hosts6"), Accept]),
+        ]);
     }
     forwarded.extend([
         Rule::from([iifname(OUT), Drop]),
@@ -125,10 +135,14 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
     tohost.push(Rule::from([Jump("deny")]));
     let deny = vec![Rule::from([L4Protocol(6), RejectWithReset]), Rule::from([RejectProhibited])];
     // A box that reaches itself must not see its own address as the other end.
-    let postnat = vec![Rule::from([
+    let mut postnat = vec![Rule::from([
         Lookup(&[SourceAddress, DestinationAddress], "self4"),
-        Snat(topology.gateway_address()),
+        Snat(topology.gateway_address().into()),
     ])];
+    postnat.extend(topology.gateway_address6().map(|gateway| {
+        let itself = Lookup(&[SourceAddress6, DestinationAddress6], "self6");
+        Rule::from([itself, Snat(gateway.into())])
+    }));
 
     let mut sets = vec![
         Set { name: "boxes4", key: &[Type::Ifname, Type::Ipv4] },
@@ -140,6 +154,8 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         sets.extend([
             Set { name: "boxes6", key: &[Type::Ifname, Type::Ipv6] },
             Set { name: "hosts6", key: &[Type::Ipv6] },
+            Set { name: "self6", key: &[Type::Ipv6, Type::Ipv6] },
+            Set { name: "pub6", key: &[Type::Ipv6, Type::Proto, Type::Port] },
         ]);
     }
 
@@ -150,7 +166,7 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         name: TABLE,
         comment: TABLE,
         sets,
-        maps: vec![T4A, T4W],
+        maps: port_maps(topology),
         chains: vec![
             closed("pre", Prerouting, priority::RAW, pre),
             base("answers", Filter, Output, priority::RAW, answers),
@@ -159,7 +175,7 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
             closed("tohost", Input, priority::FILTER, tohost),
             base("postnat", Nat, Postrouting, priority::SRCNAT, postnat),
             regular("deny", deny),
-            publish(),
+            publish(topology),
         ],
     }]
 }

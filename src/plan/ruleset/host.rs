@@ -6,8 +6,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr, saddr_not};
 use super::{
-    Chain, ChainType, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, Set, Statement, T4A, T4W, Table,
-    Type, base, priority, publish,
+    Chain, ChainType, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, Set, Statement, Table, Type,
+    base, port_maps, priority, publish,
 };
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
@@ -17,6 +17,8 @@ use Statement::{
 };
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+const LOOPBACK6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
+const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 const MULTICAST6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 /// The host's tables. The link of the topology need not exist yet on Linux 6.18, which
@@ -77,9 +79,17 @@ fn fence(topology: &Topology) -> Table {
     pre.extend(pools().map(|pool| Rule::from([saddr_not(pool), Drop])));
     pre.push(Rule::from([SetMark(MARK)]));
     // What boxes send to published ports was translated in the gateway already.
-    let prenat = vec![Rule::from([iifname(&link), Return]), Rule::from([LocalDestination, Jump("publish")])];
-    // What the host sends to its loopback addresses is for the relay.
-    let outnat = vec![Rule::from([daddr(LOOPBACK), Return]), Rule::from([LocalDestination, Jump("publish")])];
+    let mut prenat = vec![Rule::from([iifname(&link), Return])];
+    // What the host sends to its loopback addresses is for the relay, and so is what anybody sends to its link-local ones: it
+    // would not be forwarded (RFC 4291, 2.5.6).
+    let mut outnat = vec![Rule::from([daddr(LOOPBACK), Return])];
+    if pool6.is_some() {
+        prenat.push(Rule::from([daddr(LINK_LOCAL6), Return]));
+        outnat.extend([LOOPBACK6, LINK_LOCAL6].map(|net| Rule::from([daddr(net), Return])));
+    }
+    for chain in [&mut prenat, &mut outnat] {
+        chain.push(Rule::from([LocalDestination, Jump("publish")]));
+    }
     // After the translation, forth and back: the way to the pool is open to marked packets only.
     let setmark = pools().map(|pool| Rule::from([daddr(pool), SetMark(MARK)])).collect();
     let mut forwarded = vec![
@@ -122,7 +132,7 @@ fn fence(topology: &Topology) -> Table {
         name: TABLE,
         comment: TABLE,
         sets,
-        maps: vec![T4A, T4W],
+        maps: port_maps(topology),
         chains: vec![
             base("pre", Filter, Prerouting, priority::RAW, pre),
             base("prenat", Nat, Prerouting, priority::DSTNAT, prenat),
@@ -132,7 +142,7 @@ fn fence(topology: &Topology) -> Table {
             base("fromhost", Filter, Output, priority::FILTER, fromhost),
             base("outnat", Nat, Output, priority::DSTNAT, outnat),
             base("postnat", Nat, Postrouting, priority::SRCNAT, postnat),
-            publish(),
+            publish(topology),
         ],
     }
 }

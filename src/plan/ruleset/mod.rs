@@ -11,12 +11,14 @@ mod statement;
 mod text;
 
 pub use element::{
-    Datum, Element, PublishedPort, Type, boxes4, boxes6, host_address, self4, switched, switched6,
+    Datum, Element, PublishedPort, Type, boxes4, boxes6, host_address, reaches_itself, switched, switched6,
 };
 pub use gateway::gateway;
 pub use host::host;
 pub use statement::{Address, Direction, Field, Nfproto, Operator, Rule, Statement};
 pub use text::to_text;
+
+use super::topology::Topology;
 
 /// The address family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,17 +167,32 @@ const T4A: Map = Map { name: "t4a", key: element::PUBLISHED_AT, value: element::
 /// Ports published on every address: (protocol, host port) to (box address, box port).
 const T4W: Map = Map { name: "t4w", key: element::PUBLISHED_ANYWHERE, value: element::SERVICE };
 
+/// The same for IPv6.
+const T6A: Map = Map { name: "t6a", key: element::PUBLISHED_AT6, value: element::SERVICE6 };
+
+/// The same for IPv6.
+const T6W: Map = Map { name: "t6w", key: element::PUBLISHED_ANYWHERE, value: element::SERVICE6 };
+
+/// The maps of published ports.
+fn port_maps(topology: &Topology) -> Vec<Map> {
+    let six = topology.pool6().map(|_| [T6A, T6W]);
+    [T4A, T4W].into_iter().chain(six.into_iter().flatten()).collect()
+}
+
 /// Address translation to a published port: the one of the address goes first, then the wildcard's.
-fn publish() -> Chain {
-    use Field::{DestinationAddress, DestinationPort, L4Protocol};
-    regular(
-        "publish",
-        vec![
-            Rule::from([Statement::Dnat {
-                key: &[DestinationAddress, L4Protocol, DestinationPort],
-                map: T4A.name,
-            }]),
-            Rule::from([Statement::Dnat { key: &[L4Protocol, DestinationPort], map: T4W.name }]),
-        ],
-    )
+fn publish(topology: &Topology) -> Chain {
+    use Field::{DestinationAddress, DestinationAddress6, DestinationPort, L4Protocol};
+    let dnat = |family, key, map: Map| Rule::from([Statement::Dnat { family, key, map: map.name }]);
+    let anywhere: &[Field] = &[L4Protocol, DestinationPort];
+    let mut rules = vec![
+        dnat(Nfproto::Ipv4, &[DestinationAddress, L4Protocol, DestinationPort], T4A),
+        dnat(Nfproto::Ipv4, anywhere, T4W),
+    ];
+    if topology.pool6().is_some() {
+        rules.extend([
+            dnat(Nfproto::Ipv6, &[DestinationAddress6, L4Protocol, DestinationPort], T6A),
+            dnat(Nfproto::Ipv6, anywhere, T6W),
+        ]);
+    }
+    regular("publish", rules)
 }

@@ -1,6 +1,6 @@
 //! What a rule is made of.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -46,15 +46,18 @@ pub enum Statement {
     SetMark(u32),
     /// `meta pkttype set host`: a frame for another machine becomes one for this.
     SetPacketForHost,
-    /// `dnat ip to … map @…`: sends the connection where the map says. No element, no translation, and the rule ends.
+    /// `dnat ip to … map @…`, `dnat ip6 to … map @…`: sends a connection of that family where the map says. No element, no
+    /// translation, and the rule ends.
     Dnat {
+        /// The family. Packets of the other are left alone (net/netfilter/nft_nat.c, `nft_nat_inet_eval`).
+        family: Nfproto,
         /// What is looked up.
         key: &'static [Field],
         /// A map to an address and a port.
         map: &'static str,
     },
-    /// `snat ip to`.
-    Snat(Ipv4Addr),
+    /// `snat ip to`, `snat ip6 to`: for connections of the address's family.
+    Snat(IpAddr),
     /// `notrack`: connection tracking passes the packet over (before it only, in a chain of priority raw).
     Notrack,
     /// `masquerade`: the source becomes the address of the interface the packet leaves by.

@@ -162,8 +162,16 @@ impl fmt::Display for Statement {
             Self::Lookup(fields, set) => write!(f, "{} @{set}", Concatenated(fields)),
             Self::SetMark(bits) => write!(f, "meta mark set meta mark | 0x{bits:08x}"),
             Self::SetPacketForHost => f.write_str("meta pkttype set host"),
-            Self::Dnat { key, map } => write!(f, "dnat ip to {} map @{map}", Concatenated(key)),
-            Self::Snat(address) => write!(f, "snat ip to {address}"),
+            Self::Dnat { family, key, map } => {
+                let family = match family {
+                    Nfproto::Ipv4 => "ip",
+                    Nfproto::Ipv6 => "ip6",
+                };
+                write!(f, "dnat {family} to {} map @{map}", Concatenated(key))
+            }
+            Self::Snat(address) => {
+                write!(f, "snat {} to {address}", if address.is_ipv4() { "ip" } else { "ip6" })
+            }
             Self::Notrack => f.write_str("notrack"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::RejectWithReset => f.write_str("reject with tcp reset"),

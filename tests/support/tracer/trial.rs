@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::thread;
@@ -131,8 +131,8 @@ impl World {
 
     fn command(&self) -> Command {
         let burst = [PROBE, "burst", &format!("{WAN}:{ECHO}")].map(str::to_owned);
-        let publish = format!("{PORT}:80");
-        let mut command = self.lab.netbox(&["run", "-p", &publish]);
+        let [tcp, udp] = ["tcp", "udp"].map(|protocol| format!("{PORT}:80/{protocol}"));
+        let mut command = self.lab.netbox(&["run", "-p", &tcp, "-p", &udp]);
         command.args(self.options).arg("--");
         command.args(burst);
         command
@@ -178,7 +178,8 @@ impl World {
         if taken.len() != self.slots {
             let _ = writeln!(text, "+ slots: {taken:?}");
         }
-        if let Err(error) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) {
+        let all = (Ipv6Addr::UNSPECIFIED, PORT);
+        if let Err(error) = TcpListener::bind(all).map(drop).and(UdpSocket::bind(all).map(drop)) {
             let _ = writeln!(text, "+ port {PORT}: {error}");
         }
         text

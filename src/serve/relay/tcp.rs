@@ -1,0 +1,59 @@
+//! TCP connections, carried both ways.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::Port;
+
+/// How long to leave a listener alone when descriptors have run out.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
+
+/// Carries every connection to `target`. Those that find no free slot wait in the listener's queue.
+pub(super) async fn accept(listener: TcpListener, target: Port, slots: Arc<Semaphore>) {
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((client, _)) => {
+                tokio::spawn(async move {
+                    carry(client, target).await;
+                    drop(slot);
+                });
+            }
+            // ECONNABORTED and its like concern one client; EMFILE passes.
+            Err(_) => tokio::time::sleep(OUT_OF_DESCRIPTORS).await,
+        }
+    }
+}
+
+async fn carry(mut client: TcpStream, target: Port) {
+    // A connection that ends without having been closed in order leaves nothing behind that retransmits and so keeps a
+    // network namespace alive.
+    let _ = client.set_zero_linger();
+    let Ok(asked) = client.local_addr().map(|asked| asked.ip()) else { return };
+    if !target.is_relayed(asked) {
+        return;
+    }
+    let Some(mut inner) = connect(target, asked).await else { return };
+    let _ = inner.set_zero_linger();
+    let _ = (client.set_nodelay(true), inner.set_nodelay(true));
+    if tokio::io::copy_bidirectional(&mut client, &mut inner).await.is_ok() {
+        // Both sides said goodbye: what is still on its way must arrive.
+        let linger = |stream: &TcpStream| SockRef::from(stream).set_linger(None);
+        let _ = (linger(&client), linger(&inner));
+    }
+}
+
+async fn connect(target: Port, asked: IpAddr) -> Option<TcpStream> {
+    for place in target.places(asked) {
+        let socket = if place.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        if let Ok(stream) = socket.ok()?.connect(place).await {
+            return Some(stream);
+        }
+    }
+    None
+}
