@@ -171,7 +171,7 @@ fn the_hosts_rules_are_what_nft_makes_of_their_text() {
 fn the_gateways_rules_are_what_nft_makes_of_their_text() {
     let name = "the_gateways_rules_are_what_nft_makes_of_their_text";
     if peers(name) && inside(name) {
-        same_as_nft(&ruleset::gateway(&topology()), &gateway_elements());
+        same_as_nft(&ruleset::gateway(&topology(), 8192), &gateway_elements());
     }
 }
 
@@ -195,7 +195,7 @@ fn the_text_is_as_nft_prints_it() {
         }
         Nft::open().unwrap().commit(batch).unwrap();
         assert_eq!(shell(false, "nft list ruleset; ip link del nb7", ""), "");
-        same_as_nft(&ruleset::gateway(&topology()), &[]);
+        same_as_nft(&ruleset::gateway(&topology(), 8192), &[]);
     }
 }
 
@@ -205,7 +205,7 @@ fn a_batch_is_done_whole_or_not_at_all() {
         return;
     }
     let mut nft = Nft::open().unwrap();
-    let tables = ruleset::gateway(&topology());
+    let tables = ruleset::gateway(&topology(), 8192);
     let [good, taken] = [port(None, 6, 1, 1), port(None, 6, 2, 2)].map(|port| port.host().remove(0));
 
     // A table and an element that is there twice: not even the table.
@@ -236,7 +236,7 @@ fn deleting_what_is_absent_is_no_error() {
     for portable in [false, true] {
         let words = |batch: Batch| if portable { batch.portable() } else { batch };
         let mut commit = |batch: Batch| nft.commit(words(batch));
-        commit(filled(&ruleset::gateway(&topology()), &[])).unwrap();
+        commit(filled(&ruleset::gateway(&topology(), 8192), &[])).unwrap();
         let delete = || {
             let mut batch = Batch::new();
             batch.delete_element(Family::Inet, "netbox", &element);
@@ -306,7 +306,7 @@ fn thousands_of_ports_fit_into_one_batch() {
         return;
     }
     let mut nft = Nft::open().unwrap();
-    nft.commit(filled(&ruleset::gateway(&topology()), &[])).unwrap();
+    nft.commit(filled(&ruleset::gateway(&topology(), 8192), &[])).unwrap();
     let elements: Vec<_> = (1..=1000).flat_map(|number| port(None, 6, number, number).gateway()).collect();
     let start = Instant::now();
     nft.commit(filled(&[], &elements)).unwrap();
@@ -332,7 +332,7 @@ fn connections_are_forgotten_by_address_and_by_port() {
         &format!("ip link set lo up; {}", six.map(|a| format!("ip addr add {a} dev lo nodad;")).concat()),
         "",
     );
-    Nft::open().unwrap().commit(filled(&ruleset::gateway(&topology()), &[])).unwrap();
+    Nft::open().unwrap().commit(filled(&ruleset::gateway(&topology(), 8192), &[])).unwrap();
     let mut conntrack = Conntrack::open().unwrap();
     let (from, to) = (Ipv4Addr::new(127, 0, 0, 5), Ipv4Addr::new(127, 0, 0, 9));
     let [by_source, by_reply] = [from, to].map(|address| Selector::Address(address.into()));

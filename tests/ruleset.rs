@@ -62,7 +62,7 @@ fn the_gateways_rules() {
         ruleset::reaches_itself(BOX6.into()),
     ];
     elements.extend(ports().iter().flat_map(PublishedPort::gateway));
-    let text = ruleset::to_text(&ruleset::gateway(&topology()), &elements);
+    let text = ruleset::to_text(&ruleset::gateway(&topology(), 8192), &elements);
     golden("gateway.nft", &text, include_str!("plan/gateway.nft"));
 }
 
@@ -70,7 +70,7 @@ fn the_gateways_rules() {
 #[test]
 fn the_rules_without_ipv6() {
     let topology = Topology { ipv6: Ipv6::Closed, ..topology() };
-    let tables = [ruleset::host(&topology), ruleset::gateway(&topology)].concat();
+    let tables = [ruleset::host(&topology), ruleset::gateway(&topology, 8192)].concat();
     let text = ruleset::to_text(&tables, &[]);
     golden("without-ipv6.nft", &text, include_str!("plan/without-ipv6.nft"));
 }

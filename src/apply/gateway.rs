@@ -16,7 +16,7 @@ use crate::kernel::route::{Request, Route, address, link, neighbour, path, rule}
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::ipv6::GlobalId;
 use crate::plan::record::GatewayRecord;
-use crate::plan::ruleset::{self, Family};
+use crate::plan::ruleset::{self, Element, Family};
 use crate::plan::topology::{HOST_MAC, Ipv6, NUMBERS, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
 use crate::plan::{gateway, routing};
 
@@ -88,6 +88,22 @@ pub fn record(locked: &Locked<'_>) -> Option<GatewayRecord> {
     state::read_json(locked.root(), RECORD)
 }
 
+/// What is written down about the gateway of `own`: newer than what a keeper was told when it joined, if the host has changed
+/// since. `None`: another gateway has taken its place.
+#[must_use]
+pub fn newest(locked: &Locked<'_>, own: &GatewayRecord) -> Option<GatewayRecord> {
+    let written = record(locked).unwrap_or_else(|| own.clone());
+    (written.cookie == own.cookie).then_some(written)
+}
+
+/// Writes the record anew. The caller holds the run lock.
+///
+/// # Errors
+/// ENOSPC and its like.
+pub(super) fn write_record(locked: &Locked<'_>, record: &GatewayRecord) -> Result<()> {
+    state::write_json(locked.root(), RECORD, record).context(|| "cannot write the gateway's state")
+}
+
 /// Removes what a keeper that was killed while it wrote the record left. The caller holds the run lock: nobody is writing.
 ///
 /// # Errors
@@ -135,11 +151,11 @@ fn make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway
     let mut host_route = Route::open().context(|| "cannot open netlink")?;
     let (network, route, nft) = new_namespace(host, plan.topology.ipv6)?;
     let cookie = netns_cookie(route.as_fd()).context(|| "cannot identify the gateway's network namespace")?;
-    let GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6 } = plan;
+    let GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6, connections } = plan;
     let record = GatewayRecord { topology, cookie, switched, switched6, host_addresses, without_ipv6 };
-    state::write_json(locked.root(), RECORD, &record).context(|| "cannot write the gateway's state")?;
+    write_record(locked, &record)?;
     let mut gateway = Gateway { record: record.clone(), network, route, nft };
-    match build(&mut gateway, &mut host_route, host.nft(locked, census)?) {
+    match build(&mut gateway, connections, &mut host_route, host.nft(locked, census)?) {
         Ok(()) => Ok(gateway),
         Err(error) => {
             let problems = take_down(locked, host, census, &record);
@@ -162,7 +178,7 @@ fn free_number(locked: &Locked<'_>, facts: &crate::plan::facts::Facts) -> u32 {
 }
 
 /// A table with our name and without our mark belongs to somebody (promise L3).
-fn refuse_foreign_tables(nft: &mut Nft) -> Result<()> {
+pub(super) fn refuse_foreign_tables(nft: &mut Nft) -> Result<()> {
     for family in [Family::Netdev, Family::Inet] {
         let ours = nft.table_is_ours(family, TABLE)?;
         if ours == Some(false) {
@@ -193,12 +209,12 @@ fn new_namespace(host: &Host, ipv6: Ipv6) -> Result<(OwnedFd, Route, Nft)> {
     made
 }
 
-fn build(gateway: &mut Gateway, host_route: &mut Route, host_nft: &mut Nft) -> Result<()> {
+fn build(gateway: &mut Gateway, connections: u32, host_route: &mut Route, host_nft: &mut Nft) -> Result<()> {
     let topology = gateway.record.topology;
-    gateway_rules(gateway)?;
+    gateway_rules(gateway, connections)?;
     let (inner, outer) = add_link(gateway, host_route, &topology)?;
     wiring::set_up_host_link_sysctls(&topology.host_link(), topology.ipv6)?;
-    host_rules(host_nft, &gateway.record)?;
+    host_rules(host_nft, &gateway.record, &[])?;
     host_routing(host_route, &gateway.record, outer)?;
     gateway_routing(gateway, &topology, inner)?;
     wiring::pipeline(host_route, &[link::settle(outer)], "the host")?;
@@ -206,14 +222,14 @@ fn build(gateway: &mut Gateway, host_route: &mut Route, host_nft: &mut Nft) -> R
 }
 
 /// The interfaces of the host that netbox makes forward.
-fn switched(record: &GatewayRecord) -> impl Iterator<Item = (wiring::Family, &String)> {
+pub(super) fn switched(record: &GatewayRecord) -> impl Iterator<Item = (wiring::Family, &String)> {
     let four = record.switched.iter().map(|interface| (wiring::Family::Ipv4, interface));
     four.chain(record.switched6.iter().map(|interface| (wiring::Family::Ipv6, interface)))
 }
 
-fn gateway_rules(gateway: &mut Gateway) -> Result<()> {
+fn gateway_rules(gateway: &mut Gateway, connections: u32) -> Result<()> {
     let mut batch = Batch::new();
-    for table in ruleset::gateway(&gateway.record.topology) {
+    for table in ruleset::gateway(&gateway.record.topology, connections) {
         batch.create_table(&table);
     }
     for address in &gateway.record.host_addresses {
@@ -223,7 +239,11 @@ fn gateway_rules(gateway: &mut Gateway) -> Result<()> {
 }
 
 /// Makes the veth between host and gateway. Returns the indexes of the gateway's and of the host's end.
-fn add_link(gateway: &mut Gateway, host_route: &mut Route, topology: &Topology) -> Result<(u32, u32)> {
+pub(super) fn add_link(
+    gateway: &mut Gateway,
+    host_route: &mut Route,
+    topology: &Topology,
+) -> Result<(u32, u32)> {
     let name = topology.host_link();
     let veth = Veth {
         name: &name,
@@ -239,7 +259,8 @@ fn add_link(gateway: &mut Gateway, host_route: &mut Route, topology: &Topology) 
     Ok((inner, outer))
 }
 
-fn host_rules(nft: &mut Nft, record: &GatewayRecord) -> Result<()> {
+/// Puts the host's tables in place of what is there, in one transaction.
+pub(super) fn host_rules(nft: &mut Nft, record: &GatewayRecord, published: &[Element]) -> Result<()> {
     let mut batch = Batch::new();
     for table in ruleset::host(&record.topology) {
         batch.delete_table(table.family, table.name);
@@ -251,6 +272,9 @@ fn host_rules(nft: &mut Nft, record: &GatewayRecord) -> Result<()> {
     for interface in &record.switched6 {
         batch.put_element(Family::Inet, TABLE, &ruleset::switched6(interface));
     }
+    for element in published {
+        batch.put_element(Family::Inet, TABLE, element);
+    }
     nft.commit(batch).map_err(Error::from)
 }
 
@@ -260,19 +284,26 @@ fn host_routing(route: &mut Route, record: &GatewayRecord, link: u32) -> Result<
         .iter()
         .map(|r| rule::add(&wiring::rule_spec(r)))
         .collect();
-    if topology.link_has_ipv6(topology.mtu) {
-        requests.push(link::set(link, &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() }));
-    }
-    let alias = LinkChange { alias: Some("netbox"), up: Some(true), ..LinkChange::default() };
-    requests.push(link::set(link, &alias));
-    requests.extend(topology.pools().map(|(_, gateway)| neighbour::set(link, gateway, OUT_MAC)));
+    requests.extend(host_link_up(topology, link));
     for one in routing::host_routes(topology) {
         requests.push(path::add(&wiring::replacing_route_spec(&one, link)));
     }
     wiring::pipeline(route, &requests, "the host")
 }
 
-fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Result<()> {
+/// Brings the host's end of the link up, with the neighbours that it loses when it goes down.
+pub(super) fn host_link_up(topology: &Topology, link: u32) -> Vec<Request> {
+    let mut requests = Vec::new();
+    if topology.link_has_ipv6(topology.mtu) {
+        requests.push(link::set(link, &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() }));
+    }
+    let alias = LinkChange { alias: Some("netbox"), up: Some(true), ..LinkChange::default() };
+    requests.push(link::set(link, &alias));
+    requests.extend(topology.pools().map(|(_, gateway)| neighbour::set(link, gateway, OUT_MAC)));
+    requests
+}
+
+pub(super) fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Result<()> {
     let mut requests = vec![
         link::set(LO, &LinkChange { up: Some(true), ..LinkChange::default() }),
         address::add(link, topology.gateway_address(), 32),
@@ -287,7 +318,7 @@ fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Res
     }
     for one in routing::gateway_routes(topology) {
         let index = if one.dev.as_deref() == Some("lo") { LO } else { link };
-        requests.push(path::add(&wiring::route_spec(&one, index)));
+        requests.push(path::add(&wiring::replacing_route_spec(&one, index)));
     }
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }

@@ -56,6 +56,10 @@ pub fn observe() -> Result<Facts> {
                 .map(|link| (link.name.clone(), link.forwarding_v4))
                 .collect::<BTreeMap<_, _>>(),
         },
+        // ENOENT: not loaded.
+        tracked_connections: sysctl::read(&["netfilter", "nf_conntrack_max"])
+            .ok()
+            .and_then(|max| max.parse().ok()),
         links: links
             .into_iter()
             .map(|LinkInfo { index, name, up, loopback, mtu, .. }| Link { index, name, up, loopback, mtu })

@@ -20,6 +20,9 @@ pub struct Facts {
     pub links: Vec<Link>,
     /// For whom the host is a router over IPv4.
     pub forwarding: Forwarding,
+    /// `net.netfilter.nf_conntrack_max`: how many connections each network namespace may track. `None`: connection
+    /// tracking is not loaded yet.
+    pub tracked_connections: Option<u32>,
     /// What there is of IPv6; `None` where the kernel has none.
     pub ipv6: Option<Ipv6Facts>,
 }

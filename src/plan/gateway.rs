@@ -24,6 +24,8 @@ pub struct GatewayPlan {
     pub host_addresses: Vec<IpAddr>,
     /// Why boxes get no IPv6, where they get none.
     pub without_ipv6: Option<String>,
+    /// How many connections a box may have at a time.
+    pub connections: u32,
 }
 
 /// What an Ethernet without news carries, in bytes: the MTU where the host has no way out.
@@ -37,16 +39,6 @@ pub fn gateway(facts: &Facts, number: u32, random: GlobalId) -> Result<GatewayPl
     let pool = pool::choose(facts)?;
     let uplink6 = || facts.ipv6.as_ref().and_then(|ipv6| ipv6.uplink.as_ref());
     let mtu = facts.uplink.as_ref().or_else(uplink6).map_or(ETHERNET_MTU, |uplink| uplink.mtu);
-    let has_address = |name: &str| {
-        facts.addresses.iter().any(|address| address.link == name && address.address.addr().is_ipv4())
-    };
-    let switched = facts
-        .links
-        .iter()
-        .filter(|link| !link.loopback && has_address(&link.name))
-        .filter(|link| facts.forwarding.links.get(&link.name) == Some(&false))
-        .map(|link| link.name.clone())
-        .collect();
     let (ipv6, switched6, without_ipv6) = match ipv6::decide(facts, mtu, random) {
         Decision::Pool { prefix, switched } => (Ipv6::Pool(prefix), switched, None),
         Decision::Closed(reason) => {
@@ -54,16 +46,52 @@ pub fn gateway(facts: &Facts, number: u32, random: GlobalId) -> Result<GatewayPl
             (ipv6, Vec::new(), Some(reason))
         }
     };
-    let host_addresses = facts
-        .addresses
+    Ok(GatewayPlan {
+        topology: Topology { pool, ipv6, number, mtu },
+        switched: to_switch(facts),
+        switched6,
+        host_addresses: host_addresses(facts, without_ipv6.is_none()),
+        without_ipv6,
+        connections: connections(facts.tracked_connections),
+    })
+}
+
+/// The share of one box in what the kernel can track: an eighth. Past some thousands the kernel's counting would take time
+/// itself, and half of the ports that masquerade has towards one destination would be gone.
+#[must_use]
+pub fn connections(tracked: Option<u32>) -> u32 {
+    const FEWEST: u32 = 512;
+    const MOST: u32 = 8192;
+    // 0: as many as there is memory for.
+    tracked.filter(|max| *max != 0).map_or(MOST, |max| (max / 8).clamp(FEWEST, MOST))
+}
+
+/// The interfaces on which IPv4 forwarding has to be switched on. None on a host that forwards: which interface does not is
+/// the administrator's will there.
+#[must_use]
+pub fn to_switch(facts: &Facts) -> Vec<String> {
+    if facts.forwarding.global {
+        return Vec::new();
+    }
+    let has_address = |name: &str| {
+        facts.addresses.iter().any(|address| address.link == name && address.address.addr().is_ipv4())
+    };
+    facts
+        .links
         .iter()
-        .map(|address| address.address.addr())
-        .filter(|address| match address {
-            IpAddr::V4(four) => !four.is_loopback(),
-            // Link-local ones are closed as a whole, and so is all of IPv6 where boxes have none.
-            IpAddr::V6(_) => without_ipv6.is_none() && ipv6::is_global(*address),
-        })
-        .collect();
-    let topology = Topology { pool, ipv6, number, mtu };
-    Ok(GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6 })
+        .filter(|link| !link.loopback && has_address(&link.name))
+        .filter(|link| facts.forwarding.links.get(&link.name) == Some(&false))
+        .map(|link| link.name.clone())
+        .collect()
+}
+
+/// The addresses at which boxes find published ports, and nothing else of the host. `ipv6`: whether boxes have IPv6.
+#[must_use]
+pub fn host_addresses(facts: &Facts, ipv6: bool) -> Vec<IpAddr> {
+    let concerns = |address: &IpAddr| match address {
+        IpAddr::V4(four) => !four.is_loopback(),
+        // Link-local ones are closed as a whole, and so is all of IPv6 where boxes have none.
+        IpAddr::V6(_) => ipv6 && ipv6::is_global(*address),
+    };
+    facts.addresses.iter().map(|address| address.address.addr()).filter(concerns).collect()
 }

@@ -50,17 +50,23 @@ pub fn decide(facts: &Facts, mtu: u32, random: GlobalId) -> Decision {
                 .to_owned(),
         );
     }
+    Decision::Pool { prefix, switched: to_switch(facts) }
+}
+
+/// The interfaces on which `force_forwarding` has to be switched on; none on a host that forwards.
+#[must_use]
+pub fn to_switch(facts: &Facts) -> Vec<String> {
+    let Some(ipv6) = facts.ipv6.as_ref().filter(|ipv6| !ipv6.forwards) else { return Vec::new() };
     let has_address = |name: &str| {
         facts.addresses.iter().any(|address| address.link == name && is_global(address.address.addr()))
     };
-    let switched = facts
+    facts
         .links
         .iter()
-        .filter(|link| !link.loopback && switchable(&link.name) == Some(&false))
+        .filter(|link| !link.loopback && ipv6.force_forwarding.get(&link.name) == Some(&false))
         .filter(|link| has_address(&link.name) || ipv6.uplink.as_ref().is_some_and(|up| up.name == link.name))
         .map(|link| link.name.clone())
-        .collect();
-    Decision::Pool { prefix, switched }
+        .collect()
 }
 
 /// The IPv6 address of the box in `slot` whose link has this MTU.

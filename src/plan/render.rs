@@ -107,7 +107,7 @@ pub fn rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> String {
     format!(
         "# nft, on the host\n{}\n# nft, in the gateway\n{}",
         ruleset::to_text(&ruleset::host(&plan.topology), &host),
-        ruleset::to_text(&ruleset::gateway(&plan.topology), &inner),
+        ruleset::to_text(&ruleset::gateway(&plan.topology, plan.connections), &inner),
     )
 }
 

@@ -31,7 +31,7 @@ live_tests![
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// The fence's own addresses, as boxes see them: the gateway and the next hop behind it.
-fn gateways(running: &RunningBox) -> [Ipv4Addr; 2] {
+pub(crate) fn gateways(running: &RunningBox) -> [Ipv4Addr; 2] {
     let pool = u32::from(running.address) & !((1 << 14) - 1);
     [Ipv4Addr::from(pool + 1), Ipv4Addr::from(pool + 2)]
 }

@@ -7,6 +7,7 @@ mod lab;
 #[path = "../support/tracer/mod.rs"]
 mod tracer;
 
+mod connections;
 mod egress;
 mod fail;
 mod interference;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
         leaving::TESTS,
         interference::TESTS,
         ipv6::TESTS,
+        connections::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

@@ -49,11 +49,11 @@ impl Batch {
     /// Creates the table with its sets, maps, chains and rules. One of that name is `EEXIST`.
     pub fn create_table(&mut self, table: &Table) -> &mut Self {
         self.push(message::new_table(table), Step::CreateTable(table.name.into()));
-        let sets = table.sets.iter().map(|set| (set.name, set.key, [].as_slice()));
-        let maps = table.maps.iter().map(|map| (map.name, map.key, map.value));
-        for (name, key, value) in sets.chain(maps) {
+        let sets = table.sets.iter().map(|set| (set.name, (set.key, [].as_slice()), set.dynamic));
+        let maps = table.maps.iter().map(|map| (map.name, (map.key, map.value), false));
+        for (name, types, dynamic) in sets.chain(maps) {
             self.sets += 1;
-            self.push(message::new_set(table, name, key, value, self.sets), Step::Set(name));
+            self.push(message::new_set(table, name, types, dynamic, self.sets), Step::Set(name));
         }
         // All chains before any rule: the kernel looks up where a rule jumps to.
         for chain in &table.chains {

@@ -18,6 +18,15 @@ use crate::plan::ruleset::{Address, Direction, Family, Field, Nfproto, Operator,
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 
+const NFTA_DYNSET_SET_NAME: u16 = 1;
+const NFTA_DYNSET_OP: u16 = 3;
+const NFTA_DYNSET_SREG_KEY: u16 = 4;
+const NFTA_DYNSET_EXPR: u16 = 7;
+const NFT_DYNSET_OP_ADD: u32 = 0;
+const NFTA_CONNLIMIT_COUNT: u16 = 1;
+const NFTA_CONNLIMIT_FLAGS: u16 = 2;
+const NFT_CONNLIMIT_F_INV: u32 = 1;
+
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 
@@ -36,6 +45,8 @@ const NFT_CT_STATE: u32 = 0;
 const NFT_CT_STATUS: u32 = 2;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
 const ESTABLISHED_RELATED: u32 = 0b110;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+const NEW: u32 = 0b1000;
 /// The bits of `ct state`: `NF_CT_STATE_INVALID_BIT` and `NF_CT_STATE_UNTRACKED_BIT` (net/netfilter/nf_conntrack.h).
 const INVALID_UNTRACKED: u32 = 0b100_0001;
 /// `IPS_DST_NAT`.
@@ -118,6 +129,8 @@ impl Encoder<'_> {
                 self.compare(CmpOperator::Equal, vec![kind]);
             }
             Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED_RELATED),
+            Statement::New => self.conntrack(NFT_CT_STATE, NEW),
+            Statement::ConnectionsOver { set, limit } => self.connections_over(set, *limit),
             Statement::Untranslatable => self.conntrack(NFT_CT_STATE, INVALID_UNTRACKED),
             Statement::TranslatedDestination => self.conntrack(NFT_CT_STATUS, DST_NAT),
             Statement::LocalDestination => {
@@ -343,6 +356,24 @@ impl Encoder<'_> {
 
     fn reject(&mut self, kind: u32, code: u8) {
         self.push("reject", &[number(1, kind), DefaultNla::new(2, vec![code])]);
+    }
+
+    /// Counts in the set's element of the interface's name, and goes on only past the limit.
+    fn connections_over(&mut self, set: &str, limit: u32) {
+        self.load_meta(Register::Reg1, MetaKey::Iifname);
+        self.list.nest(NFTA_LIST_ELEM, |expression| {
+            expression.text(NFTA_EXPR_NAME, "dynset").nest(NFTA_EXPR_DATA, |data| {
+                data.put(&number(NFTA_DYNSET_SREG_KEY, Register::Reg1.into()))
+                    .put(&number(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD))
+                    .text(NFTA_DYNSET_SET_NAME, set)
+                    .nest(NFTA_DYNSET_EXPR, |counter| {
+                        counter.text(NFTA_EXPR_NAME, "connlimit").nest(NFTA_EXPR_DATA, |data| {
+                            data.put(&number(NFTA_CONNLIMIT_COUNT, limit))
+                                .put(&number(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV));
+                        });
+                    });
+            });
+        });
     }
 
     fn push<A: Emitable>(&mut self, name: &str, attributes: &[A]) {

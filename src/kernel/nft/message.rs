@@ -23,6 +23,7 @@ const NFTA_SET_NAME: u16 = 2;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_CHAIN_USE: u16 = 6;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
@@ -36,6 +37,7 @@ const NFT_MSG_NEWTABLE: u8 = 0;
 const NFT_MSG_GETTABLE: u8 = 1;
 const NFT_MSG_DELTABLE: u8 = 2;
 const NFT_MSG_NEWCHAIN: u8 = 3;
+const NFT_MSG_GETCHAIN: u8 = 4;
 const NFT_MSG_NEWRULE: u8 = 6;
 const NFT_MSG_NEWSET: u8 = 9;
 const NFT_MSG_NEWSETELEM: u8 = 12;
@@ -89,6 +91,12 @@ pub(super) fn get_table(family: Family, name: &str) -> Vec<u8> {
     named_table(family, NFT_MSG_GETTABLE, name)
 }
 
+pub(super) fn get_chain(family: Family, table: &str, name: &str) -> Vec<u8> {
+    let mut draft = draft(family, NFT_MSG_GETCHAIN, 0);
+    draft.text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, name);
+    draft.finish()
+}
+
 pub(super) fn destroy_table(family: Family, name: &str) -> Vec<u8> {
     named_table(family, NFT_MSG_DESTROYTABLE, name)
 }
@@ -100,8 +108,15 @@ fn named_table(family: Family, kind: u8, name: &str) -> Vec<u8> {
 }
 
 /// A set, or a map where there is a type of value. `id` is mandatory and unique in the transaction.
-pub(super) fn new_set(table: &Table, name: &str, key: &[Type], value: &[Type], id: u32) -> Vec<u8> {
-    let flags = if value.is_empty() { SetFlags::empty() } else { SetFlags::Map };
+pub(super) fn new_set(
+    table: &Table,
+    name: &str,
+    (key, value): (&[Type], &[Type]),
+    dynamic: bool,
+    id: u32,
+) -> Vec<u8> {
+    let mut flags = if value.is_empty() { SetFlags::empty() } else { SetFlags::Map };
+    flags.set(SetFlags::Eval, dynamic);
     let mut draft = draft(table.family, NFT_MSG_NEWSET, NLM_F_CREATE);
     draft
         .text(NFTA_SET_TABLE, table.name)

@@ -164,6 +164,7 @@ pub fn deliver(index: u32, address: Ipv6Addr) -> Request {
         kind: RouteKind::Other(libc::RTN_LOCAL),
         table: libc::RT_TABLE_LOCAL.into(),
         dev: Some(index),
+        replace: true,
         ..RouteSpec::default()
     })
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::statement::{daddr, iifname, oifname, oifname_not, saddr};
+use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr};
 use super::{
     ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, Table, Type, base, closed, port_maps,
     priority, publish, regular,
@@ -40,9 +40,9 @@ const CLOSED6: [Ipv6Net; 6] = [
     Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42), 128),
 ];
 
-/// The gateway's table. It needs no link to exist.
+/// The gateway's table. It needs no link to exist. `connections`: how many each box may have at a time.
 #[must_use]
-pub fn gateway(topology: &Topology) -> Vec<Table> {
+pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     use Field::{
         DestinationAddress, DestinationAddress6, DestinationPort, InputInterface, L4Protocol as Protocol,
         SourceAddress, SourceAddress6,
@@ -91,6 +91,7 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
     // back while the socket is still busy with the attempt (net/ipv6/tcp_ipv6.c, `tcp_v6_err`).
     forwarded.extend(pool6.map(|pool| Rule::from([oifname(OUT), daddr(pool), Jump("deny")])));
     forwarded.extend([
+        too_many(connections),
         // The host's conntrack is out of sight here, so what comes from it is matched by where it goes.
         Rule::from([iifname(OUT), Lookup(&[DestinationAddress, Protocol, DestinationPort], "pub4"), Accept]),
         // The host itself, which nobody else can pass for: the kernel drops what comes in with its own address.
@@ -125,6 +126,7 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
         Rule::from([iifname("lo"), Accept]),
         Rule::from([Established, Accept]),
         Rule::from([iifname(OUT), Drop]),
+        too_many(connections),
         Rule::from([EchoRequest(Nfproto::Ipv4), Accept]),
         // Each box's own: its sockets take only what comes by the box's link.
         Rule::from([daddr(RESOLVERS), ToPort(DNS), Accept]),
@@ -145,17 +147,18 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
     }));
 
     let mut sets = vec![
-        Set { name: "boxes4", key: &[Type::Ifname, Type::Ipv4] },
-        Set { name: "hosts4", key: &[Type::Ipv4] },
-        Set { name: "self4", key: &[Type::Ipv4, Type::Ipv4] },
-        Set { name: "pub4", key: &[Type::Ipv4, Type::Proto, Type::Port] },
+        Set::of("boxes4", &[Type::Ifname, Type::Ipv4]),
+        Set::of("hosts4", &[Type::Ipv4]),
+        Set::of("self4", &[Type::Ipv4, Type::Ipv4]),
+        Set::of("pub4", &[Type::Ipv4, Type::Proto, Type::Port]),
+        Set { dynamic: true, ..Set::of("conns", &[Type::Ifname]) },
     ];
     if pool6.is_some() {
         sets.extend([
-            Set { name: "boxes6", key: &[Type::Ifname, Type::Ipv6] },
-            Set { name: "hosts6", key: &[Type::Ipv6] },
-            Set { name: "self6", key: &[Type::Ipv6, Type::Ipv6] },
-            Set { name: "pub6", key: &[Type::Ipv6, Type::Proto, Type::Port] },
+            Set::of("boxes6", &[Type::Ifname, Type::Ipv6]),
+            Set::of("hosts6", &[Type::Ipv6]),
+            Set::of("self6", &[Type::Ipv6, Type::Ipv6]),
+            Set::of("pub6", &[Type::Ipv6, Type::Proto, Type::Port]),
         ]);
     }
 
@@ -178,4 +181,11 @@ pub fn gateway(topology: &Topology) -> Vec<Table> {
             publish(topology),
         ],
     }]
+}
+
+/// Past so many connections of one box new ones are denied, so that neither this namespace's connection tracking nor the
+/// host's, nor the host's ports, are used up for the others. One rule for all boxes; the kernel counts for each link.
+fn too_many(connections: u32) -> Rule {
+    let over = Statement::ConnectionsOver { set: "conns", limit: connections };
+    Rule::from([iifname_not(OUT), Statement::New, over, Jump("deny")])
 }

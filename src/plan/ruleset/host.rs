@@ -102,14 +102,14 @@ fn fence(topology: &Topology) -> Table {
         Rule::from([iifname(&link), Accept]),
         Rule::from([family(Nfproto::Ipv4), Lookup(&[Field::InputInterface], "switched"), Drop]),
     ];
-    let mut sets = vec![Set { name: "switched", key: &[Type::Ifname] }];
+    let mut sets = vec![Set::of("switched", &[Type::Ifname])];
     if pool6.is_some() {
         forwarded.push(Rule::from([
             family(Nfproto::Ipv6),
             Lookup(&[Field::InputInterface], "switched6"),
             Drop,
         ]));
-        sets.push(Set { name: "switched6", key: &[Type::Ifname] });
+        sets.push(Set::of("switched6", &[Type::Ifname]));
     }
     let tohost = vec![
         Rule::from([iifname_not(&link), Accept]),

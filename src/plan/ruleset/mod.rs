@@ -62,6 +62,14 @@ pub struct Set {
     pub name: &'static str,
     /// The types of what an element is made of.
     pub key: &'static [Type],
+    /// Whether rules put elements in ([`Statement::ConnectionsOver`]), and the kernel takes them out.
+    pub dynamic: bool,
+}
+
+impl Set {
+    const fn of(name: &'static str, key: &'static [Type]) -> Self {
+        Self { name, key, dynamic: false }
+    }
 }
 
 /// A map from (concatenated) values to (concatenated) values.

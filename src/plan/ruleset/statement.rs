@@ -34,6 +34,15 @@ pub enum Statement {
     EchoRequest(Nfproto),
     /// `ct state established,related`.
     Established,
+    /// `ct state new`.
+    New,
+    /// `add @set { iifname ct count over … }`: the interface that the packet came in by has more connections than that.
+    ConnectionsOver {
+        /// The dynamic set that counts.
+        set: &'static str,
+        /// As many are let through.
+        limit: u32,
+    },
     /// `ct state invalid,untracked`: no connection that is known, and so none that is translated.
     Untranslatable,
     /// `ct status dnat`: the connection's destination was translated.

@@ -31,6 +31,10 @@ fn write_table(out: &mut String, table: &Table, elements: &[Element]) -> fmt::Re
     writeln!(out, "\tcomment \"{}\"", table.comment)?;
     for set in &table.sets {
         writeln!(out, "\tset {} {{\n\t\ttype {}", set.name, Concatenated(set.key))?;
+        if set.dynamic {
+            // The size is the kernel's, where none is asked for.
+            writeln!(out, "\t\tsize 65535\n\t\tflags dynamic")?;
+        }
         write_elements(out, set.name, elements)?;
     }
     for map in &table.maps {
@@ -156,6 +160,10 @@ impl fmt::Display for Statement {
             Self::EchoRequest(Nfproto::Ipv4) => f.write_str("icmp type echo-request"),
             Self::EchoRequest(Nfproto::Ipv6) => f.write_str("icmpv6 type echo-request"),
             Self::Established => f.write_str("ct state established,related"),
+            Self::New => f.write_str("ct state new"),
+            Self::ConnectionsOver { set, limit } => {
+                write!(f, "add @{set} {{ iifname ct count over {limit} }}")
+            }
             Self::Untranslatable => f.write_str("ct state invalid,untracked"),
             Self::TranslatedDestination => f.write_str("ct status dnat"),
             Self::LocalDestination => f.write_str("fib daddr type local"),
