@@ -14,6 +14,7 @@ pub mod net_cookie;
 mod netfilter;
 pub mod netlink;
 pub mod nft;
+pub mod notifications;
 pub mod privilege;
 pub mod process;
 pub mod route;

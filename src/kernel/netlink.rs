@@ -67,6 +67,14 @@ impl Netlink {
         setsockopt(&self.fd, sockopt::RcvBuf, &bytes)
     }
 
+    /// The number by which the kernel tells this socket from others of its namespace (`nl_pid`).
+    ///
+    /// # Errors
+    /// None that the manual names.
+    pub fn port(&self) -> nix::Result<u32> {
+        socket::getsockname::<NetlinkAddr>(self.fd.as_raw_fd()).map(|address| address.pid())
+    }
+
     /// Sends whole messages in one datagram, and hands every answer to `each` with the place of the message that
     /// it answers, until `each` breaks with the outcome.
     ///

@@ -156,13 +156,22 @@ fn signal_number(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Opens a process by its number, to be told of its end: the descriptor is readable from then on (pidfd_open(2)). The
+/// number may have become another process's: the caller looks again whether it is still whom it means.
+///
+/// # Errors
+/// ESRCH when there is none; EMFILE, ENOMEM.
+pub fn open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(Errno::ESRCH)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
 /// Shares descriptor `number` of process `pid`: the same open file, not another like it (pidfd_getfd(2), Linux ≥ 5.6).
 ///
 /// # Errors
 /// ESRCH when the process is gone, EBADF when it has no such descriptor, EPERM without ptrace access to it.
 pub fn share_descriptor(pid: u32, number: u16) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(Errno::ESRCH)?;
-    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    let process = open(pid)?;
     Ok(rustix::process::pidfd_getfd(process, i32::from(number), rustix::process::PidfdGetfdFlags::empty())?)
 }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod changes;
 pub mod environment;
 pub mod facts;
 pub mod gateway;
@@ -19,3 +20,4 @@ pub mod resolver;
 pub mod routing;
 pub mod ruleset;
 pub mod topology;
+pub mod upkeep;

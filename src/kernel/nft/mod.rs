@@ -17,7 +17,7 @@ pub use batch::Batch;
 use super::netlink::{self, Netlink};
 use super::wire::{Refusal, attribute};
 use crate::error::{Error, Result};
-use crate::plan::ruleset::Family;
+use crate::plan::ruleset::{Family, Statement, Table};
 use crate::plan::topology::TABLE;
 
 /// What both buffers of the socket are asked to hold, in bytes.
@@ -104,6 +104,15 @@ impl Nft {
         open().map_err(|errno: Errno| Refusal::from(errno).into_error("cannot open a netfilter socket"))
     }
 
+    /// By which number notifications name this socket as the one that made a change
+    /// ([`super::notifications::Notifications::of_rules`]).
+    ///
+    /// # Errors
+    /// None that the manual names.
+    pub fn number(&self) -> Result<u32> {
+        self.0.port().map_err(|errno| Refusal::from(errno).into_error("cannot identify a netfilter socket"))
+    }
+
     /// Does all of the batch, or nothing.
     ///
     /// # Errors
@@ -158,6 +167,36 @@ impl Nft {
             Err(Refusal { errno: libc::ENOENT, .. }) => Ok(None),
             Err(refusal) => Err(refusal.into_error(format!("nftables: cannot look at table {name}"))),
         }
+    }
+}
+
+impl Nft {
+    /// Whether every chain of the table is there with as many rules and jumps as it should have. Looks at that table
+    /// only, and not at the rules themselves.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn has_chains_of(&mut self, table: &Table) -> Result<bool> {
+        for chain in &table.chains {
+            let jumps = table.chains.iter().flat_map(|other| &other.rules).flat_map(|rule| &rule.0);
+            let jumps =
+                jumps.filter(|statement| matches!(statement, Statement::Jump(to) if *to == chain.name));
+            let expected = u32::try_from(chain.rules.len() + jumps.count()).ok();
+            let mut used = None;
+            let mut question = message::get_chain(table.family, table.name, chain.name);
+            let answer = self.0.request(&mut question, |payload| {
+                let count = attribute(payload.get(4..).unwrap_or_default(), message::NFTA_CHAIN_USE);
+                used = count.and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes));
+            });
+            match answer {
+                Ok(()) if used == expected => {}
+                Ok(()) | Err(Refusal { errno: libc::ENOENT, .. }) => return Ok(false),
+                Err(refusal) => {
+                    return Err(refusal.into_error(format!("nftables: cannot look at chain {}", chain.name)));
+                }
+            }
+        }
+        Ok(true)
     }
 }
 

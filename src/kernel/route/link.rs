@@ -278,7 +278,7 @@ fn short() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }
 
-fn decode(payload: &[u8]) -> Option<LinkInfo> {
+pub(in crate::kernel) fn decode(payload: &[u8]) -> Option<LinkInfo> {
     let (index, flags) = (u32_at(payload, INDEX)?, LinkFlags::from_bits_retain(u32_at(payload, FLAGS)?));
     let mut link = LinkInfo {
         index,
