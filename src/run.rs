@@ -20,10 +20,10 @@ use nix::unistd::Pid;
 use crate::apply::attach;
 use crate::apply::census::census;
 use crate::apply::gateway::{self, Gateway};
+use crate::apply::heal;
 use crate::apply::host::Host;
 use crate::apply::lease::{self, Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
-use crate::apply::publish;
 use crate::apply::reserve;
 use crate::apply::state::State;
 use crate::apply::sweep::{close, sweep};
@@ -50,6 +50,7 @@ use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
 use crate::report::Report;
 use crate::serve::relay::Waiting;
+use crate::serve::watch::Watch;
 use crate::spec::net::Net;
 use crate::spec::request::RunRequest;
 
@@ -232,6 +233,7 @@ struct Keeper<'a> {
     waiting: Option<Waiting>,
     files: Vec<BoxFile>,
     questions: Option<Questions>,
+    watch: Option<Watch>,
 }
 
 impl<'a> Keeper<'a> {
@@ -249,6 +251,7 @@ impl<'a> Keeper<'a> {
             waiting: None,
             files: Vec::new(),
             questions: None,
+            watch: None,
         }
     }
 
@@ -409,12 +412,12 @@ impl<'a> Keeper<'a> {
         attach::open_ports(&locked, gateway, lease.slot, self.address6, &self.ports)?;
         let nft = host.nft(&locked, &census(locked.slots()))?;
         lease.announce(&locked, Shared::HostNft, nft.as_fd());
-        publish::map(&locked, nft, gateway.record.topology, lease.slot, self.address6, &self.ports)
+        heal::map_ports(&locked, nft, gateway.record.topology, lease.slot, self.address6, &self.ports)
     }
 
     /// Waits for the end, and serves the box meanwhile. A keeper that cannot wait cannot keep: the box ends then, as if the
     /// launcher had gone.
-    fn watch(&self, mut signals: Signals) -> Result<End> {
+    fn watch(&mut self, mut signals: Signals) -> Result<End> {
         let place = self.gateway.as_ref().zip(self.lease.as_ref().map(|lease| lease.slot));
         let (waiting, questions) = (self.waiting.as_ref(), self.questions.as_ref());
         let helpers = errands::helpers(place, self.address6, waiting, questions, &self.start.request.dns)?;
@@ -422,7 +425,8 @@ impl<'a> Keeper<'a> {
         let files = files.map(|files| Files::new(files, self.first.process.pid));
         let mut duties = Duties::new(helpers, files);
         let time = self.start.request.timeout;
-        supervise(self.first, self.launcher, &mut signals, time, &mut duties)
+        self.watch = place.map(|(_, slot)| Watch::new(slot));
+        supervise(self.first, self.launcher, &mut signals, time, &mut duties, self.watch.as_mut())
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the
@@ -445,13 +449,10 @@ impl<'a> Keeper<'a> {
                 drop(self.waiting.take());
                 problems.extend(lease.end(&locked));
                 let found = census(locked.slots());
-                let own = self.gateway.as_ref().map(|gateway| &gateway.record);
-                if let Some(own) = own
-                    && found.users == 0
-                    && gateway::record(&locked).as_ref().is_none_or(|record| record == own)
-                {
+                let own = self.gateway.as_ref().filter(|_| found.users == 0);
+                if let Some(newest) = own.and_then(|own| gateway::newest(&locked, &own.record)) {
                     was_last = true;
-                    problems.extend(gateway::take_down(&locked, &mut host, &found, own));
+                    problems.extend(gateway::take_down(&locked, &mut host, &found, &newest));
                 }
                 if let Some(nft) = host.open_nft() {
                     lease.announce(&locked, Shared::HostNft, nft.as_fd());
@@ -460,6 +461,7 @@ impl<'a> Keeper<'a> {
             Err(error) => problems.push(error.to_string()),
         }
         let all_undone = problems.is_empty();
-        Some(Remains { host, state, lease, gateway: self.gateway.take(), was_last, all_undone })
+        let (gateway, watch) = (self.gateway.take(), self.watch);
+        Some(Remains { host, state, lease, gateway, watch, was_last, all_undone })
     }
 }

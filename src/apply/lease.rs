@@ -108,14 +108,7 @@ impl Lease {
 
     /// Tells the other runs under which numbers this process holds what they may share. The caller holds the run lock.
     pub fn announce(&self, locked: &Locked<'_>, which: Shared, descriptor: BorrowedFd<'_>) {
-        // A number that does not fit is not shared: the others open their own.
-        let Ok(number) = u16::try_from(descriptor.as_raw_fd()) else { return };
-        let slot = self.slot as usize;
-        let mut note = locked.slots().note(slot);
-        if let Some(place) = note.descriptors.get_mut(which as usize) {
-            *place = number;
-        }
-        locked.slots().set_note(slot, &note);
+        announce(locked, self.slot, which, descriptor);
     }
 
     /// Writes down what the box is.
@@ -171,6 +164,17 @@ impl Lease {
         let _ = remove(&locked, self.slot as usize, self.id.as_str(), None);
         locked.remove_if_idle();
     }
+}
+
+/// As [`Lease::announce`], for the keeper of `slot`.
+pub fn announce(locked: &Locked<'_>, slot: u32, which: Shared, descriptor: BorrowedFd<'_>) {
+    // A number that does not fit is not shared: the others open their own.
+    let Ok(number) = u16::try_from(descriptor.as_raw_fd()) else { return };
+    let mut note = locked.slots().note(slot as usize);
+    if let Some(place) = note.descriptors.get_mut(which as usize) {
+        *place = number;
+    }
+    locked.slots().set_note(slot as usize, &note);
 }
 
 /// Removes what the box with this id has in the state directory, and frees its slot. What is gone already is as it should be.

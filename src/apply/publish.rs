@@ -15,7 +15,7 @@ use super::state::Locked;
 /// Maps the ports: from here on the outside reaches the box, by connections that are older than the map too.
 ///
 /// # Errors
-/// EEXIST when a rule already maps one of them; those of ctnetlink.
+/// ENOENT when somebody removed netbox's rules; those of ctnetlink.
 pub fn map(
     _locked: &Locked<'_>,
     nft: &mut Nft,
@@ -26,13 +26,10 @@ pub fn map(
 ) -> Result<()> {
     let mut batch = Batch::new();
     for element in host_elements(topology, slot, address6, ports) {
-        batch.add_element(Family::Inet, TABLE, &element);
+        // Not as one that must be new: whoever put the rules back meanwhile has mapped what the record names.
+        batch.put_element(Family::Inet, TABLE, &element);
     }
-    nft.commit(batch).map_err(|error| {
-        let gone = error.errno() == libc::ENOENT;
-        let error = Error::from(error);
-        if gone { error.hint("somebody removed netbox's rules from the host: they are made again when all boxes have ended") } else { error }
-    })?;
+    nft.commit(batch).map_err(Error::from)?;
     connections::renew(nft, ports)
 }
 

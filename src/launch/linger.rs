@@ -10,6 +10,7 @@ use crate::apply::lease::Lease;
 use crate::apply::state::State;
 use crate::error::Result;
 use crate::plan::topology::box_link;
+use crate::serve::watch::Watch;
 
 /// The kernel takes 20 to 30 ms to remove the links of a network namespace whose last process ended, and as much again when
 /// it is just at work for another one; longer only if something holds it, an orphaned TCP connection for instance.
@@ -26,6 +27,8 @@ pub struct Remains {
     pub lease: Lease,
     /// The gateway that the box hung off.
     pub gateway: Option<Gateway>,
+    /// What it listened to the host with: the kernel makes whoever closes such a socket wait, as it does with `host`.
+    pub watch: Option<Watch>,
     /// Whether the host's side of the gateway was taken down: it was the last box.
     pub was_last: bool,
     /// Whether all that came before is undone. Where not, record and slot stay for the next sweep.
@@ -35,7 +38,7 @@ pub struct Remains {
 /// Sees the box's link and its connections off. Problems here have nobody to be told to; what is not undone keeps the
 /// slot, and the next netbox sweeps it.
 pub fn linger(remains: Remains) {
-    let Remains { mut host, mut state, lease, gateway, was_last, all_undone } = remains;
+    let Remains { mut host, mut state, lease, gateway, watch, was_last, all_undone } = remains;
     let Some(mut gateway) = gateway else {
         if all_undone {
             lease.give_back(&mut state);
@@ -57,7 +60,7 @@ pub fn linger(remains: Remains) {
     if clean {
         lease.give_back(&mut state);
     }
-    drop(host);
+    drop((host, watch));
 }
 
 /// Deletes what connection tracking knows of the box.

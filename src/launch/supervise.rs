@@ -14,6 +14,7 @@ use crate::kernel::memory::Rest;
 use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::wait::{self, News};
+use crate::serve::watch::{Watch, Word};
 
 use super::deadline::{Deadline, Due, TIMED_OUT};
 use super::duties::Duties;
@@ -29,7 +30,8 @@ pub enum End {
     LauncherGone,
 }
 
-/// Waits until the command or the launcher ends, or the command's `time` has run out, and does its duties meanwhile.
+/// Waits until the command or the launcher ends, or the command's `time` has run out, and does its duties meanwhile. `watch`:
+/// this keeper's share in looking after the host.
 ///
 /// # Errors
 /// When waiting itself fails, or the box's init does; the caller then ends the box.
@@ -39,6 +41,7 @@ pub fn supervise(
     signals: &mut Signals,
     time: Option<Duration>,
     duties: &mut Duties<'_>,
+    mut watch: Option<&mut Watch>,
 ) -> Result<End> {
     let cannot_wait = || "cannot wait for the end of the box";
     let mut init = first.news();
@@ -61,7 +64,7 @@ pub fn supervise(
             }
         }
         let now = Instant::now();
-        let (launcher_gone, init_speaks, woken) = {
+        let (launcher_gone, init_speaks, woken, changed) = {
             // Nothing asked of the launcher's side: only its end wakes the keeper (poll(2): POLLHUP is
             // always reported).
             let mut wanted = vec![
@@ -72,6 +75,9 @@ pub fn supervise(
             let others = wanted.len();
             let (names, fds): (Vec<_>, Vec<_>) = duties.wanted(now).into_iter().unzip();
             wanted.extend(fds);
+            let on_watch = wanted.len();
+            let watched = watch.as_ref().and_then(|watch| watch.descriptor());
+            wanted.extend(watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             let at_most = rest.timeout_within(duties.timeout(now));
             let at_most = deadline.as_ref().map_or(at_most, |deadline| deadline.limit(at_most));
             match poll(&mut wanted, at_most) {
@@ -82,7 +88,8 @@ pub fn supervise(
             let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);
             let woken = names.into_iter().enumerate().filter(|(at, _)| happened(at + others));
             let woken: Vec<_> = woken.map(|(_, name)| name).collect();
-            (happened(0), init.is_some() && happened(2), woken)
+            let changed = watched.is_some() && happened(on_watch);
+            (happened(0), init.is_some() && happened(2), woken, changed)
         };
         if launcher_gone {
             return Ok(End::LauncherGone);
@@ -102,6 +109,15 @@ pub fn supervise(
         for problem in duties.attend(&woken, Instant::now()) {
             // A launcher that is gone shows in the next wait.
             let _ = launcher.send(&ToLauncher::Warning(problem), &[]);
+        }
+        let begins = watch.as_ref().is_some_and(|watch| watch.is_due());
+        if let Some(watch) = watch.as_mut().filter(|_| begins || changed) {
+            for word in if begins { watch.begin() } else { watch.attend() } {
+                // A launcher that is gone shows in the next wait.
+                let _ = launcher.send(&ToLauncher::from(word), &[]);
+            }
+            // What was needed for that need not stay in memory.
+            rest = Rest::default();
         }
         while signals.read().context(cannot_wait)?.is_some() {}
     }
@@ -154,4 +170,13 @@ pub fn kill_box(first: &Process) -> io::Result<()> {
     let killed = first.signal(Signal::SIGKILL as i32);
     wait::kill_children(|_| true)?;
     killed
+}
+
+impl From<Word> for ToLauncher {
+    fn from(word: Word) -> Self {
+        match word {
+            Word::Detail(line) => Self::Log(line),
+            Word::Warning(line) => Self::Warning(line),
+        }
+    }
 }

@@ -2,3 +2,4 @@
 
 pub mod relay;
 pub mod resolver;
+pub mod watch;

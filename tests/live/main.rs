@@ -10,6 +10,7 @@ mod tracer;
 mod connections;
 mod egress;
 mod fail;
+mod host_changes;
 mod interference;
 mod ipv6;
 mod isolation;
@@ -43,6 +44,7 @@ fn main() -> std::process::ExitCode {
         leaving::TESTS,
         interference::TESTS,
         ipv6::TESTS,
+        host_changes::TESTS,
         connections::TESTS,
         kill::TESTS,
         fail::TESTS,

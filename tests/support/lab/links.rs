@@ -10,13 +10,17 @@ use nix::net::if_::if_nametoindex;
 use super::netlink::{ACK, CREATE, DUMP, EXCL, Message, Netlink, attribute, attributes, find, u32_at};
 
 const NEW_LINK: u16 = 16;
+const DEL_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const DEL_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const DEL_ROUTE: u16 = 25;
+const GET_ROUTE: u16 = 26;
 const NEW_RULE: u16 = 32;
+const DEL_RULE: u16 = 33;
+const GET_RULE: u16 = 34;
 
 const MAKE: u16 = ACK | CREATE | EXCL;
 
@@ -41,6 +45,32 @@ pub(crate) fn bridge(name: &str) {
 
 pub(crate) fn up(name: &str) {
     must("a link up", Netlink::route().ask(&[Message::new(NEW_LINK, ACK, &link(index(name), 1, 1))]));
+}
+
+pub(crate) fn down(name: &str) {
+    must("a link down", Netlink::route().ask(&[Message::new(NEW_LINK, ACK, &link(index(name), 0, 1))]));
+}
+
+pub(crate) fn rename(name: &str, to: &str) {
+    let message = Message::new(NEW_LINK, ACK, &link(index(name), 0, 0)).text(3, to);
+    must("a new name", Netlink::route().ask(&[message]));
+}
+
+/// Moves a link to the namespace `there`.
+pub(crate) fn move_to(name: &str, there: &File) {
+    let fd = u32::try_from(there.as_raw_fd()).expect("an open descriptor");
+    let message = Message::new(NEW_LINK, ACK, &link(index(name), 0, 0)).u32(28, fd);
+    must("a move", Netlink::route().ask(&[message]));
+}
+
+pub(crate) fn remove(name: &str) {
+    must("a removal", Netlink::route().ask(&[Message::new(DEL_LINK, ACK, &link(index(name), 0, 0))]));
+}
+
+/// The names of all links.
+pub(crate) fn names() -> Vec<String> {
+    let all = nix::net::if_::if_nameindex().expect("the links");
+    all.iter().map(|link| link.name().to_string_lossy().into_owned()).collect()
 }
 
 /// Makes `name` a port of the bridge `master`.
@@ -111,6 +141,61 @@ pub(crate) fn route(to: IpAddr, prefix: u8, via: IpAddr) {
         "a route",
         Netlink::route().ask(&[Message::new(NEW_ROUTE, MAKE, &header).attr(1, &to).attr(5, &via)]),
     );
+}
+
+/// Removes every IPv4 route that `like` picks, by its table and its kind (1 unicast, 6 blackhole, 7 unreachable).
+pub(crate) fn remove_routes(like: impl Fn(u32, u8) -> bool) {
+    let socket = Netlink::route();
+    let all =
+        socket.dump(&Message::new(GET_ROUTE, DUMP, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])).expect("routes");
+    for route in all {
+        let table = u32_at(find(&attributes(&route[12..]), 15).expect("a table"), 0);
+        if like(table, route[7]) {
+            let mut message = Message::new(DEL_ROUTE, ACK, &route[..12]);
+            for (kind, value) in attributes(&route[12..]) {
+                // What a route was used for is no part of it (RTA_CACHEINFO).
+                if kind != 12 {
+                    message = message.attr(kind, value);
+                }
+            }
+            must("the end of a route", socket.ask(&[message]));
+        }
+    }
+}
+
+/// Removes every IPv4 rule with one of these priorities; what `ip rule flush` does to them.
+pub(crate) fn remove_rules(priorities: std::ops::RangeInclusive<u32>) {
+    remove_rules_of(2, priorities);
+}
+
+/// The same of IPv6.
+pub(crate) fn remove_rules6(priorities: std::ops::RangeInclusive<u32>) {
+    remove_rules_of(10, priorities);
+}
+
+fn remove_rules_of(family: u8, priorities: std::ops::RangeInclusive<u32>) {
+    let header = [family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for priority in priorities {
+        while Netlink::route().ask(&[Message::new(DEL_RULE, ACK, &header).u32(6, priority)]).is_ok() {}
+    }
+}
+
+/// The IPv4 rules and routes that somebody marked as theirs (`rtm_protocol`, FRA_PROTOCOL), as bytes.
+pub(crate) fn owned_by(protocol: u8) -> (Vec<String>, Vec<String>) {
+    let four = [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let listed = |kind| Netlink::route().dump(&Message::new(kind, DUMP, &four)).expect("rules and routes");
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort_unstable();
+        lines
+    };
+    let rules = listed(GET_RULE)
+        .into_iter()
+        .filter(|rule| find(&attributes(&rule[12..]), 21).is_some_and(|of| of == [protocol]));
+    let routes = listed(GET_ROUTE).into_iter().filter(|route| route[5] == protocol);
+    (
+        sorted(rules.map(|rule| format!("{rule:?}")).collect()),
+        sorted(routes.map(|r| format!("{r:?}")).collect()),
+    )
 }
 
 /// A rule with this priority that looks up the main table.

@@ -11,8 +11,10 @@ const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DEL_TABLE: u16 = SUBSYSTEM | 2;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const GET_RULE: u16 = SUBSYSTEM | 7;
+const DEL_RULE: u16 = SUBSYSTEM | 8;
 const GET_SET: u16 = SUBSYSTEM | 10;
 const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
+const DEL_ELEMENTS: u16 = SUBSYSTEM | 14;
 const GET_OBJECT: u16 = SUBSYSTEM | 19;
 const GET_FLOWTABLE: u16 = SUBSYSTEM | 23;
 const BATCH_BEGIN: u16 = 0x10;
@@ -67,6 +69,21 @@ pub(crate) fn tables() -> Vec<String> {
 /// What `nft flush ruleset` does.
 pub(crate) fn flush() {
     transaction(Message::new(DEL_TABLE, ACK, &header(0, 0)));
+}
+
+/// What `nft delete table FAMILY NAME` does: 1 is inet, 5 netdev.
+pub(crate) fn delete_table(family: u8, name: &str) {
+    transaction(Message::new(DEL_TABLE, ACK, &header(family, 0)).text(1, name));
+}
+
+/// What `nft flush chain inet TABLE NAME` does: the chain stays, without rules.
+pub(crate) fn flush_chain(table: &str, name: &str) {
+    transaction(Message::new(DEL_RULE, ACK, &header(INET, 0)).text(1, table).text(2, name));
+}
+
+/// What `nft flush set inet TABLE NAME` does: the set, or map, stays, without elements.
+pub(crate) fn flush_set(table: &str, name: &str) {
+    transaction(Message::new(DEL_ELEMENTS, ACK, &header(INET, 0)).text(1, table).text(2, name));
 }
 
 /// An empty table of family inet.

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, getsockopt, recv, sendto,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::{getsockopt_impl, sockopt_impl};
 
 use super::{links, service};
 
@@ -141,6 +142,16 @@ pub(crate) fn icmp(to: impl Into<IpAddr>) -> Outcome {
         Ok(()) => Outcome::Reached("an echo".to_owned()),
         Err(errno) => Outcome::of(&errno.into()),
     }
+}
+
+sockopt_impl!(
+    /// The largest packet that the kernel believes to pass to where the socket is connected.
+    PathMtu, GetOnly, libc::IPPROTO_IP, libc::IP_MTU, libc::c_int
+);
+
+/// The path's MTU of a connected socket, in bytes.
+pub(crate) fn path_mtu(socket: &UdpSocket) -> i32 {
+    getsockopt(socket, PathMtu).expect("a connected socket")
 }
 
 /// The `main` of the program when it is called `probe`.
