@@ -118,6 +118,8 @@ pub fn shut_out(
     for element in gateway_elements(topology, id, slot, topology.box_address6(slot), ports) {
         batch.delete_element(Family::Inet, TABLE, &element);
     }
+    // The kernel takes it out as well, some time after the last connection.
+    batch.delete_element(Family::Inet, TABLE, &ruleset::conns(&box_link(id)));
     gateway.nft.commit(batch)
 }
 

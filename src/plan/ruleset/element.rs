@@ -78,6 +78,12 @@ pub fn boxes6(link: &str, address: Ipv6Addr) -> Element {
     Element::of_set("boxes6", [Datum::Ifname(link.into()), Datum::Ipv6(address)])
 }
 
+/// Gateway: the count of the connections of `link`, which its first one put there.
+#[must_use]
+pub fn conns(link: &str) -> Element {
+    Element::of_set("conns", [Datum::Ifname(link.into())])
+}
+
 /// Gateway: a box that reaches itself through a published port is answered through the gateway.
 #[must_use]
 pub fn reaches_itself(address: IpAddr) -> Element {
