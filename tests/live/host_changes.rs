@@ -448,6 +448,8 @@ fn an_uplink_goes_down_and_up() {
     running.inside(|| assert_eq!(answered(wan()), None));
     links::up("hw");
     links::route(Ipv4Addr::UNSPECIFIED.into(), 0, WAN.into());
+    // The kernel may take a second to notice.
+    within(2 * A_SECOND, "the link has its carrier", links::all_running);
     assert_egress(&running, "when the uplink is up again");
     // IPv6 loses its addresses with the link, whoever set it down.
     drop(running);
