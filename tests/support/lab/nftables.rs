@@ -106,6 +106,10 @@ fn header(family: u8, resource: u16) -> [u8; 4] {
 fn line(what: &str, payload: &[u8]) -> String {
     let mut line = format!("{what} family {}", payload.first().copied().unwrap_or(0));
     for (kind, value) in attributes(payload.get(4..).unwrap_or_default()) {
+        // NFTA_TABLE_HANDLE: another one when netbox has put its tables back, which says nothing about what is in them.
+        if (what, kind) == ("table", 4) {
+            continue;
+        }
         let _ = write!(line, " {kind}={}", words(value));
     }
     line
