@@ -40,7 +40,7 @@ use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
 use crate::launch::linger::{Remains, linger};
-use crate::launch::message::{BoxFacts, BoxLink, FromBox, ToLauncher};
+use crate::launch::message::{BoxFacts, FromBox, ToLauncher};
 use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
@@ -48,6 +48,7 @@ use crate::plan::ipv6;
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
+use crate::plan::wiring::BoxLink;
 use crate::report::Report;
 use crate::serve::relay::Waiting;
 use crate::serve::watch::Watch;
@@ -329,12 +330,8 @@ impl<'a> Keeper<'a> {
             self.lease.as_ref().and_then(|lease| lease.name.as_ref().map(|name| name.as_str().to_owned()));
         let link = self.gateway.as_ref().zip(self.lease.as_ref()).map(|(gateway, lease)| {
             let topology = gateway.record.topology;
-            BoxLink {
-                address: topology.box_address(lease.slot),
-                gateway: topology.gateway_address(),
-                ipv6: self.address6.zip(topology.gateway_address6()),
-                has_ipv6: topology.link_has_ipv6(self.start.request.mtu.unwrap_or(topology.mtu)),
-            }
+            let mtu = self.start.request.mtu.unwrap_or(topology.mtu);
+            BoxLink::new(&topology, lease.slot, self.address6, mtu)
         });
         let files = self.files.iter().map(|file| file.path.to_owned()).collect();
         BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files }

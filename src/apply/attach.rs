@@ -5,12 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, NftError};
-use crate::kernel::route::link::{self, LinkChange, Veth};
-use crate::kernel::route::{neighbour, path};
+use crate::kernel::route::link;
+use crate::plan;
 use crate::plan::record::PortMap;
-use crate::plan::routing;
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
-use crate::plan::topology::{ETH, ETH_INDEX, GATEWAY_MAC, TABLE, Topology, box_link};
+use crate::plan::topology::{TABLE, Topology, box_link};
 
 use super::connections;
 use super::gateway::Gateway;
@@ -30,31 +29,11 @@ pub fn add_link(
     mtu: u32,
     network: &OwnedFd,
 ) -> Result<()> {
-    let name = box_link(id);
-    let address = gateway.record.topology.box_address(slot);
-    let index = Topology::link_index(slot);
-    let veth = Veth {
-        name: &name,
-        mac: GATEWAY_MAC,
-        mtu,
-        peer_name: ETH,
-        peer_mac: Topology::box_mac(slot),
-        peer_netns: network.as_fd(),
-        indexes: Some((index, ETH_INDEX)),
-    };
-    let up = LinkChange { up: Some(true), ..LinkChange::default() };
-    let mut requests = vec![
-        link::add_veth(&veth),
-        // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
-        // up second, can send at once; this one is helped by `settle`.
-        link::set(index, &up),
-        neighbour::set(index, address, Topology::box_mac(slot)),
-        path::add(&wiring::replacing_route_spec(&routing::box_route(address, &name), index)),
-    ];
-    if let Some(address) = address6 {
-        requests.push(neighbour::set(index, address, Topology::box_mac(slot)));
-        requests.push(path::add(&wiring::replacing_route_spec(&routing::box_route(address, &name), index)));
-    }
+    let topology = gateway.record.topology;
+    let pair = plan::wiring::box_pair(id, slot, mtu);
+    let wires = plan::wiring::to_box(&topology, id, slot, address6);
+    let mut requests = vec![link::add_veth(&wiring::veth(&pair, network.as_fd()))];
+    requests.extend(wiring::requests(&wires, Topology::link_index(slot)));
     // All at once, before the box configures its end: two at work on links at a time wait for each other.
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }

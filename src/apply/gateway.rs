@@ -11,14 +11,13 @@ use crate::kernel::namespace;
 use crate::kernel::net_cookie::netns_cookie;
 use crate::kernel::nft::{Batch, Nft};
 use crate::kernel::process::share_descriptor;
-use crate::kernel::route::link::{LinkChange, Veth};
-use crate::kernel::route::{Request, Route, address, link, neighbour, path, rule};
+use crate::kernel::route::{Route, link};
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::ipv6::GlobalId;
 use crate::plan::record::GatewayRecord;
 use crate::plan::ruleset::{self, Element, Family};
-use crate::plan::topology::{HOST_MAC, Ipv6, NUMBERS, OUT, OUT_MAC, TABLE, Topology, WRONG_MAC};
-use crate::plan::{gateway, routing};
+use crate::plan::topology::{HOST_MAC, Ipv6, NUMBERS, OUT, TABLE, Topology};
+use crate::plan::{self, gateway, routing, settings};
 
 use super::census::{Census, census};
 use super::host::{Host, share_nft};
@@ -30,9 +29,6 @@ use super::wiring;
 const NEXT_GATEWAY: usize = 1;
 
 const RECORD: &str = "gateway";
-
-/// The loopback interface is the first of every network namespace (net/core/net_namespace.c).
-const LO: u32 = 1;
 
 /// A living gateway, held: it goes on as long as this value does.
 #[derive(Debug)]
@@ -201,7 +197,7 @@ fn new_namespace(host: &Host, ipv6: Ipv6) -> Result<(OwnedFd, Route, Nft)> {
         let network = namespace::own_network().context(|| "cannot open the gateway's network namespace")?;
         let route = Route::open().context(|| "cannot open netlink in the gateway")?;
         let nft = Nft::open()?;
-        wiring::set_up_gateway_sysctls(ipv6)?;
+        wiring::set(&settings::of_gateway(ipv6), "in the gateway")?;
         Ok((network, route, nft))
     })();
     namespace::enter_network(host.network().as_fd())
@@ -213,18 +209,18 @@ fn build(gateway: &mut Gateway, connections: u32, host_route: &mut Route, host_n
     let topology = gateway.record.topology;
     gateway_rules(gateway, connections)?;
     let (inner, outer) = add_link(gateway, host_route, &topology)?;
-    wiring::set_up_host_link_sysctls(&topology.host_link(), topology.ipv6)?;
+    wiring::set(&settings::of_host_link(&topology.host_link(), topology.ipv6), "on the host")?;
     host_rules(host_nft, &gateway.record, &[])?;
     host_routing(host_route, &gateway.record, outer)?;
     gateway_routing(gateway, &topology, inner)?;
     wiring::pipeline(host_route, &[link::settle(outer)], "the host")?;
-    switched(&gateway.record).try_for_each(|(family, interface)| wiring::switch_forwarding(family, interface))
+    wiring::set(&settings::switched(&gateway.record.switched, &gateway.record.switched6), "on the host")
 }
 
 /// The interfaces of the host that netbox makes forward.
-pub(super) fn switched(record: &GatewayRecord) -> impl Iterator<Item = (wiring::Family, &String)> {
-    let four = record.switched.iter().map(|interface| (wiring::Family::Ipv4, interface));
-    four.chain(record.switched6.iter().map(|interface| (wiring::Family::Ipv6, interface)))
+pub(super) fn switched(record: &GatewayRecord) -> impl Iterator<Item = (settings::Family, &String)> {
+    let four = record.switched.iter().map(|interface| (settings::Family::Ipv4, interface));
+    four.chain(record.switched6.iter().map(|interface| (settings::Family::Ipv6, interface)))
 }
 
 fn gateway_rules(gateway: &mut Gateway, connections: u32) -> Result<()> {
@@ -244,17 +240,10 @@ pub(super) fn add_link(
     host_route: &mut Route,
     topology: &Topology,
 ) -> Result<(u32, u32)> {
-    let name = topology.host_link();
-    let veth = Veth {
-        name: &name,
-        mac: HOST_MAC,
-        mtu: topology.mtu,
-        peer_name: OUT,
-        peer_mac: OUT_MAC,
-        peer_netns: gateway.network.as_fd(),
-        indexes: None,
-    };
-    let outer = host_route.add_veth(&veth).context(|| format!("cannot make the link {name}"))?;
+    let pair = plan::wiring::gateway_pair(topology);
+    let outer = host_route
+        .add_veth(&wiring::veth(&pair, gateway.network.as_fd()))
+        .context(|| format!("cannot make the link {}", pair.name))?;
     let inner = gateway.route.link_index(OUT).context(|| format!("cannot find the gateway's link {OUT}"))?;
     Ok((inner, outer))
 }
@@ -279,47 +268,12 @@ pub(super) fn host_rules(nft: &mut Nft, record: &GatewayRecord, published: &[Ele
 }
 
 fn host_routing(route: &mut Route, record: &GatewayRecord, link: u32) -> Result<()> {
-    let topology = &record.topology;
-    let mut requests: Vec<Request> = routing::host_rules(topology, &record.switched, &record.switched6)
-        .iter()
-        .map(|r| rule::add(&wiring::rule_spec(r)))
-        .collect();
-    requests.extend(host_link_up(topology, link));
-    for one in routing::host_routes(topology) {
-        requests.push(path::add(&wiring::replacing_route_spec(&one, link)));
-    }
-    wiring::pipeline(route, &requests, "the host")
-}
-
-/// Brings the host's end of the link up, with the neighbours that it loses when it goes down.
-pub(super) fn host_link_up(topology: &Topology, link: u32) -> Vec<Request> {
-    let mut requests = Vec::new();
-    if topology.link_has_ipv6(topology.mtu) {
-        requests.push(link::set(link, &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() }));
-    }
-    let alias = LinkChange { alias: Some("netbox"), up: Some(true), ..LinkChange::default() };
-    requests.push(link::set(link, &alias));
-    requests.extend(topology.pools().map(|(_, gateway)| neighbour::set(link, gateway, OUT_MAC)));
-    requests
+    let wires = plan::wiring::host(&record.topology, &record.switched, &record.switched6);
+    wiring::pipeline(route, &wiring::requests(&wires, link), "the host")
 }
 
 pub(super) fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Result<()> {
-    let mut requests = vec![
-        link::set(LO, &LinkChange { up: Some(true), ..LinkChange::default() }),
-        address::add(link, topology.gateway_address(), 32),
-        link::set(link, &LinkChange { up: Some(true), ..LinkChange::default() }),
-        // Wrong on purpose: see WRONG_MAC.
-        neighbour::set(link, topology.next_hop(), WRONG_MAC),
-    ];
-    if let (Some(own), Some(next_hop)) = (topology.gateway_address6(), topology.next_hop6()) {
-        requests.push(address::add(link, own, 128));
-        requests.push(path::deliver(link, own));
-        requests.push(neighbour::set(link, next_hop, WRONG_MAC));
-    }
-    for one in routing::gateway_routes(topology) {
-        let index = if one.dev.as_deref() == Some("lo") { LO } else { link };
-        requests.push(path::add(&wiring::replacing_route_spec(&one, index)));
-    }
+    let requests = wiring::requests(&plan::wiring::gateway(topology), link);
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
 

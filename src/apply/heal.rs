@@ -15,10 +15,10 @@ use crate::kernel::route::{Route, link};
 use crate::plan::changes::{Concern, View};
 use crate::plan::facts::Facts;
 use crate::plan::record::{BoxRecord, GatewayRecord, PortMap};
-use crate::plan::routing;
 use crate::plan::ruleset::{self, Element, Family};
 use crate::plan::topology::{CLOSED_TABLE, HOST_MAC, OUT, TABLE, Topology};
 use crate::plan::upkeep::{Upkeep, upkeep};
+use crate::plan::{self, routing, settings};
 
 use super::attach::host_elements;
 use super::census::Census;
@@ -166,7 +166,7 @@ impl Site<'_> {
         };
         if own != Own::Up {
             // Up is the last thing that a new link becomes: whoever made this one may not have come so far.
-            wiring::set_up_host_link_sysctls(&name, topology.ipv6)?;
+            wiring::set(&settings::of_host_link(&name, topology.ipv6), "on the host")?;
             let inner = self.gateway.route.link_index(OUT);
             let inner = inner.context(|| format!("cannot find the gateway's link {OUT}"))?;
             gateway::gateway_routing(&mut self.gateway, &topology, inner)?;
@@ -207,7 +207,7 @@ impl Site<'_> {
                 self.repaired.push(format!("added the routing rule {wanted}"));
             }
         }
-        wiring::pipeline(route, &gateway::host_link_up(&topology, link), "the host")?;
+        wiring::pipeline(route, &wiring::requests(&plan::wiring::host_link_up(&topology), link), "the host")?;
         for wanted in routing::host_routes(&topology) {
             if is_new(route.add_route(&wiring::route_spec(&wanted, link)))
                 .context(|| format!("cannot add the route {wanted}"))?
@@ -224,7 +224,7 @@ impl Site<'_> {
         let four = facts.forwarding.links.get(&own) == Some(&false);
         let six = facts.ipv6.as_ref().and_then(|ipv6| ipv6.force_forwarding.get(&own)) == Some(&false);
         let six = six && self.record.topology.pool6().is_some();
-        for (family, is_off) in [(wiring::Family::Ipv4, four), (wiring::Family::Ipv6, six)] {
+        for (family, is_off) in [(settings::Family::Ipv4, four), (settings::Family::Ipv6, six)] {
             if is_off {
                 wiring::switch_forwarding(family, &own)?;
                 self.repaired.push(format!("switched {family:?} forwarding on {own} on again"));
@@ -234,8 +234,8 @@ impl Site<'_> {
     }
 
     fn forward(&mut self, todo: &Upkeep) -> Result<()> {
-        let four = todo.four.to_switch.iter().map(|name| (wiring::Family::Ipv4, name));
-        let six = todo.six.to_switch.iter().map(|name| (wiring::Family::Ipv6, name));
+        let four = todo.four.to_switch.iter().map(|name| (settings::Family::Ipv4, name));
+        let six = todo.six.to_switch.iter().map(|name| (settings::Family::Ipv6, name));
         for (family, name) in four.chain(six) {
             match wiring::switch_forwarding(family, name) {
                 Ok(()) => self.followed.push(format!("switched {family:?} forwarding on {name} on")),
@@ -257,11 +257,11 @@ impl Site<'_> {
         }
         for name in &six {
             // The switch of IPv6 is a second one: the one for all goes on without it.
-            let switched_back = wiring::switch_forwarding_back(wiring::Family::Ipv6, name);
+            let switched_back = wiring::switch_forwarding_back(settings::Family::Ipv6, name);
             switched_back.context(|| format!("cannot switch IPv6 forwarding off on {name}"))?;
         }
         let mut batch = Batch::new();
-        for (family, names) in [(wiring::Family::Ipv4, &four), (wiring::Family::Ipv6, &six)] {
+        for (family, names) in [(settings::Family::Ipv4, &four), (settings::Family::Ipv6, &six)] {
             for name in names {
                 batch.delete_element(Family::Inet, TABLE, &restriction(family, name));
             }
@@ -312,10 +312,10 @@ fn without(names: &[String], others: &[String]) -> Vec<String> {
 }
 
 /// The element that restricts an interface that netbox makes forward to boxes' traffic.
-fn restriction(family: wiring::Family, interface: &str) -> Element {
+fn restriction(family: settings::Family, interface: &str) -> Element {
     match family {
-        wiring::Family::Ipv4 => ruleset::switched(interface),
-        wiring::Family::Ipv6 => ruleset::switched6(interface),
+        settings::Family::Ipv4 => ruleset::switched(interface),
+        settings::Family::Ipv6 => ruleset::switched6(interface),
     }
 }
 

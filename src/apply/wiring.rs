@@ -1,14 +1,23 @@
-//! Small effects that the gateway and the boxes share, and the translation of planned routes for the kernel.
+//! Small effects that the gateway and the boxes share, and the translation of what is planned for the kernel.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::BorrowedFd;
+
+use ipnet::IpNet;
 
 use crate::error::{Context, Result};
+use crate::kernel::route::link::{LinkChange, Veth};
 use crate::kernel::route::path::{RouteKind, RouteSpec};
 use crate::kernel::route::rule::RuleSpec;
-use crate::kernel::route::{PROTOCOL, Refused, Request, Route};
+use crate::kernel::route::{PROTOCOL, Refused, Request, Route, address, link, neighbour, path, rule};
 use crate::kernel::sysctl;
-use crate::plan::routing;
+use crate::plan::settings::{Family, Setting};
 use crate::plan::topology::{Ipv6, MARK};
+use crate::plan::wiring::{Pair, Wire};
+use crate::plan::{self, routing};
+
+/// The loopback interface is the first of every network namespace (net/core/net_namespace.c).
+const LO: u32 = 1;
 
 /// The kernel's main routing table (RT_TABLE_MAIN).
 const MAIN: u32 = 254;
@@ -55,123 +64,72 @@ pub fn pipeline(route: &mut Route, requests: &[Request], place: &str) -> Result<
     route.pipeline(requests).map_err(named)
 }
 
-/// As [`route_spec`], for a route that takes the place of one to the same destination: the kernel frees a dead
-/// box's link, and its route, a moment after the box.
+/// Planned changes for the kernel, where `link` is the index of the one interface, but lo, that they name.
 #[must_use]
-pub fn replacing_route_spec(route: &routing::Route, link: u32) -> RouteSpec {
-    RouteSpec { replace: true, ..route_spec(route, link) }
+pub fn requests(wires: &[Wire], link: u32) -> Vec<Request> {
+    let index = |dev: &str| if dev == plan::wiring::LO { LO } else { link };
+    let request = |wire: &Wire| match wire {
+        Wire::NoAddressOfItsOwn { dev } => {
+            link::set(index(dev), &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() })
+        }
+        Wire::Up { dev, alias } => {
+            link::set(index(dev), &LinkChange { up: Some(true), alias: *alias, ..LinkChange::default() })
+        }
+        Wire::Address { dev, address } => {
+            address::add(index(dev), *address, IpNet::from(*address).max_prefix_len())
+        }
+        Wire::Deliver { dev, address } => path::deliver(index(dev), *address),
+        Wire::Neighbour { dev, address, mac } => neighbour::set(index(dev), *address, *mac),
+        Wire::Route { route, replace } => {
+            let link = route.dev.as_deref().map_or(link, index);
+            path::add(&RouteSpec { replace: *replace, ..route_spec(route, link) })
+        }
+        Wire::Rule(rule) => rule::add(&rule_spec(rule)),
+    };
+    wires.iter().map(request).collect()
 }
 
-/// The settings of the gateway's namespace, which may have inherited the host's (net.core.devconf_inherit_init_net).
+/// A planned link for the kernel; `netns` is where its other end goes.
+#[must_use]
+pub fn veth<'a>(pair: &'a Pair, netns: BorrowedFd<'a>) -> Veth<'a> {
+    Veth {
+        name: &pair.name,
+        mac: pair.mac,
+        mtu: pair.mtu,
+        peer_name: pair.peer,
+        peer_mac: pair.peer_mac,
+        peer_netns: netns,
+        indexes: pair.indexes,
+    }
+}
+
+/// Writes settings, in their order. `place`: whose they are, for the error.
 ///
 /// # Errors
 /// Naming the setting.
-pub fn set_up_gateway_sysctls(ipv6: Ipv6) -> Result<()> {
-    // Before there is an interface, so that each begins with these.
-    let four: [(&[&str], &str); 8] = [
-        (&["ipv4", "ip_forward"], "1"),
-        // Replies may come by a link that a reverse look-up would not choose; who may send what is the rules' matter.
-        (&["ipv4", "conf", "all", "rp_filter"], "0"),
-        (&["ipv4", "conf", "default", "rp_filter"], "0"),
-        (&["ipv4", "conf", "all", "send_redirects"], "0"),
-        (&["ipv4", "conf", "default", "send_redirects"], "0"),
-        (&["ipv4", "conf", "all", "accept_redirects"], "0"),
-        (&["ipv4", "conf", "default", "accept_redirects"], "0"),
-        // What is denied is answered, each time: a box shall not wait for a time-out.
-        (&["ipv4", "icmp_ratelimit"], "0"),
-    ];
-    let six: &[(&[&str], &str)] = match ipv6 {
-        Ipv6::Absent => &[],
-        Ipv6::Closed => &[
-            (&["ipv6", "conf", "all", "disable_ipv6"], "1"),
-            (&["ipv6", "conf", "default", "accept_ra"], "0"),
-        ],
-        // What is written to `all` is the default from then on (net/ipv6/addrconf.c), but for accept_ra.
-        Ipv6::Pool(_) => &[
-            (&["ipv6", "conf", "all", "disable_ipv6"], "0"),
-            (&["ipv6", "conf", "default", "accept_ra"], "0"),
-            // IN6_ADDR_GEN_MODE_NONE: no link-local addresses, and so no neighbour discovery and no redirects.
-            (&["ipv6", "conf", "default", "addr_gen_mode"], "1"),
-            (&["ipv6", "conf", "all", "forwarding"], "1"),
-            (&["ipv6", "icmp", "ratelimit"], "0"),
-        ],
-    };
-    for (path, value) in four.iter().chain(six) {
-        sysctl::write(path, value).context(|| format!("cannot set {} in the gateway", path.join(".")))?;
-    }
-    Ok(())
+pub fn set(settings: &[Setting], place: &str) -> Result<()> {
+    settings
+        .iter()
+        .try_for_each(|setting| write(setting).context(|| format!("cannot set {} {place}", setting.name())))
 }
 
-/// The settings of the host's end, before it is up.
+fn write(setting: &Setting) -> io::Result<()> {
+    let path: Vec<&str> = setting.path.iter().map(AsRef::as_ref).collect();
+    match (sysctl::write(&path, setting.value), &setting.otherwise) {
+        (Err(error), Some(other)) if error.raw_os_error() == Some(libc::EINVAL) => {
+            sysctl::write(&path, other)
+        }
+        (Err(error), _) if setting.may_be_absent && error.kind() == ErrorKind::NotFound => Ok(()),
+        (result, _) => result,
+    }
+}
+
+/// Switches forwarding of an interface of the host on.
 ///
 /// # Errors
-/// Naming the setting.
-pub fn set_up_host_link_sysctls(link: &str, ipv6: Ipv6) -> Result<()> {
-    let four = [
-        ("forwarding", "1"),
-        // The reverse look-up of a strict rp_filter must see the mark that `pre` sets.
-        ("src_valid_mark", "1"),
-        ("send_redirects", "0"),
-        ("accept_redirects", "0"),
-    ];
-    let six: &[(&str, &str)] = match ipv6 {
-        Ipv6::Absent => &[],
-        // No link-local address, no router advertisement.
-        Ipv6::Closed => &[("disable_ipv6", "1"), ("accept_ra", "0")],
-        Ipv6::Pool(_) => &[
-            // Some hosts have it switched off by default, and on for their uplink.
-            ("disable_ipv6", "0"),
-            ("accept_ra", "0"),
-            ("accept_redirects", "0"),
-        ],
-    };
-    let settings = four.iter().map(|setting| ("ipv4", setting)).chain(six.iter().map(|s| ("ipv6", s)));
-    for (family, (name, value)) in settings {
-        let path = [family, "conf", link, name];
-        match sysctl::write(&path, value) {
-            // A link whose MTU is too small for IPv6.
-            Err(error) if error.kind() == ErrorKind::NotFound && ipv6 == Ipv6::Closed => {}
-            other => other.context(|| format!("cannot set {}", path.join(".")))?,
-        }
-    }
-    if matches!(ipv6, Ipv6::Pool(_)) {
-        match Family::Ipv6.write(link, true) {
-            // Before Linux 6.17 boxes have IPv6 only where the host forwards anyway.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            other => other.context(|| format!("cannot switch IPv6 forwarding on for {link}"))?,
-        }
-    }
-    Ok(())
-}
-
-/// The two switches of forwarding that an interface has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// `net.ipv4.conf.<link>.forwarding`.
-    Ipv4,
-    /// `net.ipv6.conf.<link>.force_forwarding`, since Linux 6.17. The other switch of that family, `forwarding`, does not
-    /// make an interface forward, but makes it deaf for router advertisements.
-    Ipv6,
-}
-
-impl Family {
-    fn write(self, link: &str, on: bool) -> io::Result<()> {
-        let path = match self {
-            Self::Ipv4 => ["ipv4", "conf", link, "forwarding"],
-            Self::Ipv6 => ["ipv6", "conf", link, "force_forwarding"],
-        };
-        sysctl::write(&path, if on { "1" } else { "0" })
-    }
-}
-
-/// Switches forwarding of one interface of the host on.
-///
-/// # Errors
-/// Naming the interface.
+/// ENOENT where it is gone.
 pub fn switch_forwarding(family: Family, interface: &str) -> Result<()> {
-    family
-        .write(interface, true)
-        .context(|| format!("cannot switch {family:?} forwarding on for {interface}"))
+    set(&[family.forwarding(interface, true)], "on the host")
 }
 
 /// Switches forwarding of a link of netbox's own off.
@@ -179,9 +137,12 @@ pub fn switch_forwarding(family: Family, interface: &str) -> Result<()> {
 /// # Errors
 /// Those of the write, tried twice; a link that is gone, and a kernel that has no such switch, are no error.
 pub fn stop_forwarding(link: &str, ipv6: Ipv6) -> io::Result<()> {
-    let stop = |family: Family| match family.write(link, false).or_else(|_| family.write(link, false)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
+    let stop = |family: Family| {
+        let off = family.forwarding(link, false);
+        match write(&off).or_else(|_| write(&off)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     };
     let four = stop(Family::Ipv4);
     let six = if matches!(ipv6, Ipv6::Pool(_)) { stop(Family::Ipv6) } else { Ok(()) };
@@ -198,7 +159,7 @@ pub fn switch_forwarding_back(family: Family, interface: &str) -> io::Result<()>
     if family == Family::Ipv4 && sysctl::read(&["ipv4", "ip_forward"])?.trim() == "1" {
         return Ok(());
     }
-    match family.write(interface, false) {
+    match write(&family.forwarding(interface, false)) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }

@@ -12,15 +12,17 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid, setpgid};
 
+use crate::apply::wiring;
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace::Kinds;
 use crate::kernel::signal::OriginalMask;
 use crate::kernel::terminal::Terminal;
 use crate::kernel::{entry, inherited, namespace, process, signal};
-use crate::plan::environment::{Sources, environment, value_in};
+use crate::plan::environment::{Sources, environment, own, value_in};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
+use crate::plan::{self, settings};
 use crate::spec::request::RunRequest;
 
 use super::drop::drop_privileges;
@@ -74,14 +76,11 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     let request = inside.request;
     let can_be_root = inside.privileges.can_be_root(inside.identity);
     // While the keeper makes the link.
-    mounts::make(request, can_be_root)?;
+    plan::mounts::before_settings(request, can_be_root).iter().try_for_each(mounts::make)?;
     if request.has_own_network() {
-        box_network::let_users_ping_and_bind(inside.identity, &inside.privileges)?;
+        wiring::set(&settings::of_box(&inside.privileges, inside.identity.gid), "in the box")?;
     }
-    if request.has_own_mounts() {
-        // After the lines above, which write there.
-        mounts::protect_kernel_settings(can_be_root)?;
-    }
+    plan::mounts::after_settings(request, can_be_root).iter().try_for_each(mounts::make)?;
     if let Some(name) = &request.hostname {
         nix::unistd::sethostname(name.as_str()).context(|| format!("cannot set the host name {name}"))?;
     }
@@ -177,12 +176,7 @@ fn gone() -> Error {
 
 fn own_environment(inside: &Inside<'_>, facts: &BoxFacts) -> Vec<OsString> {
     let caller = entry::environment();
-    let mut own = vec![("NETBOX_ID", facts.id.clone()), ("NETBOX_NAME", facts.name.clone())];
-    if let Some(link) = &facts.link {
-        own.push(("NETBOX_IPV4", link.address.to_string()));
-        own.push(("NETBOX_GATEWAY", link.gateway.to_string()));
-        own.extend(link.ipv6.map(|(address, _)| ("NETBOX_IPV6", address.to_string())));
-    }
+    let own = own(&facts.id, &facts.name, facts.link.as_ref());
     environment(&Sources {
         caller: &caller,
         clear: inside.request.clear_env,

@@ -1,11 +1,10 @@
 //! What the processes of one run tell each other.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::plan::record::BoxRecord;
+use crate::plan::wiring::BoxLink;
 
 /// From the keeper to the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,19 +50,6 @@ pub struct BoxFacts {
     pub link: Option<BoxLink>,
     /// Where files of its own are put, each with the mount that comes with it.
     pub files: Vec<String>,
-}
-
-/// The box's side of its link.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct BoxLink {
-    /// `NETBOX_IPV4`
-    pub address: Ipv4Addr,
-    /// `NETBOX_GATEWAY`, the next hop.
-    pub gateway: Ipv4Addr,
-    /// `NETBOX_IPV6`, and the next hop there; `None` for a box without IPv6.
-    pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
-    /// Whether the link has IPv6, be it closed.
-    pub has_ipv6: bool,
 }
 
 /// From the box's first process to the keeper. After [`ToBox::Run`] the end of the stream means that the

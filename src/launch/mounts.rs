@@ -8,49 +8,31 @@ use nix::sys::statfs::{FsType, SYSFS_MAGIC, statfs};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::{Context, Error, Result};
-use crate::spec::net::Net;
-use crate::spec::request::RunRequest;
+use crate::plan::mounts::{Mount, RESOLVED, TMPFS_OF_HIDDEN};
 
 const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 const NOTHING: Option<&str> = None;
 /// `MQUEUE_MAGIC` of ipc/mqueue.c.
 const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 
-/// Where systemd-resolved has its sockets, and the files that /etc/resolv.conf may be a link to.
-const RESOLVED: &str = "/run/systemd/resolve";
-
-/// Where the C library finds name services of the host.
-const NAME_SERVICES: [&str; 2] = [RESOLVED, "/run/nscd"];
-
-/// Lets this process's mounts go their own way, and mounts anew what shows a namespace that the box has of its own: its
-/// network, its processes, its message queues. `can_be_root`: file permissions in /sys do not stop what is in the box.
+/// Makes a planned mount in this process's mount namespace.
 ///
 /// # Errors
 /// When a mount fails that the fence rests on.
-pub fn make(request: &RunRequest, can_be_root: bool) -> Result<()> {
-    if !request.has_own_mounts() {
-        return Ok(());
+pub fn make(planned: &Mount) -> Result<()> {
+    match planned {
+        Mount::Separate { apart } => separate(*apart),
+        Mount::Nosuid => crate::kernel::mount::set_nosuid_below("/")
+            .context(|| "cannot ignore file capabilities in the box"),
+        Mount::Sysfs { read_only } => sysfs(*read_only),
+        Mount::Hide { directory, with_resolver } => hide(directory, *with_resolver),
+        Mount::Proc => mount(Some("proc"), "/proc", Some("proc"), HARMLESS, NOTHING)
+            .context(|| "cannot mount a /proc for the box's processes"),
+        Mount::MessageQueues => message_queues(),
+        Mount::ReadOnly(path) => bind_read_only(path),
     }
-    separate(request.unshare.mount)?;
-    if !request.allow_new_privs {
-        ignore_file_privileges()?;
-    }
-    if request.has_own_network() {
-        sysfs(can_be_root)?;
-        hide_name_services(request.net == Net::Nat)?;
-    }
-    if request.unshare.pid {
-        mount(Some("proc"), "/proc", Some("proc"), HARMLESS, NOTHING)
-            .context(|| "cannot mount a /proc for the box's processes")?;
-    }
-    if request.unshare.ipc {
-        message_queues()?;
-    }
-    Ok(())
 }
 
-/// What the host mounts later still appears in the box (MS_SLAVE), as for a command started bare, unless it is to be
-/// `apart`. What the box mounts never appears on the host.
 fn separate(apart: bool) -> Result<()> {
     let propagation = if apart { MsFlags::MS_PRIVATE } else { MsFlags::MS_SLAVE };
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | propagation, NOTHING).map_err(|errno| {
@@ -63,12 +45,6 @@ fn separate(apart: bool) -> Result<()> {
             _ => error,
         }
     })
-}
-
-fn ignore_file_privileges() -> Result<()> {
-    // no_new_privs ignores set-user-id bits but not file capabilities: a program that has one which the bounding set has
-    // not, as ping often does, would be refused (EPERM, `cap_bprm_creds_from_file`). On a nosuid mount it just runs.
-    crate::kernel::mount::set_nosuid_below("/").context(|| "cannot ignore file capabilities in the box")
 }
 
 fn sysfs(read_only: bool) -> Result<()> {
@@ -131,24 +107,16 @@ pub fn put(mount: BorrowedFd<'_>, path: &str) -> Result<()> {
         .context(|| format!("cannot put the box's own file over {path}"))
 }
 
-/// Hides the sockets by which the C library asks the host's name services, past the box's resolver: nscd(8), and
-/// systemd-resolved (nss-resolve(8)). Their directories, as the sockets are made anew with every start of these.
-///
-/// `with_resolver`: whether the box has a resolv.conf(5) of its own.
-///
-/// # Errors
-/// When there is such a directory and it cannot be covered.
-fn hide_name_services(with_resolver: bool) -> Result<()> {
-    for directory in NAME_SERVICES {
-        if std::fs::symlink_metadata(directory).is_ok() {
-            cover(directory, with_resolver).context(|| format!("cannot hide {directory} from the box"))?;
-        }
+/// A directory that is not there hides itself.
+fn hide(directory: &str, with_resolver: bool) -> Result<()> {
+    if std::fs::symlink_metadata(directory).is_err() {
+        return Ok(());
     }
-    Ok(())
+    cover(directory, with_resolver).context(|| format!("cannot hide {directory} from the box"))
 }
 
 fn cover(directory: &str, with_resolver: bool) -> std::io::Result<()> {
-    mount(Some("netbox"), directory, Some("tmpfs"), HARMLESS, Some("size=4k,nr_inodes=8,mode=755"))?;
+    mount(Some("netbox"), directory, Some("tmpfs"), HARMLESS, Some(TMPFS_OF_HIDDEN))?;
     if directory == RESOLVED {
         // Who reads these finds the box's own file, or says that there is no name server.
         for name in ["resolv.conf", "stub-resolv.conf"] {
@@ -162,15 +130,6 @@ fn cover(directory: &str, with_resolver: bool) -> std::io::Result<()> {
     }
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | HARMLESS;
     Ok(mount(NOTHING, directory, NOTHING, flags, NOTHING)?)
-}
-
-/// Makes /proc/sys read-only for a box of root, to whom the kernel gives the settings of its own network
-/// namespace, and those of the whole machine, by user id alone.
-///
-/// # Errors
-/// When the mount fails.
-pub fn protect_kernel_settings(can_be_root: bool) -> Result<()> {
-    if can_be_root { bind_read_only("/proc/sys") } else { Ok(()) }
 }
 
 fn bind_read_only(path: &str) -> Result<()> {

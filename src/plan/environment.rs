@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::spec::env::EnvSetting;
 
 use super::identity::Account;
+use super::wiring::BoxLink;
 
 /// What `--clear-env` leaves.
 const KEPT: [&str; 4] = ["PATH", "HOME", "USER", "TERM"];
@@ -64,6 +65,18 @@ pub fn value_in<'a>(environment: &'a [OsString], name: &OsStr) -> Option<&'a OsS
 
 fn value_of<'a>(entry: &'a OsStr, name: &OsStr) -> Option<&'a OsStr> {
     entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(OsStr::from_bytes)
+}
+
+/// What a box is told about itself.
+#[must_use]
+pub fn own(id: &str, name: &str, link: Option<&BoxLink>) -> Vec<(&'static str, String)> {
+    let mut own = vec![("NETBOX_ID", id.to_owned()), ("NETBOX_NAME", name.to_owned())];
+    if let Some(link) = link {
+        own.push(("NETBOX_IPV4", link.address.to_string()));
+        own.push(("NETBOX_GATEWAY", link.gateway.to_string()));
+        own.extend(link.ipv6.map(|(address, _)| ("NETBOX_IPV6", address.to_string())));
+    }
+    own
 }
 
 fn set(environment: &mut Vec<OsString>, name: &OsStr, value: &OsStr) {

@@ -9,7 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::topology::{CLOSED_TABLE, MARK, OUT, POOL_TABLE, RESOLVERS, Topology};
+use super::topology::{CLOSED_TABLE, ETH, MARK, OUT, POOL_TABLE, RESOLVERS, Topology};
+
+/// netbox's mark on its routes (`rtm_protocol`) and rules (`FRA_PROTOCOL`): "n" in ASCII, unassigned in
+/// `linux/rtnetlink.h` and in iproute2's rt_protos. The kernel gives it no meaning.
+pub const PROTOCOL: u8 = 0x6e;
 
 /// The table that is looked at first, and alone says what is local (RT_TABLE_LOCAL).
 const LOCAL_TABLE: u32 = 255;
@@ -160,6 +164,19 @@ pub fn box_route(address: impl Into<IpAddr>, link: &str) -> Route {
         destination: IpNet::from(address.into()),
         via: None,
         dev: Some(link.to_owned()),
+        table: None,
+        metric: None,
+    }
+}
+
+/// A box's route to everywhere in the family of the gateway's address.
+#[must_use]
+pub fn box_way_out(gateway: IpAddr) -> Route {
+    Route {
+        kind: Kind::Unicast,
+        destination: anywhere(gateway.into()),
+        via: Some(gateway),
+        dev: Some(ETH.to_owned()),
         table: None,
         metric: None,
     }

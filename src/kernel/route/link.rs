@@ -14,6 +14,7 @@ use netlink_packet_route::link::{
 use super::{Request, Route, tolerate};
 use crate::kernel::wire::{attribute, attributes, i32_at, text_of, u32_at};
 use crate::plan::topology::Mac;
+use crate::plan::wiring::QUEUES;
 
 /// The size of `struct ifinfomsg`, and where its index and flags are.
 const HEADER: usize = 16;
@@ -128,9 +129,8 @@ fn end(name: &str, mac: Mac, mtu: u32) -> LinkMessage {
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::Address(mac.to_vec()),
         LinkAttribute::Mtu(mtu),
-        // The kernel's default is a pair of queues for every processor, each with memory of its own.
-        LinkAttribute::NumTxQueues(1),
-        LinkAttribute::NumRxQueues(1),
+        LinkAttribute::NumTxQueues(QUEUES),
+        LinkAttribute::NumRxQueues(QUEUES),
     ];
     message
 }

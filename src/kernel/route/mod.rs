@@ -24,9 +24,7 @@ use super::netlink::{Netlink, acknowledge};
 use super::wire::Refusal;
 use crate::error::Error;
 
-/// netbox's mark on its routes (`rtm_protocol`) and rules (`FRA_PROTOCOL`): "n" in ASCII, unassigned in
-/// `linux/rtnetlink.h` and in iproute2's rt_protos. The kernel gives it no meaning.
-pub const PROTOCOL: u8 = 0x6e;
+pub use crate::plan::routing::PROTOCOL;
 
 /// One thing asked of the kernel.
 #[derive(Debug, Clone)]

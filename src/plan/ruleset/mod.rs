@@ -11,7 +11,8 @@ mod statement;
 mod text;
 
 pub use element::{
-    Datum, Element, PublishedPort, Type, boxes4, boxes6, conns, host_address, reaches_itself, switched, switched6,
+    Datum, Element, PublishedPort, Type, boxes4, boxes6, conns, host_address, reaches_itself, switched,
+    switched6,
 };
 pub use gateway::gateway;
 pub use host::host;

@@ -1,0 +1,292 @@
+//! Links, addresses, neighbours, routes and routing rules of a gateway and a box, in the order in which they are made,
+//! as values that print in the words of ip(8).
+//!
+//! What the kernel is asked for and what `--dry-run` prints are the same lists.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::routing::{self, PROTOCOL, Route, Rule};
+use super::topology::{
+    ETH, ETH_INDEX, GATEWAY_MAC, HOST_MAC, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link,
+};
+
+/// How many queues each end of a veth has, in each direction. The kernel's default is one for every processor, each
+/// with memory of its own.
+pub const QUEUES: u32 = 1;
+
+/// The loopback interface.
+pub const LO: &str = "lo";
+
+/// A veth to be made, both ends down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The name of the end that stays.
+    pub name: String,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The MTU of both ends, in bytes.
+    pub mtu: u32,
+    /// The name of the end that goes.
+    pub peer: &'static str,
+    /// Its hardware address.
+    pub peer_mac: Mac,
+    /// The indexes of the two ends; `None`: the kernel chooses.
+    pub indexes: Option<(u32, u32)>,
+}
+
+/// A change to a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wire {
+    /// A link is not to make IPv6 addresses by itself. To be said before it is up.
+    NoAddressOfItsOwn {
+        /// Its name.
+        dev: String,
+    },
+    /// A link is brought up.
+    Up {
+        /// Its name.
+        dev: String,
+        /// A text for people.
+        alias: Option<&'static str>,
+    },
+    /// A link is given an address, and no route with it.
+    Address {
+        /// The link's name.
+        dev: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// What is sent to an IPv6 address is delivered here from now on, not some time later.
+    Deliver {
+        /// The name of the link that has it.
+        dev: String,
+        /// The address.
+        address: Ipv6Addr,
+    },
+    /// A neighbour is known for good.
+    Neighbour {
+        /// The name of the link that it is on.
+        dev: String,
+        /// Its address.
+        address: IpAddr,
+        /// Its hardware address.
+        mac: Mac,
+    },
+    /// A route is added.
+    Route {
+        /// Which.
+        route: Route,
+        /// Whether it takes the place of one to the same destination: the kernel frees a dead box's link, and its
+        /// route, a moment after the box.
+        replace: bool,
+    },
+    /// A rule of the routing policy database is added.
+    Rule(Rule),
+}
+
+/// The box's side of its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxLink {
+    /// `NETBOX_IPV4`
+    pub address: Ipv4Addr,
+    /// `NETBOX_GATEWAY`, the next hop.
+    pub gateway: Ipv4Addr,
+    /// `NETBOX_IPV6`, and the next hop there; `None` for a box without IPv6.
+    pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
+    /// Whether the link has IPv6, be it closed.
+    pub has_ipv6: bool,
+}
+
+impl BoxLink {
+    /// That of the box in `slot`, with its IPv6 address where it gets one, and with this MTU.
+    #[must_use]
+    pub fn new(topology: &Topology, slot: u32, address6: Option<Ipv6Addr>, mtu: u32) -> Self {
+        Self {
+            address: topology.box_address(slot),
+            gateway: topology.gateway_address(),
+            ipv6: address6.zip(topology.gateway_address6()),
+            has_ipv6: topology.link_has_ipv6(mtu),
+        }
+    }
+}
+
+/// The link between host and gateway, made on the host.
+#[must_use]
+pub fn gateway_pair(topology: &Topology) -> Pair {
+    Pair {
+        name: topology.host_link(),
+        mac: HOST_MAC,
+        mtu: topology.mtu,
+        peer: OUT,
+        peer_mac: OUT_MAC,
+        indexes: None,
+    }
+}
+
+/// What the host needs once that link is there. `switched`, `switched6`: see [`routing::host_rules`].
+#[must_use]
+pub fn host(topology: &Topology, switched: &[String], switched6: &[String]) -> Vec<Wire> {
+    let rules = routing::host_rules(topology, switched, switched6);
+    let mut wires: Vec<_> = rules.into_iter().map(Wire::Rule).collect();
+    wires.extend(host_link_up(topology));
+    wires
+        .extend(routing::host_routes(topology).into_iter().map(|route| Wire::Route { route, replace: true }));
+    wires
+}
+
+/// Brings the host's end up, with the neighbours that it loses when it goes down.
+#[must_use]
+pub fn host_link_up(topology: &Topology) -> Vec<Wire> {
+    let dev = || topology.host_link();
+    let mut wires = Vec::new();
+    if topology.link_has_ipv6(topology.mtu) {
+        wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
+    }
+    wires.push(Wire::Up { dev: dev(), alias: Some("netbox") });
+    wires.extend(topology.pools().map(|(_, address)| Wire::Neighbour { dev: dev(), address, mac: OUT_MAC }));
+    wires
+}
+
+/// What the gateway needs once that link is there.
+#[must_use]
+pub fn gateway(topology: &Topology) -> Vec<Wire> {
+    let dev = || OUT.to_owned();
+    // Wrong on purpose: see WRONG_MAC.
+    let next_hop = |address| Wire::Neighbour { dev: dev(), address, mac: WRONG_MAC };
+    let mut wires = vec![
+        up(LO),
+        Wire::Address { dev: dev(), address: topology.gateway_address().into() },
+        up(OUT),
+        next_hop(topology.next_hop().into()),
+    ];
+    if let (Some(address), Some(next_hop6)) = (topology.gateway_address6(), topology.next_hop6()) {
+        wires.push(Wire::Address { dev: dev(), address: address.into() });
+        wires.push(Wire::Deliver { dev: dev(), address });
+        wires.push(next_hop(next_hop6.into()));
+    }
+    // The pools' routes to lo are there already where the link is made a second time.
+    let routes = routing::gateway_routes(topology).into_iter();
+    wires.extend(routes.map(|route| Wire::Route { route, replace: true }));
+    wires
+}
+
+/// The link between the gateway and a box, made in the gateway.
+#[must_use]
+pub fn box_pair(id: &str, slot: u32, mtu: u32) -> Pair {
+    Pair {
+        name: box_link(id),
+        mac: GATEWAY_MAC,
+        mtu,
+        peer: ETH,
+        peer_mac: Topology::box_mac(slot),
+        indexes: Some((Topology::link_index(slot), ETH_INDEX)),
+    }
+}
+
+/// What the gateway needs once that link is there. `address6`: the box's IPv6 address, where it gets one.
+#[must_use]
+pub fn to_box(topology: &Topology, id: &str, slot: u32, address6: Option<Ipv6Addr>) -> Vec<Wire> {
+    let dev = box_link(id);
+    // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
+    // up second, can send at once; this one is helped by `settle`.
+    let mut wires = vec![up(&dev)];
+    let four = IpAddr::V4(topology.box_address(slot));
+    for address in [four].into_iter().chain(address6.map(IpAddr::V6)) {
+        let route = routing::box_route(address, &dev);
+        wires.push(Wire::Neighbour { dev: dev.clone(), address, mac: Topology::box_mac(slot) });
+        wires.push(Wire::Route { route, replace: true });
+    }
+    wires
+}
+
+/// What a box needs, with its link where it has one.
+#[must_use]
+pub fn in_box(link: Option<&BoxLink>) -> Vec<Wire> {
+    let mut wires = vec![up(LO)];
+    let Some(link) = link else { return wires };
+    let dev = || ETH.to_owned();
+    let way_out = |gateway: IpAddr| {
+        let route = routing::box_way_out(gateway);
+        [
+            Wire::Neighbour { dev: dev(), address: gateway, mac: GATEWAY_MAC },
+            Wire::Route { route, replace: false },
+        ]
+    };
+    wires.push(Wire::Address { dev: dev(), address: link.address.into() });
+    // No link-local address is made, and so neither is neighbour discovery nor a router solicitation; nobody in the box may
+    // add one, and the gateway drops the rest. Not by the sysctl: a first look at each in a new namespace takes as long as
+    // there are namespaces, since all have a dentry of that name under one parent (fs/proc/proc_sysctl.c, `proc_sys_compare`).
+    if link.has_ipv6 {
+        wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
+    }
+    wires.push(up(ETH));
+    wires.extend(way_out(link.gateway.into()));
+    if let Some((address, gateway)) = link.ipv6 {
+        wires.push(Wire::Address { dev: dev(), address: address.into() });
+        wires.push(Wire::Deliver { dev: dev(), address });
+        wires.extend(way_out(gateway.into()));
+    }
+    wires
+}
+
+fn up(dev: &str) -> Wire {
+    Wire::Up { dev: dev.to_owned(), alias: None }
+}
+
+impl Pair {
+    /// The words of ip(8), with the name of the namespace that the other end goes to.
+    #[must_use]
+    pub fn words(&self, netns: &str) -> String {
+        let [index, peer_index] = match self.indexes {
+            Some((own, other)) => [own, other].map(|index| format!(" index {index}")),
+            None => [String::new(), String::new()],
+        };
+        let end = |mac| {
+            format!("address {} mtu {} numtxqueues {QUEUES} numrxqueues {QUEUES}", written(mac), self.mtu)
+        };
+        format!(
+            "link add {}{index} {} type veth peer name {}{peer_index} {} netns {netns}",
+            self.name,
+            end(self.mac),
+            self.peer,
+            end(self.peer_mac)
+        )
+    }
+}
+
+/// With `-6` where ip(8) does not see the family in the words that follow.
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = |net: &IpNet| if net.addr().is_ipv6() { "-6 " } else { "" };
+        match self {
+            Self::NoAddressOfItsOwn { dev } => write!(f, "link set dev {dev} addrgenmode none"),
+            Self::Up { dev, alias: None } => write!(f, "link set dev {dev} up"),
+            Self::Up { dev, alias: Some(alias) } => write!(f, "link set dev {dev} alias {alias} up"),
+            Self::Address { dev, address } => {
+                let nodad = if address.is_ipv6() { " nodad" } else { "" };
+                write!(f, "address add {} dev {dev} noprefixroute{nodad}", IpNet::from(*address))
+            }
+            Self::Deliver { dev, address } => {
+                write!(f, "-6 route add local {address} dev {dev} table local proto {PROTOCOL}")
+            }
+            Self::Neighbour { dev, address, mac } => {
+                write!(f, "neighbour replace {address} lladdr {} nud permanent dev {dev}", written(*mac))
+            }
+            Self::Route { route, replace } => {
+                let verb = if *replace { "replace" } else { "add" };
+                write!(f, "{}route {verb} {route} proto {PROTOCOL}", family(&route.destination))
+            }
+            Self::Rule(rule) => {
+                write!(f, "{}rule add {rule} protocol {PROTOCOL}", family(&rule.destination))
+            }
+        }
+    }
+}
+
+fn written(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
