@@ -10,6 +10,7 @@
     reason = "a test fails by a panic, and shows its figures"
 )]
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
@@ -19,6 +20,7 @@ use netbox::kernel::conntrack::{Conntrack, Selector};
 use netbox::kernel::nft::{Batch, Nft};
 use netbox::plan::ruleset::{self, Element, Family, PublishedPort, Table};
 use netbox::plan::topology::{Ipv6, Topology};
+use serde_json::Value;
 
 const INSIDE: &str = "NETBOX_TEST_INSIDE";
 const EEXIST: i32 = 17;
@@ -141,6 +143,55 @@ fn same_as_nft(tables: &[Table], elements: &[Element]) {
     }
 }
 
+/// That the ruleset's JSON makes the same of an empty namespace as netlink does.
+///
+/// In four steps, for what nft 1.0.6 does not read from JSON: a table's comment, and a map to concatenated values.
+fn same_from_json(tables: &[Table], elements: &[Element]) {
+    let part = |sets: bool| {
+        let mut document = ruleset::to_json(tables, elements).unwrap();
+        document["nftables"].as_array_mut().unwrap().retain(|object| {
+            let object = &object["add"];
+            let early = object.get("table").or(object.get("set")).is_some();
+            early == sets && !object["map"]["map"].is_array()
+        });
+        document
+    };
+    let bare =
+        |table: &Table| Table { sets: Vec::new(), maps: Vec::new(), chains: Vec::new(), ..table.clone() };
+    let named = ruleset::to_text(&tables.iter().map(bare).collect::<Vec<_>>(), &[]);
+    let with_maps = |table: &Table| Table { maps: table.maps.clone(), ..bare(table) };
+    let maps = ruleset::to_text(&tables.iter().map(with_maps).collect::<Vec<_>>(), &[]);
+    let early = part(true);
+    let script = format!(
+        "{LINK} nft -f - <<'END'\n{named}END\nnft -j -f - <<'END'\n{early}\nEND\n\
+         nft -f - <<'END'\n{maps}END\nnft -j -f -; {LIST}"
+    );
+    let theirs = shell(true, &script, &part(false).to_string());
+    shell(false, LINK, "");
+    Nft::open().unwrap().commit(filled(tables, elements)).unwrap();
+    let ours = shell(false, LIST, "");
+    assert!(ours.contains("chain"), "nft listed no rules:\n{ours}");
+    same_lines(&ours, &theirs);
+    same_rules(&ruleset::to_json(tables, elements).unwrap(), &shell(false, "nft -j list ruleset", ""));
+}
+
+/// That the document has the rules as nft lists them.
+fn same_rules(document: &Value, listed: &str) {
+    let listed: Value = serde_json::from_str(listed).unwrap();
+    let rules = |document: &Value| -> BTreeMap<[String; 3], Vec<Value>> {
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for object in document["nftables"].as_array().unwrap() {
+            let Some(rule) = object.get("add").unwrap_or(object).get("rule") else { continue };
+            let chain = ["family", "table", "chain"].map(|name| rule[name].as_str().unwrap().to_owned());
+            found.entry(chain).or_default().push(rule["expr"].clone());
+        }
+        found
+    };
+    let (ours, theirs) = (rules(document), rules(&listed));
+    assert!(!ours.is_empty());
+    assert_eq!(ours, theirs);
+}
+
 /// Compares line by line, without blank lines and handles, which count in the order of creation.
 fn same_lines(ours: &str, theirs: &str) {
     let lines = |text: &str| -> Vec<String> {
@@ -180,6 +231,22 @@ fn the_rules_without_ipv6_are_what_nft_makes_of_their_text() {
     let name = "the_rules_without_ipv6_are_what_nft_makes_of_their_text";
     if peers(name) && inside(name) {
         same_as_nft(&ruleset::host(&Topology { ipv6: Ipv6::Closed, ..topology() }), &[]);
+    }
+}
+
+#[test]
+fn the_hosts_rules_are_what_nft_makes_of_their_json() {
+    let name = "the_hosts_rules_are_what_nft_makes_of_their_json";
+    if peers(name) && inside(name) {
+        same_from_json(&ruleset::host(&topology()), &host_elements());
+    }
+}
+
+#[test]
+fn the_gateways_rules_are_what_nft_makes_of_their_json() {
+    let name = "the_gateways_rules_are_what_nft_makes_of_their_json";
+    if peers(name) && inside(name) {
+        same_from_json(&ruleset::gateway(&topology()), &gateway_elements());
     }
 }
 

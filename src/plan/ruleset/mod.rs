@@ -7,6 +7,7 @@
 mod element;
 mod gateway;
 mod host;
+mod json;
 mod statement;
 mod text;
 
@@ -16,6 +17,7 @@ pub use element::{
 };
 pub use gateway::gateway;
 pub use host::host;
+pub use json::to_json;
 pub use statement::{Address, Direction, Field, Nfproto, Operator, Rule, Statement};
 pub use text::to_text;
 
