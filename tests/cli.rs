@@ -90,6 +90,7 @@ fn every_option_of_run() {
         "--json-status-fd",
         "4",
         "--dry-run",
+        "--json",
         "--verbose",
         "--verbose",
         "--",
@@ -122,7 +123,7 @@ fn every_option_of_run() {
             EnvSetting::Set("C".into(), "".into())
         ]
     );
-    assert!(request.clear_env && request.dry_run && !request.quiet);
+    assert!(request.clear_env && request.dry_run && request.json && !request.quiet);
     assert_eq!(request.hostname.unwrap().as_str(), "web.example.org");
     assert_eq!(request.unshare, Unshare { mount: true, pid: true, uts: true, ipc: true });
     assert_eq!(request.cap_add.to_string(), "CAP_NET_ADMIN, CAP_NET_RAW");
@@ -261,6 +262,7 @@ fn wrong_usage_names_what_is_wrong() {
             &["--cap-add", "--cap-drop", "CAP_KILL"],
         ),
         (&["run", "--unshare-user", "ls"], &["--unshare-user"]),
+        (&["run", "--json", "ls"], &["--json needs --dry-run"]),
     ] {
         let line = wrong(args);
         assert!(words.iter().all(|word| line.contains(word)), "{args:?}: {line}");

@@ -246,7 +246,7 @@ fn the_hosts_rules_are_what_nft_makes_of_their_json() {
 fn the_gateways_rules_are_what_nft_makes_of_their_json() {
     let name = "the_gateways_rules_are_what_nft_makes_of_their_json";
     if peers(name) && inside(name) {
-        same_from_json(&ruleset::gateway(&topology()), &gateway_elements());
+        same_from_json(&ruleset::gateway(&topology(), 8192), &gateway_elements());
     }
 }
 

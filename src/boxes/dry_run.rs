@@ -2,16 +2,23 @@
 
 use crate::apply::state::State;
 use crate::apply::{attach, lease, reserve};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host;
+use crate::host::names::{HOSTS, RESOLV_CONF, is_there};
+use crate::kernel::entry;
+use crate::plan::environment::{self, Changes, Sources, environment};
 use crate::plan::gateway;
 use crate::plan::identity::{Caller, Identity};
 use crate::plan::ipv6::{self, GlobalId};
 use crate::plan::privileges::privileges;
 use crate::plan::record::PortMap;
 use crate::plan::refusal;
-use crate::plan::render::{self, BoxPlan};
+use crate::plan::render::{self, BoxPlan, RunPlan};
+use crate::plan::ruleset::{Datum, Element};
+use crate::plan::topology::Topology;
+use crate::plan::wiring::BoxLink;
 use crate::spec::capability::Capabilities;
+use crate::spec::name::BoxName;
 use crate::spec::net::Net;
 use crate::spec::port::{HostPort, PortRequest};
 use crate::spec::request::RunRequest;
@@ -19,10 +26,13 @@ use crate::spec::request::RunRequest;
 /// An id that no box has: the alphabet of ids has no 0.
 const EXAMPLE: &str = "example0";
 
+/// A slot that a box may have, and with it its addresses.
+const SLOT: u32 = 0;
+
 /// The random part of the prefix that boxes would have.
 const EXAMPLE_PREFIX: GlobalId = *b"nbexa";
 
-/// What the run would do, as text.
+/// What the run would do, as text, or as JSON where that is asked for.
 ///
 /// # Errors
 /// The refusals of a run, a taken port and a taken name among them.
@@ -41,28 +51,60 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     if let (Some(name), Ok(Some(mut state))) = (&request.name, State::open_existing()) {
         lease::check_name(&state.lock()?, name)?;
     }
-    let mut text = String::new();
-    if request.net == Net::Nat {
-        let plan = gateway::gateway(&host::observe()?, 0, EXAMPLE_PREFIX)?;
-        let topology = plan.topology;
-        let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
-        let mtu = request.mtu.unwrap_or(topology.mtu);
-        let address6 = ipv6::of_box(&topology, 0, mtu);
-        let one = BoxPlan {
-            id: EXAMPLE,
-            slot: 0,
-            address6,
-            mtu,
-            ports: &ports,
-            host_elements: attach::host_elements(topology, 0, address6, &ports),
-            gateway_elements: attach::gateway_elements(topology, EXAMPLE, 0, address6, &ports),
-        };
-        text.push_str(&render::gateway(&plan));
-        text.push_str(&render::box_steps(&topology, &one));
-        text.push_str(&render::rules(&plan, &one));
+    let gateway = match request.net {
+        Net::Nat => Some(gateway::gateway(&host::observe()?, 0, EXAMPLE_PREFIX)?),
+        Net::None | Net::Host => None,
+    };
+    let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
+    let attached = gateway.as_ref().map(|gateway| (gateway, attached(request, &gateway.topology, &ports)));
+    let environment = environment_of(request, identity, attached.as_ref().map(|(_, one)| &one.link));
+    let plan =
+        RunPlan { request, identity, privileges: &privileges, files: files(request), environment, attached };
+    if request.json {
+        return render::to_json(&plan).map_err(|error| Error::new("cannot write JSON").because(error));
     }
-    text.push_str(&render::command(request, identity, &privileges));
-    Ok(text)
+    Ok(render::to_text(&plan))
+}
+
+/// Without the host's file there is nothing in its place that the box's own could be put over.
+fn files(request: &RunRequest) -> Vec<&'static str> {
+    let all = [(request.net == Net::Nat, RESOLV_CONF), (!request.add_host.is_empty(), HOSTS)];
+    all.into_iter().filter(|(wanted, path)| *wanted && is_there(path)).map(|(_, path)| path).collect()
+}
+
+fn attached<'a>(request: &RunRequest, topology: &Topology, ports: &'a [PortMap]) -> BoxPlan<'a> {
+    let mtu = request.mtu.unwrap_or(topology.mtu);
+    let address6 = ipv6::of_box(topology, SLOT, mtu);
+    let let_in = attach::gateway_elements(*topology, EXAMPLE, SLOT, address6, &[]);
+    let all = attach::gateway_elements(*topology, EXAMPLE, SLOT, address6, ports);
+    // A port that the kernel will choose has no element yet.
+    let is_known = |element: &Element| !element.key.contains(&Datum::Port(0));
+    let published = all.into_iter().filter(|element| !let_in.contains(element) && is_known(element));
+    let on_host = attach::host_elements(*topology, SLOT, address6, ports);
+    BoxPlan {
+        id: EXAMPLE,
+        slot: SLOT,
+        address6,
+        link: BoxLink::new(topology, SLOT, address6, mtu),
+        mtu,
+        ports,
+        published: published.collect(),
+        let_in,
+        published_on_host: on_host.into_iter().filter(is_known).collect(),
+    }
+}
+
+fn environment_of(request: &RunRequest, identity: &Identity, link: Option<&BoxLink>) -> Changes {
+    let caller = entry::environment();
+    let name = request.name.as_ref().map_or(EXAMPLE, BoxName::as_str);
+    let sources = Sources {
+        caller: &caller,
+        clear: request.clear_env,
+        settings: &request.env,
+        account: identity.account.as_ref(),
+        own: &environment::own(EXAMPLE, name, link),
+    };
+    Changes::between(&caller, &environment(&sources))
 }
 
 fn port_maps(request: &PortRequest) -> Vec<PortMap> {

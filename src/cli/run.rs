@@ -120,6 +120,10 @@ struct RunArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Output")]
     json_status_fd: Option<OsString>,
 
+    /// With --dry-run: say it as JSON
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
     /// No warnings
     #[arg(short, long, help_heading = "Output")]
     quiet: bool,
@@ -198,6 +202,7 @@ impl TryFrom<RunArgs> for RunRequest {
                 .collect::<Result<_>>()?,
             json_status_fd: parsed("--json-status-fd", args.json_status_fd, descriptor::parse_own)?,
             dry_run: args.dry_run,
+            json: args.json,
             quiet: args.quiet,
             verbose: args.verbose,
             command: args.command,

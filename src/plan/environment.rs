@@ -1,7 +1,10 @@
 //! The command's environment: the caller's, what `-e` says, the new user's, and `NETBOX_*`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+
+use serde::Serialize;
 
 use crate::spec::env::EnvSetting;
 
@@ -79,6 +82,32 @@ pub fn own(id: &str, name: &str, link: Option<&BoxLink>) -> Vec<(&'static str, S
     own
 }
 
+/// How one environment differs from another. Bytes that are not UTF-8 are replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// What it has, and the other has not or otherwise.
+    pub set: BTreeMap<String, String>,
+    /// What only the other has.
+    pub unset: Vec<String>,
+}
+
+impl Changes {
+    /// From the environment `before` to `after`. What is no variable is passed over.
+    #[must_use]
+    pub fn between(before: &[OsString], after: &[OsString]) -> Self {
+        let split = |entry: &OsString| -> Option<(String, String)> {
+            let place = entry.as_bytes().iter().position(|byte| *byte == b'=')?;
+            let (name, value) = entry.as_bytes().split_at(place);
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            Some((text(name), text(value.get(1..).unwrap_or_default())))
+        };
+        let new = after.iter().filter(|entry| !before.contains(entry)).filter_map(split);
+        let left: BTreeSet<_> = after.iter().filter_map(split).map(|(name, _)| name).collect();
+        let old = before.iter().filter_map(split).map(|(name, _)| name);
+        Self { set: new.collect(), unset: old.filter(|name| !left.contains(name)).collect() }
+    }
+}
+
 fn set(environment: &mut Vec<OsString>, name: &OsStr, value: &OsStr) {
     let entry = OsStr::from_bytes(&[name.as_bytes(), b"=", value.as_bytes()].concat()).to_owned();
     match environment.iter_mut().find(|old| value_of(old, name).is_some()) {
@@ -117,6 +146,17 @@ mod tests {
         let own = [("NETBOX_ID", "abc".to_owned())];
         let sources = Sources { caller: &caller(), clear: false, settings: &[], account: None, own: &own };
         assert_eq!(text(&environment(&sources)), "PATH=/bin HOME=/root SECRET=x TERM=vt100 NETBOX_ID=abc");
+    }
+
+    #[test]
+    fn changes_are_what_is_new_or_otherwise_and_what_is_gone() {
+        let mut after = caller();
+        after.retain(|entry| entry != "SECRET=x");
+        set(&mut after, OsStr::new("HOME"), OsStr::new("/home/ada"));
+        set(&mut after, OsStr::new("A"), OsStr::new("1=2"));
+        let changes = Changes::between(&caller(), &after);
+        let expected = [("A", "1=2"), ("HOME", "/home/ada")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        assert_eq!(changes, Changes { set: expected.into(), unset: vec!["SECRET".to_owned()] });
     }
 
     #[test]

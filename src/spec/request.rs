@@ -72,6 +72,8 @@ pub struct RunRequest {
     pub json_status_fd: Option<i32>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+    /// Say it as JSON.
+    pub json: bool,
     /// No warnings.
     pub quiet: bool,
     /// How many times more talkative.
@@ -141,6 +143,11 @@ impl RunRequest {
             let named = if both.is_empty() { "ALL".to_owned() } else { both.to_string() };
             return contradict("--cap-add", "--cap-drop", &format!("both name {named}"));
         }
+        if self.json && !self.dry_run {
+            return Err(Error::usage("--json needs --dry-run").because(
+                "a run prints nothing of its own; the boxes that live are listed by netbox ps --json",
+            ));
+        }
         if self.quiet && self.verbose > 0 {
             return contradict("-q/--quiet", "--verbose", "one asks for less, the other for more");
         }
@@ -183,6 +190,7 @@ mod tests {
                 RunRequest { net: Net::Host, add_host: vec!["a:::1".parse().unwrap()], ..Default::default() },
                 ["--net host", "--add-host"],
             ),
+            (RunRequest { json: true, ..Default::default() }, ["--json", "--dry-run"]),
             (RunRequest { quiet: true, verbose: 1, ..Default::default() }, ["--quiet", "--verbose"]),
         ] {
             let error = request.contradictions().unwrap_err();
@@ -190,6 +198,7 @@ mod tests {
             assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
         }
         let fine = RunRequest { publish: publish(), mtu: Some(1500), verbose: 2, ..Default::default() };
+        let fine = RunRequest { dry_run: true, json: true, ..fine };
         assert_eq!(fine.contradictions(), Ok(()));
     }
 }

@@ -1,191 +1,244 @@
-//! `--dry-run`: what a run would do, in the words of `ip`, `sysctl` and `nft`.
+//! `--dry-run`: what a run would do, as a list of steps in the words of `ip`, `sysctl`, `mount` and `nft`.
+//!
+//! The steps are those lists of the plan that the layers below carry out, in the order in which they do.
 
-use std::fmt::Write;
+mod json;
+mod text;
+
 use std::net::Ipv6Addr;
 
-use crate::spec::capability::Capabilities;
+use serde::Serialize;
+
 use crate::spec::request::RunRequest;
 
+use super::environment::Changes;
 use super::gateway::GatewayPlan;
 use super::identity::Identity;
-use super::privileges::{OF_ROOT, Privileges};
+use super::mounts::{self, Mount};
+use super::privileges::Privileges;
 use super::record::PortMap;
-use super::routing;
-use super::ruleset::{self, Element};
-use super::topology::{ETH, GATEWAY_MAC, HOST_MAC, Ipv6, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link};
+use super::ruleset::{self, Element, Table};
+use super::settings::{self, Setting};
+use super::topology::TABLE;
+use super::wiring::{self, BoxLink, Wire};
 
-/// One box to be made.
+pub use json::to_json;
+pub use text::to_text;
+
+/// Everything that a run would do.
+#[derive(Debug)]
+pub struct RunPlan<'a> {
+    /// What was asked for.
+    pub request: &'a RunRequest,
+    /// Who the command runs as.
+    pub identity: &'a Identity,
+    /// What it may do.
+    pub privileges: &'a Privileges,
+    /// Which files of the host the box has its own in place of.
+    pub files: Vec<&'static str>,
+    /// How its environment differs from the caller's.
+    pub environment: Changes,
+    /// The gateway and the box's place there; only with `--net nat`.
+    pub attached: Option<(&'a GatewayPlan, BoxPlan<'a>)>,
+}
+
+/// A box to be attached to the gateway.
 #[derive(Debug)]
 pub struct BoxPlan<'a> {
     /// An example of an id.
     pub id: &'a str,
-    /// Its slot in the pool.
+    /// An example of a slot in the pool.
     pub slot: u32,
     /// Its IPv6 address, where it gets one.
     pub address6: Option<Ipv6Addr>,
+    /// Its side of its link.
+    pub link: BoxLink,
     /// The MTU of its link, in bytes.
     pub mtu: u32,
     /// Its published ports; host port 0 is one that the kernel will choose.
     pub ports: &'a [PortMap],
-    /// The elements of the host's maps.
-    pub host_elements: Vec<Element>,
-    /// The elements of the gateway's sets and maps.
-    pub gateway_elements: Vec<Element>,
+    /// The elements of the gateway's sets that let it in.
+    pub let_in: Vec<Element>,
+    /// The elements of the gateway's sets and maps for its ports.
+    pub published: Vec<Element>,
+    /// The elements of the host's maps for its ports.
+    pub published_on_host: Vec<Element>,
+}
+
+/// In which namespaces a step is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Host,
+    Gateway,
+    Box,
+}
+
+/// What a step is about. The words are those of `--json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Namespace,
+    Sysctl,
+    Nftables,
+    Link,
+    Address,
+    Neighbour,
+    Route,
+    Rule,
+    Mount,
+    Hostname,
+}
+
+/// One step, as a command that would do the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Step {
+    place: Place,
+    kind: Kind,
+    command: String,
 }
 
 /// The steps that make the gateway, on the host and inside.
-#[must_use]
-pub fn gateway(plan: &GatewayPlan) -> String {
-    let t = &plan.topology;
-    let (link, gw, nh) = (t.host_link(), t.gateway_address(), t.next_hop());
-    let mut text = String::new();
-    let mut line = |words: String| text.push_str(&(words + "\n"));
-    line("# the gateway: a network namespace between boxes and host".to_owned());
-    line("sysctl -w net.ipv4.ip_forward=1                            # in the gateway".to_owned());
-    if t.pool6().is_some() {
-        line("sysctl -w net.ipv6.conf.all.forwarding=1                   # in the gateway".to_owned());
-    }
-    line(format!(
-        "ip link add {link} address {} mtu {} type veth peer name {OUT} address {} netns GATEWAY",
-        mac(HOST_MAC),
-        t.mtu,
-        mac(OUT_MAC)
-    ));
-    line(format!("ip -n GATEWAY addr add {gw}/32 dev {OUT}"));
-    line(format!("ip -n GATEWAY neigh add {nh} lladdr {} nud permanent dev {OUT}", mac(WRONG_MAC)));
-    if let (Some(gw), Some(nh)) = (t.gateway_address6(), t.next_hop6()) {
-        line(format!("ip -n GATEWAY addr add {gw}/128 dev {OUT} nodad"));
-        line(format!("ip -n GATEWAY neigh add {nh} lladdr {} nud permanent dev {OUT}", mac(WRONG_MAC)));
-    }
-    for route in routing::gateway_routes(t) {
-        line(format!("ip -n GATEWAY {}route add {route}", family_option(&route)));
-    }
-    line("# the host".to_owned());
-    for name in ["forwarding=1", "src_valid_mark=1", "send_redirects=0", "accept_redirects=0"] {
-        line(format!("sysctl -w net.ipv4.conf.{link}.{name}"));
-    }
-    match t.ipv6 {
-        Ipv6::Absent => {}
-        Ipv6::Closed => line(format!("sysctl -w net.ipv6.conf.{link}.disable_ipv6=1")),
-        Ipv6::Pool(_) => {
-            for setting in ["accept_ra=0", "accept_redirects=0", "force_forwarding=1"] {
-                line(format!("sysctl -w net.ipv6.conf.{link}.{setting}"));
-            }
-        }
-    }
-    for rule in routing::host_rules(t, &plan.switched, &plan.switched6) {
-        let family = if rule.destination.addr().is_ipv6() { "-6 " } else { "" };
-        line(format!("ip {family}rule add {rule}"));
-    }
-    for (_, gateway) in t.pools() {
-        line(format!("ip neigh add {gateway} lladdr {} nud permanent dev {link}", mac(OUT_MAC)));
-    }
-    for route in routing::host_routes(t) {
-        line(format!("ip {}route add {route}", family_option(&route)));
-    }
-    for interface in &plan.switched {
-        line(format!("sysctl -w net.ipv4.conf.{interface}.forwarding=1"));
-    }
-    for interface in &plan.switched6 {
-        line(format!("sysctl -w net.ipv6.conf.{interface}.force_forwarding=1"));
-    }
-    if let Some(reason) = &plan.without_ipv6 {
-        line(format!("# no IPv6: {reason}"));
-    }
-    text
+fn gateway_steps(plan: &GatewayPlan) -> Vec<Step> {
+    let topology = &plan.topology;
+    let pair = wiring::gateway_pair(topology).words("GATEWAY");
+    let of_link = settings::of_host_link(&topology.host_link(), topology.ipv6);
+    let host = wiring::host(topology, &plan.switched, &plan.switched6);
+    let switched = settings::switched(&plan.switched, &plan.switched6);
+    let mut steps = vec![Step::new(Place::Host, Kind::Namespace, "ip netns add GATEWAY")];
+    steps
+        .extend(settings::of_gateway(topology.ipv6).iter().map(|setting| Step::set(Place::Gateway, setting)));
+    steps.push(Step::nft(Place::Gateway, "-f RULES"));
+    steps.push(Step::ip(Place::Host, Kind::Link, &pair));
+    steps.extend(of_link.iter().map(|setting| Step::set(Place::Host, setting)));
+    steps.push(Step::nft(Place::Host, "-f RULES"));
+    steps.extend(host.iter().map(|wire| Step::wire(Place::Host, wire)));
+    steps.extend(wiring::gateway(topology).iter().map(|wire| Step::wire(Place::Gateway, wire)));
+    steps.extend(switched.iter().map(|setting| Step::set(Place::Host, setting)));
+    steps
 }
 
-/// Both rulesets, with what a box adds to them.
-#[must_use]
-pub fn rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> String {
-    let mut host: Vec<_> = plan.switched.iter().map(|name| ruleset::switched(name)).collect();
-    host.extend(plan.switched6.iter().map(|name| ruleset::switched6(name)));
-    host.extend(one.host_elements.iter().cloned());
-    let mut inner: Vec<_> =
-        plan.host_addresses.iter().map(|address| ruleset::host_address(*address)).collect();
-    inner.extend(one.gateway_elements.iter().cloned());
-    format!(
-        "# nft, on the host\n{}\n# nft, in the gateway\n{}",
-        ruleset::to_text(&ruleset::host(&plan.topology), &host),
-        ruleset::to_text(&ruleset::gateway(&plan.topology, plan.connections), &inner),
-    )
-}
-
-/// The steps that make one box.
-#[must_use]
-pub fn box_steps(topology: &Topology, one: &BoxPlan<'_>) -> String {
-    let (link, address, gw) = (box_link(one.id), topology.box_address(one.slot), topology.gateway_address());
-    let mut text = String::new();
-    let mut line = |words: String| text.push_str(&(words + "\n"));
-    line("# the box: its id and its address are examples".to_owned());
-    line(format!(
-        "ip -n GATEWAY link add {link} address {} mtu {} type veth peer name {ETH} address {} netns BOX",
-        mac(GATEWAY_MAC),
-        one.mtu,
-        mac(Topology::box_mac(one.slot))
-    ));
-    line(format!(
-        "ip -n GATEWAY neigh add {address} lladdr {} nud permanent dev {link}",
-        mac(Topology::box_mac(one.slot))
-    ));
-    line(format!("ip -n GATEWAY route add {}", routing::box_route(address, &link)));
-    line(format!("ip -n BOX addr add {address}/32 dev {ETH}"));
-    line(format!("ip -n BOX neigh add {gw} lladdr {} nud permanent dev {ETH}", mac(GATEWAY_MAC)));
-    line(format!("ip -n BOX route add default via {gw} dev {ETH} onlink"));
-    if let (Some(address), Some(gw)) = (one.address6, topology.gateway_address6()) {
-        let neighbour = mac(Topology::box_mac(one.slot));
-        line(format!("ip -n GATEWAY neigh add {address} lladdr {neighbour} nud permanent dev {link}"));
-        line(format!("ip -n GATEWAY -6 route add {}", routing::box_route(address, &link)));
-        line(format!("ip -n BOX addr add {address}/128 dev {ETH} nodad"));
-        line(format!("ip -n BOX neigh add {gw} lladdr {} nud permanent dev {ETH}", mac(GATEWAY_MAC)));
-        line(format!("ip -n BOX -6 route add default via {gw} dev {ETH} onlink"));
+/// The steps that make the box.
+fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
+    let request = plan.request;
+    let can_be_root = plan.privileges.can_be_root(plan.identity);
+    let attached = plan.attached.as_ref();
+    let mut steps = Vec::new();
+    if let Some((_, one)) = attached {
+        steps.extend(one.let_in.iter().map(|element| Step::element(Place::Gateway, element)));
     }
-    let resolver = Topology::resolver_address(one.slot);
-    line(format!(
-        "# the resolver: {resolver} port 53 in the gateway, for {link} alone; resolv.conf of the box names it"
-    ));
-    for port in one.ports {
-        line(format!("# {port} of {address}"));
+    let options: String = namespaces(plan).iter().map(|(_, option)| format!(" --{option}")).collect();
+    if !options.is_empty() {
+        steps.push(Step::new(Place::Box, Kind::Namespace, &format!("unshare{options}")));
     }
-    text
-}
-
-/// What tells ip(8) the family where the words of a route do not.
-fn family_option(route: &routing::Route) -> &'static str {
-    if route.destination.addr().is_ipv6() { "-6 " } else { "" }
-}
-
-/// Who the command runs as, in which namespaces, and what it runs.
-#[must_use]
-pub fn command(request: &RunRequest, identity: &Identity, privileges: &Privileges) -> String {
-    let words: Vec<_> = request.command.iter().map(|word| word.to_string_lossy()).collect();
-    let kinds = [
-        (request.has_own_network(), "network"),
-        (request.has_own_mounts(), "mount"),
-        (request.unshare.pid, "pid"),
-        (request.has_own_hostname(), "UTS"),
-        (request.unshare.ipc, "IPC"),
-        (privileges.own_users, "user"),
-    ];
-    let kinds: Vec<_> = kinds.iter().filter(|(own, _)| *own).map(|(_, name)| *name).collect();
-    let rights = match privileges.held {
-        Capabilities::NONE => "no capabilities".to_owned(),
-        OF_ROOT => "Docker's default capabilities less NET_RAW and MKNOD".to_owned(),
-        other => other.to_string(),
-    };
-    let gain = if privileges.may_gain { "without no_new_privs" } else { "with no_new_privs" };
-    let mut text = format!("# as user {}, group {}, with {rights}, {gain}\n", identity.uid, identity.gid);
-    // Writing to a String cannot fail.
-    if !kinds.is_empty() {
-        let _ = writeln!(text, "# namespaces of its own: {}", kinds.join(", "));
+    steps.extend(mounts::before_settings(request, can_be_root).iter().map(Step::mount));
+    if request.has_own_network() {
+        let of_box = settings::of_box(plan.privileges, plan.identity.gid);
+        steps.extend(of_box.iter().map(|setting| Step::set(Place::Box, setting)));
     }
+    steps.extend(mounts::after_settings(request, can_be_root).iter().map(Step::mount));
     if let Some(name) = &request.hostname {
-        let _ = writeln!(text, "hostname {name}");
+        steps.push(Step::new(Place::Box, Kind::Hostname, &format!("hostname {name}")));
     }
-    let _ = writeln!(text, "exec {}", words.join(" "));
-    text
+    if let Some((gateway, one)) = attached {
+        let pair = wiring::box_pair(one.id, one.slot, one.mtu).words("BOX");
+        steps.push(Step::ip(Place::Gateway, Kind::Link, &pair));
+        let to_box = wiring::to_box(&gateway.topology, one.id, one.slot, one.address6);
+        steps.extend(to_box.iter().map(|wire| Step::wire(Place::Gateway, wire)));
+    }
+    if request.has_own_network() {
+        let in_box = wiring::in_box(attached.map(|(_, one)| &one.link));
+        steps.extend(in_box.iter().map(|wire| Step::wire(Place::Box, wire)));
+    }
+    let put = |path: &&str| Step::new(Place::Box, Kind::Mount, &format!("mount --bind FILE {path}"));
+    steps.extend(plan.files.iter().map(put));
+    if let Some((_, one)) = attached {
+        steps.extend(one.published.iter().map(|element| Step::element(Place::Gateway, element)));
+        steps.extend(one.published_on_host.iter().map(|element| Step::element(Place::Host, element)));
+    }
+    steps
 }
 
-fn mac(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
+/// The namespaces that the box has of its own, each with its option of unshare(1).
+fn namespaces(plan: &RunPlan<'_>) -> Vec<(&'static str, &'static str)> {
+    let request = plan.request;
+    let all = [
+        (plan.privileges.own_users, ("user", "user")),
+        (request.has_own_network(), ("network", "net")),
+        (request.has_own_mounts(), ("mount", "mount")),
+        (request.unshare.pid, ("pid", "pid --fork")),
+        (request.has_own_hostname(), ("uts", "uts")),
+        (request.unshare.ipc, ("ipc", "ipc")),
+    ];
+    all.into_iter().filter(|(own, _)| *own).map(|(_, names)| names).collect()
+}
+
+impl Step {
+    fn new(place: Place, kind: Kind, command: &str) -> Self {
+        Self { place, kind, command: command.to_owned() }
+    }
+
+    fn ip(place: Place, kind: Kind, words: &str) -> Self {
+        let option = match place {
+            Place::Host => "",
+            Place::Gateway => "-n GATEWAY ",
+            Place::Box => "-n BOX ",
+        };
+        Self { place, kind, command: format!("ip {option}{words}") }
+    }
+
+    fn wire(place: Place, wire: &Wire) -> Self {
+        let kind = match wire {
+            Wire::NoAddressOfItsOwn { .. } | Wire::Up { .. } => Kind::Link,
+            Wire::Address { .. } => Kind::Address,
+            Wire::Neighbour { .. } => Kind::Neighbour,
+            Wire::Deliver { .. } | Wire::Route { .. } => Kind::Route,
+            Wire::Rule(_) => Kind::Rule,
+        };
+        Self::ip(place, kind, &wire.to_string())
+    }
+
+    /// Another program than ip(8), in the network of `place`.
+    fn program(place: Place, kind: Kind, words: &str) -> Self {
+        let prefix = match place {
+            Place::Host => "",
+            Place::Gateway => "ip netns exec GATEWAY ",
+            Place::Box => "ip netns exec BOX ",
+        };
+        Self { place, kind, command: format!("{prefix}{words}") }
+    }
+
+    fn set(place: Place, setting: &Setting) -> Self {
+        Self::program(place, Kind::Sysctl, &format!("sysctl -w {setting}"))
+    }
+
+    fn nft(place: Place, words: &str) -> Self {
+        Self::program(place, Kind::Nftables, &format!("nft {words}"))
+    }
+
+    fn element(place: Place, element: &Element) -> Self {
+        Self::nft(place, &format!("'add element inet {TABLE} {} {{ {element} }}'", element.set))
+    }
+
+    fn mount(mount: &Mount) -> Self {
+        Self::new(Place::Box, Kind::Mount, &mount.to_string())
+    }
+}
+
+/// The rules of a namespace, and what is in their sets and maps.
+type Ruleset = (Vec<Table>, Vec<Element>);
+
+/// The host's rules, with what the box adds to them.
+fn host_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
+    let mut elements: Vec<_> = plan.switched.iter().map(|name| ruleset::switched(name)).collect();
+    elements.extend(plan.switched6.iter().map(|name| ruleset::switched6(name)));
+    elements.extend(one.published_on_host.iter().cloned());
+    (ruleset::host(&plan.topology), elements)
+}
+
+/// The gateway's rules, with what the box adds to them.
+fn gateway_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
+    let mut elements: Vec<_> =
+        plan.host_addresses.iter().map(|address| ruleset::host_address(*address)).collect();
+    elements.extend(one.let_in.iter().chain(&one.published).cloned());
+    (ruleset::gateway(&plan.topology, plan.connections), elements)
 }
