@@ -54,6 +54,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-ipc -d 'Gi
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l allow-new-privs -d 'Let sudo and other set-user-id programs work in the box'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l clear-env -d 'Start with PATH, HOME, USER and TERM only'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l json -d 'With --dry-run: say it as JSON'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s q -l quiet -d 'No warnings'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l verbose -d 'Say what is decided and why; twice for more'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l rm -d 'A box is always removed'
