@@ -28,6 +28,7 @@ fn user(uid: u32) -> Identity {
 
 fn gateway(ipv6: Ipv6) -> GatewayPlan {
     GatewayPlan {
+        connections: 8192,
         topology: Topology { pool: "100.64.0.0/18".parse().unwrap(), ipv6, number: 7, mtu: 1500 },
         switched: vec!["eth0.7".to_owned()],
         switched6: if ipv6 == Ipv6::Closed { Vec::new() } else { vec!["eth0.7".to_owned()] },

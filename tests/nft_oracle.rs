@@ -145,21 +145,25 @@ fn same_as_nft(tables: &[Table], elements: &[Element]) {
 
 /// That the ruleset's JSON makes the same of an empty namespace as netlink does.
 ///
-/// In four steps, for what nft 1.0.6 does not read from JSON: a table's comment, and a map to concatenated values.
+/// In four steps, for what nft 1.0.6 does not read from JSON: a table's comment, a map to concatenated values, and that a set
+/// is dynamic, which it sees only from rules that come with it.
 fn same_from_json(tables: &[Table], elements: &[Element]) {
     let part = |sets: bool| {
         let mut document = ruleset::to_json(tables, elements).unwrap();
         document["nftables"].as_array_mut().unwrap().retain(|object| {
             let object = &object["add"];
             let early = object.get("table").or(object.get("set")).is_some();
-            early == sets && !object["map"]["map"].is_array()
+            early == sets && !object["map"]["map"].is_array() && object["set"]["name"] != "conns"
         });
         document
     };
     let bare =
         |table: &Table| Table { sets: Vec::new(), maps: Vec::new(), chains: Vec::new(), ..table.clone() };
     let named = ruleset::to_text(&tables.iter().map(bare).collect::<Vec<_>>(), &[]);
-    let with_maps = |table: &Table| Table { maps: table.maps.clone(), ..bare(table) };
+    let with_maps = |table: &Table| {
+        let dynamic = table.sets.iter().copied().filter(|set| set.dynamic).collect();
+        Table { sets: dynamic, maps: table.maps.clone(), ..bare(table) }
+    };
     let maps = ruleset::to_text(&tables.iter().map(with_maps).collect::<Vec<_>>(), &[]);
     let early = part(true);
     let script = format!(

@@ -151,7 +151,6 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Set::of("hosts4", &[Type::Ipv4]),
         Set::of("self4", &[Type::Ipv4, Type::Ipv4]),
         Set::of("pub4", &[Type::Ipv4, Type::Proto, Type::Port]),
-        Set { dynamic: true, ..Set::of("conns", &[Type::Ifname]) },
     ];
     if pool6.is_some() {
         sets.extend([
@@ -161,6 +160,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
             Set::of("pub6", &[Type::Ipv6, Type::Proto, Type::Port]),
         ]);
     }
+    sets.push(Set { dynamic: true, ..Set::of("conns", &[Type::Ifname]) });
 
     use ChainType::{Filter, Nat};
     use HookPoint::{Forward, Input, Output, Postrouting, Prerouting};
