@@ -13,6 +13,10 @@ use super::Port;
 /// How long to leave a listener alone when descriptors have run out.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 
+/// How many bytes one connection carries at once in one direction. Allocations of this size come from mmap(3) and so take
+/// memory only as far as they were ever filled: a connection of few bytes costs few pages.
+const AT_ONCE: usize = 128 << 10;
+
 /// Carries every connection to `target`. Those that find no free slot wait in the listener's queue.
 pub(super) async fn accept(listener: TcpListener, target: Port, slots: Arc<Semaphore>) {
     loop {
@@ -41,7 +45,7 @@ async fn carry(mut client: TcpStream, target: Port) {
     let Some(mut inner) = connect(target, asked).await else { return };
     let _ = inner.set_zero_linger();
     let _ = (client.set_nodelay(true), inner.set_nodelay(true));
-    if tokio::io::copy_bidirectional(&mut client, &mut inner).await.is_ok() {
+    if tokio::io::copy_bidirectional_with_sizes(&mut client, &mut inner, AT_ONCE, AT_ONCE).await.is_ok() {
         // Both sides said goodbye: what is still on its way must arrive.
         let linger = |stream: &TcpStream| SockRef::from(stream).set_linger(None);
         let _ = (linger(&client), linger(&inner));
