@@ -81,9 +81,9 @@ impl Channel {
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut space), flags) {
                 Ok(message) => break (message.bytes, descriptors_of(message.cmsgs()?)),
-                Err(Errno::EINTR) => {}
-                // A peer that died with unread data of ours resets the connection.
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // A peer that died with unread data of ours resets the connection, which is told once, and before what it
+                // had said last (`unix_release_sock`).
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno.into()),
             }
         };
@@ -101,8 +101,7 @@ impl Channel {
             let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut iov, None, flags) {
                 Ok(message) => return Ok(message.bytes),
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => return Ok(0),
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -126,5 +125,20 @@ fn descriptors_of(messages: impl Iterator<Item = ControlMessageOwned>) -> Vec<Ow
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_said_last_is_heard_though_it_died_with_unread_messages() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&"unread", &[]).unwrap();
+        other.send(&"last", &[]).unwrap();
+        drop(other);
+        assert_eq!(one.receive::<String>().unwrap().unwrap().message, "last");
+        assert!(one.receive::<String>().unwrap().is_none());
     }
 }
