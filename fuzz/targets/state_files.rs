@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(record) = serde_json::from_slice::<GatewayRecord>(bytes) {
         let _ = ruleset::host(&record.topology);
-        let _ = ruleset::gateway(&record.topology);
+        let _ = ruleset::gateway(&record.topology, 8192);
         let _ = routing::host_rules(&record.topology, &record.switched, &record.switched6);
         let _ = routing::host_routes(&record.topology);
         assert!(record.topology.host_link().len() < 16);

@@ -247,8 +247,7 @@ fn draft(kind: u8, flags: u16, family: NetfilterProtoFamily) -> Draft {
 #[cfg(fuzzing)]
 pub(super) fn read(payload: &[u8]) {
     let Some(connection) = payload.get(4..) else { return };
-    let selectors = [Selector::Address(Ipv4Addr::LOCALHOST), Selector::Port { protocol: 17, port: 53 }];
-    if selectors.iter().any(|selector| selector.matches(connection)) {
-        let _ = deletion(connection);
+    for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
+        let _ = deletion(family, connection);
     }
 }

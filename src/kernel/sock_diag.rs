@@ -96,5 +96,5 @@ fn decode(payload: &[u8], port: u16) -> Option<BoundSocket> {
 /// Every reader of this file, for the fuzz targets.
 #[cfg(fuzzing)]
 pub(super) fn read(payload: &[u8]) {
-    let _ = decode(payload);
+    let _ = decode(payload, 53);
 }
