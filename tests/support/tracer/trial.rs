@@ -261,6 +261,12 @@ impl World {
             return left;
         }
         // A keeper that lingers still may be about to do it, and until it ends its box is not dead for others.
+        let end = Instant::now() + LIMIT;
+        while left.lines().any(|line| line.contains(" process: ") || line.contains("Alive"))
+            && Instant::now() < end
+        {
+            left = self.left_after(Duration::from_millis(300));
+        }
         left = self.left_after(Duration::from_millis(300));
         if left.is_empty() { left } else { self.help() + &self.left_after(LIMIT) }
     }
