@@ -7,9 +7,13 @@ use netbox::boxes::{dry_run, gateway, gc, ps};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
+use netbox::kernel::allocator::InARow;
 use netbox::report::{self, Report};
 use netbox::run;
 use netbox::spec::request::Request;
+
+#[global_allocator]
+static ALLOCATOR: InARow = InARow::new();
 
 netbox::entry_point!(begin);
 

@@ -9,6 +9,11 @@ use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
+unsafe extern "C" {
+    /// environ(7).
+    static environ: *const *const c_char;
+}
+
 static PIPE_IGNORED: AtomicBool = AtomicBool::new(false);
 static CHILD_IGNORED: AtomicBool = AtomicBool::new(false);
 static CLOSED: AtomicU8 = AtomicU8::new(0);
@@ -118,7 +123,7 @@ pub fn closed_standard_descriptors() -> impl Iterator<Item = i32> {
 pub fn environment() -> Vec<OsString> {
     let mut entries = Vec::new();
     // SAFETY: the variable is read while this process has one thread, and netbox never changes its environment.
-    let mut place = unsafe { libc::environ }.cast_const();
+    let mut place = unsafe { environ };
     while !place.is_null() {
         // SAFETY: `environ` points to an array of pointers that ends with a null pointer (environ(7)), not passed yet.
         let entry = unsafe { *place };

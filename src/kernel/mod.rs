@@ -1,6 +1,7 @@
 //! The fence around the kernel: every system call that has no safe wrapper, netlink, and all `unsafe`.
 //! It knows how, never whether.
 
+pub mod allocator;
 pub mod channel;
 pub mod conntrack;
 pub mod entry;

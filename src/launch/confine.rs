@@ -113,7 +113,8 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         vec![SeccompRule::new(vec![SeccompCondition::new(2, SeccompCmpArgLen::Dword, only_reading, 0)?])?],
     );
     // Making a socket non-blocking, and looking up an interface's number.
-    let requests = [libc::FIONBIO, libc::SIOCGIFINDEX].map(|request| {
+    #[allow(clippy::unnecessary_cast, reason = "the type of a request differs between C libraries")]
+    let requests = [libc::FIONBIO as u64, libc::SIOCGIFINDEX as u64].map(|request| {
         SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request & 0xffff_ffff)
             .and_then(|condition| SeccompRule::new(vec![condition]))
     });

@@ -1,0 +1,171 @@
+//! Where memory comes from while a run starts.
+//!
+//! malloc(3) writes to its books, which lie among the blocks, whenever it gives or takes one. After a fork each such write
+//! copies a page of the parent's; a run has two forks, and did this some thirty times. Here the first memory is
+//! dealt out in a row: what a forked process allocates lies together, in pages that nobody has written to.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// So many bytes are dealt out in a row; a start needs a fifth of them. What is not touched takes no memory.
+const SIZE: usize = 512 << 10;
+const PAGE: usize = 4096;
+
+/// The first [`SIZE`] bytes in a row, and what is allocated when they are used up from the C library.
+///
+/// Of the row only the last block can be given back; others are used up. So a process that runs for long ends with the C
+/// library's allocator, and has lost a row's length at most.
+#[repr(align(4096))]
+pub struct InARow {
+    row: UnsafeCell<MaybeUninit<[u8; SIZE]>>,
+    /// What of it is dealt out, in bytes from the beginning.
+    dealt: AtomicUsize,
+}
+
+// SAFETY: `dealt` only ever moves over a byte by a compare-and-exchange, so each byte of the row belongs to one caller.
+unsafe impl Sync for InARow {}
+
+impl fmt::Debug for InARow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("InARow").field("dealt", &self.dealt).finish_non_exhaustive()
+    }
+}
+
+impl Default for InARow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl InARow {
+    /// Nothing is dealt out yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { row: UnsafeCell::new(MaybeUninit::uninit()), dealt: AtomicUsize::new(0) }
+    }
+
+    fn base(&self) -> *mut u8 {
+        self.row.get().cast()
+    }
+
+    /// Where in the row a block is; none where the C library gave it.
+    fn offset(&self, block: *mut u8) -> Option<usize> {
+        Some(block.addr().wrapping_sub(self.base().addr())).filter(|offset| *offset < SIZE)
+    }
+
+    /// Moves the end of what is dealt out, if it is at `from`.
+    fn move_end(&self, from: usize, to: usize) -> bool {
+        to <= SIZE && self.dealt.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
+    }
+
+    fn deal(&self, layout: Layout) -> Option<*mut u8> {
+        // The row begins at a page.
+        let align = Some(layout.align()).filter(|align| *align <= PAGE)?;
+        let mut end = self.dealt.load(Relaxed);
+        loop {
+            let start = end.checked_next_multiple_of(align)?;
+            let after = start.checked_add(layout.size()).filter(|after| *after <= SIZE)?;
+            match self.dealt.compare_exchange_weak(end, after, Relaxed, Relaxed) {
+                Ok(_) => return Some(self.base().wrapping_add(start)),
+                Err(now) => end = now,
+            }
+        }
+    }
+}
+
+// SAFETY: a block is either of the row, where `deal` aligned it and gave it to nobody else, until it is given back as the
+// last one; or the C library's, and goes back there: the addresses tell which.
+unsafe impl GlobalAlloc for InARow {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.deal(layout).unwrap_or_else(|| {
+            // SAFETY: the caller's promises, handed on.
+            unsafe { System.alloc(layout) }
+        })
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if let Some(offset) = self.offset(block) {
+            // Not the last: used up.
+            let _ = self.move_end(offset + layout.size(), offset);
+        } else {
+            // SAFETY: not of the row, so the C library's.
+            unsafe { System.dealloc(block, layout) };
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Some(offset) = self.offset(block) else {
+            // SAFETY: not of the row, so the C library's.
+            return unsafe { System.realloc(block, layout, size) };
+        };
+        let in_place = offset.checked_add(size).is_some_and(|end| self.move_end(offset + layout.size(), end));
+        if in_place || size <= layout.size() {
+            return block;
+        }
+        // SAFETY: the caller promises that `size` is legal for this alignment.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        // SAFETY: `size` is more than the old one, so not 0.
+        let new = unsafe { self.alloc(wanted) };
+        if !new.is_null() {
+            // SAFETY: both have the old size at least, and the new one is nobody else's.
+            unsafe { std::ptr::copy_nonoverlapping(block, new, layout.size()) };
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    #[test]
+    fn blocks_lie_in_a_row_each_aligned() {
+        let row = Box::leak(Box::new(InARow::new()));
+        // SAFETY: sizes are not 0.
+        let (first, second) = unsafe { (row.alloc(layout(3, 1)), row.alloc(layout(8, 64))) };
+        assert_eq!((row.offset(first), row.offset(second)), (Some(0), Some(64)));
+        assert!(second.addr().is_multiple_of(64));
+    }
+
+    #[test]
+    fn the_last_block_is_dealt_out_again_and_grows_where_it_is() {
+        let row = Box::leak(Box::new(InARow::new()));
+        // SAFETY: each block is from this allocator, with its layout, and not used after it is given back.
+        unsafe {
+            let first = row.alloc(layout(16, 8));
+            assert_eq!(row.realloc(first, layout(16, 8), 4000), first);
+            let second = row.alloc(layout(16, 8));
+            first.write(7);
+            let moved = row.realloc(first, layout(4000, 8), 4001);
+            assert_ne!(moved, first, "there is a block behind it");
+            assert_eq!(moved.read(), 7);
+            row.dealloc(moved, layout(4001, 8));
+            row.dealloc(second, layout(16, 8));
+            assert_eq!(row.alloc(layout(16, 8)), second);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_any_more_comes_from_the_c_library_and_goes_back_there() {
+        let row = Box::leak(Box::new(InARow::new()));
+        // SAFETY: as above.
+        unsafe {
+            let most = row.alloc(layout(SIZE - 8, 8));
+            let small = row.alloc(layout(8, 8));
+            let other = row.alloc(layout(8, 8));
+            assert_eq!((row.offset(most), row.offset(small), row.offset(other)), (Some(0), Some(SIZE - 8), None));
+            let other = row.realloc(other, layout(8, 8), 1 << 20);
+            assert!(!other.is_null());
+            row.dealloc(other, layout(1 << 20, 8));
+            assert_ne!(row.realloc(small, layout(8, 8), 16), small, "past the end of the row");
+            assert_eq!(row.offset(row.alloc(layout(1, 2 * PAGE))), None, "aligned to more than the row is");
+        }
+    }
+}
