@@ -71,7 +71,6 @@ mod tests {
     use super::*;
     use crate::kernel::slots::SlotNote;
     use std::fs::File;
-    use std::os::unix::fs::FileExt;
 
     const COUNT: usize = 64;
 
@@ -81,13 +80,9 @@ mod tests {
         let file = File::from(rustix::fs::memfd_create("slots", flags).unwrap());
         let slots = Slots::map(&file, COUNT).unwrap();
         for slot in alive {
-            live(&file, *slot);
+            slots.pretend(*slot as usize, 100 + slot);
         }
         (file, slots)
-    }
-
-    fn live(file: &File, slot: u32) {
-        file.write_all_at(&(100 + slot).to_ne_bytes(), u64::from(slot) * 4).unwrap();
     }
 
     fn pids(slots: &Slots, slot: u32) -> Vec<u32> {

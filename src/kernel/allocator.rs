@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// So many bytes are dealt out in a row; a start needs a fifth of them. What is not touched takes no memory.
 const SIZE: usize = 512 << 10;
 const PAGE: usize = 4096;
+/// What malloc(3) aligns to at least, whatever is asked for. Not all code that runs here asks: nix writes control messages
+/// to a `Vec<u8>`.
+const ALIGN: usize = 16;
 
 /// The first [`SIZE`] bytes in a row, and what is allocated when they are used up from the C library.
 ///
@@ -63,7 +66,7 @@ impl InARow {
 
     fn deal(&self, layout: Layout) -> Option<*mut u8> {
         // The row begins at a page.
-        let align = Some(layout.align()).filter(|align| *align <= PAGE)?;
+        let align = Some(layout.align().max(ALIGN)).filter(|align| *align <= PAGE)?;
         let mut end = self.dealt.load(Relaxed);
         loop {
             let start = end.checked_next_multiple_of(align)?;
@@ -125,47 +128,58 @@ mod tests {
         Layout::from_size_align(size, align).unwrap()
     }
 
+    fn take(row: &InARow, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: no test asks for a size of 0.
+        unsafe { row.alloc(layout(size, align)) }
+    }
+
+    fn resize(row: &InARow, block: *mut u8, old: usize, new: usize) -> *mut u8 {
+        // SAFETY: a block of this allocator, taken with this size and this alignment.
+        unsafe { row.realloc(block, layout(old, 8), new) }
+    }
+
+    fn give_back(row: &InARow, block: *mut u8, size: usize) {
+        // SAFETY: as above, and nobody uses it from here on.
+        unsafe { row.dealloc(block, layout(size, 8)) }
+    }
+
     #[test]
-    fn blocks_lie_in_a_row_each_aligned() {
+    fn blocks_lie_in_a_row_each_aligned_as_malloc_would_at_least() {
         let row = Box::leak(Box::new(InARow::new()));
-        // SAFETY: sizes are not 0.
-        let (first, second) = unsafe { (row.alloc(layout(3, 1)), row.alloc(layout(8, 64))) };
-        assert_eq!((row.offset(first), row.offset(second)), (Some(0), Some(64)));
-        assert!(second.addr().is_multiple_of(64));
+        let blocks = [take(row, 3, 1), take(row, 3, 1), take(row, 8, 64)];
+        assert_eq!(blocks.map(|block| row.offset(block)), [Some(0), Some(16), Some(64)]);
+        assert!(blocks[2].addr().is_multiple_of(64));
     }
 
     #[test]
     fn the_last_block_is_dealt_out_again_and_grows_where_it_is() {
         let row = Box::leak(Box::new(InARow::new()));
-        // SAFETY: each block is from this allocator, with its layout, and not used after it is given back.
-        unsafe {
-            let first = row.alloc(layout(16, 8));
-            assert_eq!(row.realloc(first, layout(16, 8), 4000), first);
-            let second = row.alloc(layout(16, 8));
-            first.write(7);
-            let moved = row.realloc(first, layout(4000, 8), 4001);
-            assert_ne!(moved, first, "there is a block behind it");
-            assert_eq!(moved.read(), 7);
-            row.dealloc(moved, layout(4001, 8));
-            row.dealloc(second, layout(16, 8));
-            assert_eq!(row.alloc(layout(16, 8)), second);
-        }
+        let first = take(row, 16, 8);
+        assert_eq!(resize(row, first, 16, 4000), first);
+        let second = take(row, 16, 8);
+        // SAFETY: the block is this test's own, of 4000 bytes.
+        unsafe { first.write(7) };
+        let moved = resize(row, first, 4000, 4001);
+        assert_ne!(moved, first, "there is a block behind it");
+        // SAFETY: the block is this test's own, of 4001 bytes, the first of which was written.
+        assert_eq!(unsafe { moved.read() }, 7);
+        give_back(row, moved, 4001);
+        give_back(row, second, 16);
+        assert_eq!(take(row, 16, 8), second);
     }
 
     #[test]
     fn what_does_not_fit_any_more_comes_from_the_c_library_and_goes_back_there() {
         let row = Box::leak(Box::new(InARow::new()));
-        // SAFETY: as above.
-        unsafe {
-            let most = row.alloc(layout(SIZE - 8, 8));
-            let small = row.alloc(layout(8, 8));
-            let other = row.alloc(layout(8, 8));
-            assert_eq!((row.offset(most), row.offset(small), row.offset(other)), (Some(0), Some(SIZE - 8), None));
-            let other = row.realloc(other, layout(8, 8), 1 << 20);
-            assert!(!other.is_null());
-            row.dealloc(other, layout(1 << 20, 8));
-            assert_ne!(row.realloc(small, layout(8, 8), 16), small, "past the end of the row");
-            assert_eq!(row.offset(row.alloc(layout(1, 2 * PAGE))), None, "aligned to more than the row is");
-        }
+        let (most, small, other) = (take(row, SIZE - 16, 8), take(row, 8, 8), take(row, 8, 8));
+        assert_eq!(
+            (row.offset(most), row.offset(small), row.offset(other)),
+            (Some(0), Some(SIZE - 16), None)
+        );
+        let other = resize(row, other, 8, 1 << 20);
+        assert!(!other.is_null());
+        give_back(row, other, 1 << 20);
+        assert_ne!(resize(row, small, 8, 17), small, "past the end of the row");
+        assert_eq!(row.offset(take(row, 1, 2 * PAGE)), None, "aligned to more than the row is");
     }
 }

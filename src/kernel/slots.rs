@@ -219,10 +219,20 @@ impl Slots {
         let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned() & TID_MASK;
         self.taken = Some((slot, tid, robust));
         self.set_note(slot, note);
+        self.set_word(slot, tid);
+        Ok(())
+    }
+
+    fn set_word(&self, slot: usize, tid: u32) {
         // Marked first: a word without a mark would be seen by nobody.
         self.marks(slot / BITS).fetch_or(1 << (slot % BITS), SeqCst);
         self.word(slot).store(tid, SeqCst);
-        Ok(())
+    }
+
+    /// As if a keeper of this thread id had taken the slot.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, slot: usize, tid: u32) {
+        self.set_word(slot, tid);
     }
 
     /// Gives `slot` back, whoever had it.

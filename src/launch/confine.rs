@@ -108,10 +108,10 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         libc::SYS_socket,
         vec![SeccompRule::new(vec![is(0, libc::AF_INET)?])?, SeccompRule::new(vec![is(0, libc::AF_INET6)?])?],
     );
-    rules.insert(
-        libc::SYS_openat,
-        vec![SeccompRule::new(vec![SeccompCondition::new(2, SeccompCmpArgLen::Dword, only_reading, 0)?])?],
-    );
+    for (open, flags) in OPEN {
+        let reads = SeccompCondition::new(*flags, SeccompCmpArgLen::Dword, only_reading.clone(), 0)?;
+        rules.insert(*open, vec![SeccompRule::new(vec![reads])?]);
+    }
     // Making a socket non-blocking, and looking up an interface's number.
     #[allow(clippy::unnecessary_cast, reason = "the type of a request differs between C libraries")]
     let requests = [libc::FIONBIO as u64, libc::SIOCGIFINDEX as u64].map(|request| {
@@ -123,7 +123,14 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     SeccompFilter::new(rules, denied, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
-/// What `tokio`, the standard library and malloc(3) need to serve sockets.
+/// The calls that open a file, and which of their arguments (counted from 0) are the flags.
+const OPEN: &[(libc::c_long, u8)] = &[
+    (libc::SYS_openat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+];
+
+/// What `tokio`, the standard library and the C library (glibc or musl) need to serve sockets.
 const CALLS: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_bind,
@@ -149,6 +156,8 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_getsockopt,
     libc::SYS_gettid,
     libc::SYS_lseek,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
     libc::SYS_madvise,
     libc::SYS_mmap,
     libc::SYS_mremap,
@@ -165,6 +174,8 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
     libc::SYS_statx,
     libc::SYS_tgkill,
     libc::SYS_write,

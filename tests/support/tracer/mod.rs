@@ -99,6 +99,8 @@ struct Tracer<'a> {
     roles: HashMap<Pid, Option<Role>>,
     /// Traced and not yet gone.
     held: HashSet<Pid>,
+    /// Those that have begun a call and not ended it.
+    inside: HashSet<Pid>,
     /// Stopped before it was known whose child it is.
     parked: HashSet<Pid>,
     /// Where each role is: how many calls it has begun.
@@ -140,6 +142,7 @@ impl<'a> Tracer<'a> {
             launcher,
             roles: HashMap::new(),
             held: HashSet::from([launcher]),
+            inside: HashSet::new(),
             parked: HashSet::new(),
             counts: HashMap::new(),
             calls: Vec::new(),
@@ -189,6 +192,7 @@ impl<'a> Tracer<'a> {
 
     fn gone(&mut self, pid: Pid, status: i32) {
         self.held.remove(&pid);
+        self.inside.remove(&pid);
         if pid == self.launcher {
             self.status = Some(status);
         }
@@ -233,12 +237,14 @@ impl<'a> Tracer<'a> {
     }
 
     fn at_call(&mut self, pid: Pid) {
+        // Entry and exit alternate (ptrace(2), Syscall-stops).
+        let side = if self.inside.remove(&pid) { Side::Exit } else { Side::Entry };
+        if side == Side::Entry {
+            self.inside.insert(pid);
+        }
         let Some(role) = self.roles.get(&pid).copied().flatten().filter(|_| !self.letting_go) else {
             return self.go_on(pid, None);
         };
-        // ESRCH: killed meanwhile.
-        let Ok(info) = ptrace::syscall_info(pid) else { return };
-        let side = if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY { Side::Entry } else { Side::Exit };
         if side == Side::Exit
             && let Some((_, errno)) = self.failing.take_if(|(failing, _)| *failing == pid)
         {
