@@ -133,13 +133,13 @@ impl Site<'_> {
         // What is let go stays written down, and restricted, until it is let go.
         let four = add_missing(&mut self.record.switched, &todo.four.all);
         let six = add_missing(&mut self.record.switched6, &todo.six.all);
-        let more = four || six;
-        if more {
+        let new = [four, six].concat();
+        if !new.is_empty() {
             gateway::write_record(self.locked, &self.record)?;
         }
         let own = self.link(&mut route)?;
-        self.rules(concern, more, own == Own::Remade)?;
-        let index = self.routing(&mut route)?;
+        self.rules(concern, !new.is_empty(), own == Own::Remade)?;
+        let index = self.routing(&mut route, &new)?;
         match own {
             Own::Up => self.forward_own(facts),
             Own::Down | Own::Remade => wiring::pipeline(&mut route, &[link::settle(index)], "the host"),
@@ -195,8 +195,8 @@ impl Site<'_> {
     }
 
     /// Routing rules, the link up, routes: what is missing of them. Nothing is listed, since a router's tables are long:
-    /// the kernel says of each what is there already.
-    fn routing(&mut self, route: &mut Route) -> Result<u32> {
+    /// the kernel says of each what is there already. `new`: interfaces that had no rule yet.
+    fn routing(&mut self, route: &mut Route, new: &[String]) -> Result<u32> {
         let topology = self.record.topology;
         let name = topology.host_link();
         let link = route.link_index(&name).context(|| format!("cannot find the link {name}"))?;
@@ -204,7 +204,9 @@ impl Site<'_> {
             if is_new(route.add_rule(&wiring::rule_spec(&wanted)))
                 .context(|| format!("cannot add the routing rule {wanted}"))?
             {
-                self.repaired.push(format!("added the routing rule {wanted}"));
+                let lost = wanted.iif.as_ref().is_none_or(|iif| !new.contains(iif));
+                let words = if lost { &mut self.repaired } else { &mut self.followed };
+                words.push(format!("added the routing rule {wanted}"));
             }
         }
         wiring::pipeline(route, &wiring::requests(&plan::wiring::host_link_up(&topology), link), "the host")?;
@@ -300,11 +302,11 @@ impl Site<'_> {
     }
 }
 
-/// Adds those that are not there yet. Returns whether there were any.
-fn add_missing(names: &mut Vec<String>, wanted: &[String]) -> bool {
+/// Adds those that are not there yet, and returns them.
+fn add_missing(names: &mut Vec<String>, wanted: &[String]) -> Vec<String> {
     let missing = without(wanted, names);
     names.extend(missing.iter().cloned());
-    !missing.is_empty()
+    missing
 }
 
 fn without(names: &[String], others: &[String]) -> Vec<String> {

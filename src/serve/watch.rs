@@ -234,6 +234,7 @@ impl Lookout {
         let row = self.pace.looked(Instant::now(), repaired || problem.is_some());
         self.failures = if problem.is_some() { self.failures + 1 } else { 0 };
         if let Some(error) = problem {
+            words.push(Word::Detail(format!("will be tried again: {error}")));
             // Once more later, however often; said once, and not if it was only that something changed meanwhile.
             self.concern = concern.and(Concern::EVERYTHING);
             self.wake_after(self.pace.pause());

@@ -23,6 +23,7 @@ live_tests![
     a_resting_keeper_is_not_woken_by_other_boxes,
     an_address_that_comes_is_fenced_and_serves_published_ports,
     a_new_uplink_carries_boxes,
+    interfaces_that_come_and_go_are_followed_without_a_word,
     what_is_of_ipv6_comes_back_as_well,
     ipv6_forwarding_switched_by_somebody,
     an_uplink_goes_down_and_up,
@@ -442,6 +443,31 @@ fn ipv6_forwarding_switched_by_somebody() {
 }
 
 /// N1.
+const SAID: &str = "/run/lab/said";
+
+/// What Docker does all day. Only what somebody takes away from netbox is a fight.
+fn interfaces_that_come_and_go_are_followed_without_a_word() {
+    let lab = Lab::new(Shape::OwnLan);
+    let elsewhere = Place::new();
+    let mut command = lab.run_command(&[], &SERVER);
+    let log = fs::File::create(SAID).expect("a file for what netbox says");
+    let running = lab.start_command(command.stderr(log));
+    wait_until_watched(&running, &[]);
+    // More often than netbox puts things back without a word.
+    for round in 0..20 {
+        let name = format!("f{round}");
+        links::veth(&name, "o0", elsewhere.file());
+        elsewhere.run(|| links::up("o0"));
+        links::up(&name);
+        links::address(&name, SECOND_HOST.into(), 24);
+        let forwarding = format!("net/ipv4/conf/{name}/forwarding");
+        within(A_SECOND, &name, || read_sysctl(&forwarding) == "1");
+        links::remove(&name);
+    }
+    assert_eq!(running.end().code(), Some(143));
+    assert_eq!(fs::read_to_string(SAID).expect("what netbox said"), "");
+}
+
 fn an_uplink_goes_down_and_up() {
     let lab = Lab::new(Shape::OwnLan);
     let running = lab.start(&[], &["sleep"]);
