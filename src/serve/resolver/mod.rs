@@ -5,6 +5,7 @@
 //! connections, memory) it takes from its own.
 
 mod client;
+mod ports;
 mod upstream;
 
 use std::cell::RefCell;
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
+use self::ports::Ports;
 use crate::host::names::HostResolver;
 use crate::kernel::memory::{REST, release_program};
 use crate::plan::question::{Question, Transport};
@@ -34,6 +36,7 @@ struct Desk {
     /// Who is asked instead: `--dns`.
     instead: Vec<Nameserver>,
     questions: Arc<Semaphore>,
+    ports: Rc<Ports>,
     asked: Notify,
 }
 
@@ -43,7 +46,7 @@ impl Desk {
         self.asked.notify_one();
         let upstream = self.host.borrow_mut().current().upstream(&self.instead);
         let question = Rc::new(question);
-        let reply = upstream::ask(upstream, Rc::clone(&question), transport).await;
+        let reply = upstream::ask(upstream, Rc::clone(&question), transport, &self.ports).await;
         question.delivered(reply.unwrap_or_else(|| question.failure()), transport)
     }
 }
@@ -53,6 +56,7 @@ async fn rest(desk: Rc<Desk>) {
     loop {
         desk.asked.notified().await;
         while timeout(REST, desk.asked.notified()).await.is_ok() {}
+        desk.ports.rest();
         release_program();
     }
 }
@@ -70,6 +74,7 @@ pub fn serve(udp: OwnedFd, tcp: OwnedFd, instead: &[Nameserver]) -> io::Result<I
             host: RefCell::default(),
             instead: instead.to_vec(),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
+            ports: Rc::default(),
             asked: Notify::new(),
         });
         let listener = TcpListener::from_std(StdListener::from(tcp))?;

@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::rand::{GetRandomFlags, getrandom};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::ports::{Ports, random};
 use crate::plan::question::{Question, Reply, Transport};
 use crate::plan::resolver::Upstream;
 use crate::spec::names::Nameserver;
@@ -34,7 +34,12 @@ enum Try {
 }
 
 /// Asks one server after the other until one answers. `None`: none did. Where all refuse, what the first said.
-pub(super) async fn ask(upstream: Upstream, question: Rc<Question>, transport: Transport) -> Option<Vec<u8>> {
+pub(super) async fn ask(
+    upstream: Upstream,
+    question: Rc<Question>,
+    transport: Transport,
+    ports: &Rc<Ports>,
+) -> Option<Vec<u8>> {
     let servers = in_order(&upstream);
     let mut refused = vec![false; servers.len()];
     let mut said = None;
@@ -45,10 +50,10 @@ pub(super) async fn ask(upstream: Upstream, question: Rc<Question>, transport: T
         let next = left.by_ref().find(|number| refused.get(*number) == Some(&false));
         match next.and_then(|number| Some((number, servers.get(number)?.clone()))) {
             Some((number, server)) => {
-                let (question, limit) = (Rc::clone(&question), upstream.timeout);
-                tries.spawn_local(
-                    async move { (number, try_one(&server, &question, transport, limit).await) },
-                );
+                let (question, ports, limit) = (Rc::clone(&question), Rc::clone(ports), upstream.timeout);
+                tries.spawn_local(async move {
+                    (number, try_one(&server, &question, transport, limit, &ports).await)
+                });
             }
             None if tries.is_empty() => return said,
             None => {}
@@ -76,12 +81,18 @@ fn in_order(upstream: &Upstream) -> Vec<Nameserver> {
     servers
 }
 
-async fn try_one(server: &Nameserver, question: &Question, transport: Transport, limit: Duration) -> Try {
+async fn try_one(
+    server: &Nameserver,
+    question: &Question,
+    transport: Transport,
+    limit: Duration,
+    ports: &Rc<Ports>,
+) -> Try {
     let Some(address) = address_of(server) else { return Try::Refused(None) };
     // By datagram first, also for a question that came by stream: not every server knows streams.
-    let mut reply = timeout(limit, by_datagram(address, question)).await;
+    let mut reply = timeout(limit, by_datagram(address, question, ports)).await;
     if transport == Transport::Tcp && matches!(reply, Ok(Ok(Reply::Truncated(_)))) {
-        reply = timeout(limit, by_stream(address, question)).await;
+        reply = timeout(limit, by_stream(address, question, ports)).await;
     }
     match reply {
         Ok(Ok(Reply::Answer(said) | Reply::Truncated(said))) => Try::Answered(said),
@@ -115,12 +126,10 @@ fn index_of(scope: &str) -> Option<u32> {
     rustix::net::netdevice::name_to_index(any, scope).ok()
 }
 
-/// A socket of its own for every question, with a port that the kernel chooses at random, and a number at random: what
-/// somebody else would have to guess to be taken for the server (RFC 5452).
-async fn by_datagram(server: SocketAddr, question: &Question) -> io::Result<Reply> {
-    let socket = Socket::new(Domain::for_address(server), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    socket.connect(&server.into())?;
-    let socket = UdpSocket::from_std(socket.into())?;
+/// Under a number that is chosen at random as the port is (RFC 5452).
+async fn by_datagram(server: SocketAddr, question: &Question, ports: &Rc<Ports>) -> io::Result<Reply> {
+    let lent = ports.datagram(server)?;
+    let socket = lent.socket()?;
     let id = random();
     socket.send(&question.numbered(id)).await?;
     loop {
@@ -147,7 +156,8 @@ async fn by_datagram(server: SocketAddr, question: &Question) -> io::Result<Repl
     }
 }
 
-async fn by_stream(server: SocketAddr, question: &Question) -> io::Result<Reply> {
+async fn by_stream(server: SocketAddr, question: &Question, ports: &Rc<Ports>) -> io::Result<Reply> {
+    ports.stream().await;
     let mut stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let id = random();
@@ -161,12 +171,4 @@ async fn by_stream(server: SocketAddr, question: &Question) -> io::Result<Reply>
             return Ok(reply);
         }
     }
-}
-
-/// A number that nobody can guess.
-fn random() -> u16 {
-    let mut bytes = [0; 2];
-    // So few bytes cannot fail (getrandom(2)).
-    let _ = getrandom(&mut bytes, GetRandomFlags::empty());
-    u16::from_ne_bytes(bytes)
 }
