@@ -54,6 +54,8 @@ impl State {
     pub fn open() -> Result<Self> {
         let cookie = cookie_here()?;
         loop {
+            // Not tried again: ENOENT is a machine without /run.
+            make_directory(CWD, PARENT, 0o755).context(|| format!("cannot make {PARENT}"))?;
             // ENOENT: the last keeper of before removed it between two of these steps.
             match Self::attempt(cookie) {
                 Err(error) if error.errno() == Some(libc::ENOENT) => {}
@@ -65,7 +67,6 @@ impl State {
     fn attempt(cookie: u64) -> Result<Self> {
         let user = rustix::process::geteuid().as_raw().to_string();
         let name = cookie_name(cookie);
-        make_directory(CWD, PARENT, 0o755).context(|| format!("cannot make {PARENT}"))?;
         let parent = open_checked(CWD, PARENT, PARENT)?;
         // Others may pass through to their own directory, but only root may add one.
         let own = format!("{PARENT}/{user}");
@@ -86,8 +87,16 @@ impl State {
             Ok(file.into())
         };
         let lock = open("lock")?;
-        let slots =
-            Slots::map(&open("slots")?, SLOTS as usize).context(|| format!("cannot map {path}/slots"))?;
+        let slots = open("slots").and_then(|file| {
+            Slots::map(&file, SLOTS as usize).context(|| format!("cannot map {path}/slots"))
+        });
+        let slots = slots.inspect_err(|_| {
+            // The machine has no room: nor is anything left. EWOULDBLOCK: somebody uses it.
+            let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+            if locked && has_name(&lock) {
+                remove_whole(&root, &own_directory, &name);
+            }
+        })?;
         Ok(Self { root, own: own_directory, name, path, lock, slots })
     }
 
@@ -135,7 +144,7 @@ impl State {
             let state = Self::open()?;
             state.wait_for_lock()?;
             // The lock of a file that is removed ends with this value.
-            if rustix::fs::fstat(&state.lock).is_ok_and(|stat| stat.st_nlink != 0) {
+            if has_name(&state.lock) {
                 return Ok(Locked { state: place.insert(state) });
             }
         }
@@ -188,21 +197,32 @@ impl Locked<'_> {
     pub fn remove_if_idle(&self) {
         let state = &*self.state;
         let idle = (0..state.slots.count()).all(|slot| state.slots.state(slot) == SlotState::Free);
-        let is_there = |name: &str| rustix::fs::statat(&state.root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        if !idle || is_there("gateway") {
-            return;
+        if idle {
+            remove_whole(&state.root, &state.own, &state.name);
         }
-        // First what fails when something is in it: then everything stays. The lock last, since it is what others wait for.
-        let parts = [
-            ("boxes", AtFlags::REMOVEDIR),
-            ("names", AtFlags::REMOVEDIR),
-            ("slots", AtFlags::empty()),
-            ("lock", AtFlags::empty()),
-        ];
-        if parts.iter().all(|(name, flags)| rustix::fs::unlinkat(&state.root, *name, *flags).is_ok()) {
-            // ENOTEMPTY: somebody put something there.
-            let _ = rustix::fs::unlinkat(&state.own, state.name.as_str(), AtFlags::REMOVEDIR);
-        }
+    }
+}
+
+/// Whether the file was not removed since it was opened.
+fn has_name(file: &File) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink != 0)
+}
+
+/// Removes the state directory `root`, which has this name in `own`, if nobody is in it. The caller holds the lock.
+fn remove_whole(root: &OwnedFd, own: &OwnedFd, name: &str) {
+    if rustix::fs::statat(root, "gateway", AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return;
+    }
+    // First what fails when something is in it: then everything stays. The lock last, since it is what others wait for.
+    let parts = [
+        ("boxes", AtFlags::REMOVEDIR),
+        ("names", AtFlags::REMOVEDIR),
+        ("slots", AtFlags::empty()),
+        ("lock", AtFlags::empty()),
+    ];
+    if parts.iter().all(|(part, flags)| rustix::fs::unlinkat(root, *part, *flags).is_ok()) {
+        // ENOTEMPTY: somebody put something there.
+        let _ = rustix::fs::unlinkat(own, name, AtFlags::REMOVEDIR);
     }
 }
 

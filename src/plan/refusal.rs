@@ -7,9 +7,16 @@ use crate::spec::request::RunRequest;
 
 use super::identity::Caller;
 
-/// What making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID).
-const NEEDED: Capabilities =
-    Capabilities::of(&[Capability::NET_ADMIN, Capability::SYS_ADMIN, Capability::SETUID, Capability::SETGID]);
+/// What making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID), the
+/// bounding set (SETPCAP), and port 53 of the gateway (NET_BIND_SERVICE).
+const NEEDED: Capabilities = Capabilities::of(&[
+    Capability::NET_ADMIN,
+    Capability::SYS_ADMIN,
+    Capability::SETUID,
+    Capability::SETGID,
+    Capability::SETPCAP,
+    Capability::NET_BIND_SERVICE,
+]);
 
 /// Refuses what cannot be carried out.
 ///

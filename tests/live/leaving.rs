@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 use crate::lab::{
@@ -24,6 +25,8 @@ live_tests![
     a_killed_launcher_takes_its_box_with_it,
     a_killed_keeper_leaves_a_whole_box_or_none,
     a_kill_of_everything_is_swept_by_the_next_command,
+    a_state_directory_without_room_is_an_error_and_goes,
+    a_machine_without_run_is_an_error,
 ];
 
 const SERVER: [&str; 3] = ["listen", "tcp", "0.0.0.0:80"];
@@ -233,4 +236,46 @@ fn a_kill_of_everything_is_swept_by_the_next_command() {
     let swept = lab.netbox(&["gc"]).output().expect("netbox can be started");
     assert!(swept.status.success(), "{}", crate::lab::words(&swept));
     lab.assert_clean_within(Duration::from_secs(1));
+}
+
+const NO_DATA: Option<&str> = None;
+
+/// R2, L1: a /run that is full.
+fn a_state_directory_without_room_is_an_error_and_goes() {
+    let lab = Lab::new(Shape::OwnLan);
+    std::fs::create_dir_all("/run/netbox").expect("a directory");
+    mount(Some("tmpfs"), "/run/netbox", Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
+        .expect("a small file system");
+    let output = lab.run(&[], &["exit", "0"]);
+    assert_eq!(output.status.code(), Some(125), "{}", crate::lab::words(&output));
+    assert_eq!(std::fs::read_dir("/run/netbox/0").expect("the user's directory").count(), 0);
+    umount2("/run/netbox", MntFlags::empty()).expect("to unmount it");
+}
+
+/// R2, L2: said at once, with no process left that tries again.
+fn a_machine_without_run_is_an_error() {
+    let lab = Lab::new(Shape::OwnLan);
+    let root = "/run/lab/root";
+    std::fs::create_dir(root).expect("a directory");
+    mount(Some("tmpfs"), root, Some("tmpfs"), MsFlags::empty(), NO_DATA).expect("a root");
+    for part in ["proc", "dev"] {
+        let (there, here) = (format!("/{part}"), format!("{root}/{part}"));
+        std::fs::create_dir(&here).expect("a directory");
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(there.as_str()), here.as_str(), NO_DATA, bind, NO_DATA).expect("to mount it");
+    }
+    std::fs::copy(NETBOX, format!("{root}/netbox")).expect("to copy netbox");
+    let mut command = std::process::Command::new("chroot");
+    command.args([root, "/netbox", "run", "--net", "none", "--", "/netbox", "--version"]);
+    command.stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("chroot(8) is needed");
+    let ended = || child.try_wait().expect("to look").is_some();
+    wait_until("netbox gives up", Duration::from_secs(5), ended);
+    let output = child.wait_with_output().expect("what it said");
+    assert_eq!(output.status.code(), Some(125), "{}", crate::lab::words(&output));
+    assert!(crate::lab::words(&output).contains("cannot make /run/netbox"), "{}", crate::lab::words(&output));
+    assert_eq!(running(&format!("{root}/netbox")), Vec::<u32>::new());
+    umount2(root, MntFlags::MNT_DETACH).expect("to unmount it");
+    std::fs::remove_dir(root).expect("to remove it");
+    drop(lab);
 }
