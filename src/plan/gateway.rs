@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::facts::Facts;
 use super::ipv6::{self, Decision, GlobalId};
@@ -34,8 +34,15 @@ const ETHERNET_MTU: u32 = 1500;
 /// Plans gateway number `number`. `random` becomes part of its IPv6 addresses.
 ///
 /// # Errors
-/// When the host uses all of the ranges that a pool could be.
+/// When the host uses all of the ranges that a pool could be, or has no address at all.
 pub fn gateway(facts: &Facts, number: u32, random: GlobalId) -> Result<GatewayPlan> {
+    // Before its first address a namespace has no table of local addresses, and without that takes no next hop for a neighbour
+    // (net/ipv4/fib_frontend.c, `__inet_dev_addr_type`).
+    if !facts.addresses.iter().any(|address| address.address.addr().is_ipv4()) {
+        return Err(Error::new("cannot make the gateway")
+            .because("this network namespace has no IPv4 address, not even that of the loopback interface")
+            .hint("ip link set lo up"));
+    }
     let pool = pool::choose(facts)?;
     let uplink6 = || facts.ipv6.as_ref().and_then(|ipv6| ipv6.uplink.as_ref());
     let mtu = facts.uplink.as_ref().or_else(uplink6).map_or(ETHERNET_MTU, |uplink| uplink.mtu);
@@ -94,4 +101,20 @@ pub fn host_addresses(facts: &Facts, ipv6: bool) -> Vec<IpAddr> {
         IpAddr::V6(_) => ipv6 && ipv6::is_global(*address),
     };
     facts.addresses.iter().map(|address| address.address.addr()).filter(concerns).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::facts::HostAddress;
+
+    #[test]
+    fn a_namespace_without_an_address_is_refused() {
+        let mut facts = Facts::default();
+        let error = gateway(&facts, 0, GlobalId::default()).unwrap_err().to_string();
+        assert!(error.contains("no IPv4 address"), "{error}");
+        let address = "127.0.0.1/8".parse().unwrap();
+        facts.addresses.push(HostAddress { link: "lo".to_owned(), index: 1, address });
+        assert!(gateway(&facts, 0, GlobalId::default()).is_ok());
+    }
 }
