@@ -262,9 +262,7 @@ impl World {
         }
         // A keeper that lingers still may be about to do it, and until it ends its box is not dead for others.
         let end = Instant::now() + LIMIT;
-        while left.lines().any(|line| line.contains(" process: ") || line.contains("Alive"))
-            && Instant::now() < end
-        {
+        while left.lines().any(|line| line.contains(" process: ")) && Instant::now() < end {
             left = self.left_after(Duration::from_millis(300));
         }
         left = self.left_after(Duration::from_millis(300));
