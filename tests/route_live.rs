@@ -24,7 +24,11 @@ use netbox::kernel::route::path::{self, RouteKind, RouteSpec};
 use netbox::kernel::route::rule::RuleSpec;
 use netbox::kernel::route::{PROTOCOL, Route, address, neighbour};
 use netbox::kernel::sysctl;
+use netbox::launch::{box_network, mounts};
+use netbox::plan::mounts::Mount;
 use netbox::plan::pool;
+use netbox::plan::topology::{ETH_INDEX, Ipv6, Topology};
+use netbox::plan::wiring::BoxLink;
 use netbox::spec::port::Protocol;
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -278,6 +282,43 @@ fn a_sysctl_is_written_in_the_namespace_of_the_caller_only() {
         let gone = sysctl::write(&["ipv4", "conf", "nbnone", "forwarding"], "1").unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::ENOENT));
         assert_eq!(sysctl::write(&range, "nonsense").unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    });
+}
+
+/// As where `net.core.devconf_inherit_init_net` is 1 and the host has IPv6 on some interfaces only.
+#[test]
+fn a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same() {
+    private("a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same", || {
+        let ipv6 = Ipv6::Pool("fd12::/64".parse().unwrap());
+        let topology = Topology { pool: "198.51.100.0/24".parse().unwrap(), ipv6, number: 0, mtu: 1400 };
+        let link = BoxLink::new(&topology, 0, topology.box_address6(0), 1400);
+        let all_is_there = || {
+            let addresses = ip(&["address", "show", "dev", "eth0"]);
+            assert!(
+                addresses.contains("198.51.100.16/32") && addresses.contains("fd12::10/128"),
+                "{addresses}"
+            );
+            let routes = ip(&["-6", "route", "show", "table", "all"]);
+            assert!(routes.contains("default via fd12::1 dev eth0"), "{routes}");
+            assert!(routes.contains("local fd12::10 dev eth0"), "{routes}");
+        };
+        // The box of a user, and one of root, in which nobody may write to settings.
+        for cover in [None, Some(Mount::ReadOnly("/proc/sys/net"))] {
+            let gateway = netns();
+            let mut route = Route::open().unwrap();
+            let indexes = Some((ETH_INDEX, 1000));
+            let other = Veth { peer_name: "nbtest", ..veth("eth0", gateway.as_fd()) };
+            route.add_veth(&Veth { indexes, ..other }).unwrap();
+            sysctl::write(&["ipv6", "conf", "eth0", "disable_ipv6"], "1").unwrap();
+            cover.iter().try_for_each(mounts::make).unwrap();
+            box_network::configure(Some(&link), cover.as_ref()).unwrap();
+            all_is_there();
+            let written = sysctl::write(&["ipv6", "conf", "eth0", "accept_ra"], "0");
+            assert_eq!(written.is_ok(), cover.is_none(), "{written:?}");
+            if cover.is_none() {
+                route.delete_link(ETH_INDEX).unwrap();
+            }
+        }
     });
 }
 

@@ -80,13 +80,14 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     if request.has_own_network() {
         wiring::set(&settings::of_box(&inside.privileges, inside.identity.gid), "in the box")?;
     }
-    plan::mounts::after_settings(request, can_be_root).iter().try_for_each(mounts::make)?;
+    let cover = plan::mounts::after_settings(request, can_be_root);
+    cover.iter().try_for_each(mounts::make)?;
     if let Some(name) = &request.hostname {
         nix::unistd::sethostname(name.as_str()).context(|| format!("cannot set the host name {name}"))?;
     }
     let (facts, files) = wait_for_link(keeper)?;
     if request.has_own_network() {
-        box_network::configure(facts.link.as_ref())?;
+        box_network::configure(facts.link.as_ref(), cover.as_ref())?;
     }
     keeper.send(&FromBox::Configured, &[]).context(|| "cannot reach the keeper")?;
     // While the keeper goes on with the link.

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{FsType, SYSFS_MAGIC, statfs};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -31,6 +31,18 @@ pub fn make(planned: &Mount) -> Result<()> {
         Mount::MessageQueues => message_queues(),
         Mount::ReadOnly(path) => bind_read_only(path),
     }
+}
+
+/// Does something while a read-only mount of [`make`]'s is not there, before the command runs.
+///
+/// # Errors
+/// When it cannot be taken away, or made again.
+pub fn without<T>(planned: Option<&Mount>, work: impl FnOnce() -> T) -> Result<T> {
+    let Some(cover @ Mount::ReadOnly(path)) = planned else { return Ok(work()) };
+    umount2(*path, MntFlags::MNT_DETACH).context(|| format!("cannot uncover {path}"))?;
+    let done = work();
+    make(cover)?;
+    Ok(done)
 }
 
 fn separate(apart: bool) -> Result<()> {
