@@ -89,6 +89,8 @@ fn host_elements() -> Vec<Element> {
     let mut elements =
         vec![ruleset::switched("eth0"), ruleset::switched("wlp0s20f3"), ruleset::switched6("wlp0s20f3")];
     elements.extend(ports().iter().flat_map(PublishedPort::host));
+    elements.extend(ruleset::leaves_as(BOX.into(), Ipv4Addr::new(192, 0, 2, 1).into()));
+    elements.extend(ruleset::leaves_as(BOX6.into(), "2001:db8::1".parse().unwrap()));
     elements
 }
 

@@ -47,6 +47,9 @@ fn the_hosts_rules() {
     let mut elements =
         vec![ruleset::switched("eth0"), ruleset::switched("wlan0"), ruleset::switched6("wlan0")];
     elements.extend(ports().iter().flat_map(PublishedPort::host));
+    elements.extend(ruleset::leaves_as(BOX.into(), HOST.into()));
+    elements.extend(ruleset::leaves_as(BOX6.into(), HOST6.into()));
+    assert_eq!(ruleset::leaves_as(BOX6.into(), HOST.into()), None);
     let text = ruleset::to_text(&ruleset::host(&topology()), &elements);
     golden("host.nft", &text, include_str!("plan/host.nft"));
 }

@@ -154,15 +154,7 @@ impl Encoder<'_> {
                 self.set_meta(MetaKey::PacketType);
             }
             Statement::Dnat { family, key, map } => {
-                self.load(key);
-                self.push(
-                    "lookup",
-                    &[
-                        Lookup::Set((*map).into()),
-                        Lookup::SourceRegister(Register::Reg1),
-                        Lookup::DestinationRegister(Register::Reg1),
-                    ],
-                );
+                self.look_up_value(key, map);
                 // The address is in the first registers of 4 bytes, the port in the next.
                 let port = match family {
                     Nfproto::Ipv4 => Register::Reg32_01,
@@ -177,6 +169,14 @@ impl Encoder<'_> {
                 };
                 self.immediate(bytes);
                 self.nat(NFT_NAT_SNAT, family, None);
+            }
+            Statement::SnatBySource { family, map } => {
+                let source = match family {
+                    Nfproto::Ipv4 => Field::SourceAddress,
+                    Nfproto::Ipv6 => Field::SourceAddress6,
+                };
+                self.look_up_value(&[source], map);
+                self.nat(NFT_NAT_SNAT, *family, None);
             }
             Statement::Notrack => self.push::<DefaultNla>("notrack", &[]),
             Statement::Masquerade => self.push::<DefaultNla>("masq", &[]),
@@ -345,6 +345,14 @@ impl Encoder<'_> {
                 Immediate::Data(DataAttribute::Verdict(verdict)),
             ],
         );
+    }
+
+    /// Replaces the key by the value that the map has for it.
+    fn look_up_value(&mut self, key: &[Field], map: &str) {
+        self.load(key);
+        let (from, to) =
+            (Lookup::SourceRegister(Register::Reg1), Lookup::DestinationRegister(Register::Reg1));
+        self.push("lookup", &[Lookup::Set(map.into()), from, to]);
     }
 
     fn nat(&mut self, kind: u32, family: Nfproto, port: Option<Register>) {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{T4A, T4W, T6A, T6W};
+use super::{SNAT4, SNAT6, T4A, T4W, T6A, T6W};
 
 /// The type of a value in a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +111,17 @@ pub fn switched(interface: &str) -> Element {
 #[must_use]
 pub fn switched6(interface: &str) -> Element {
     Element::of_set("switched6", [Datum::Ifname(interface.into())])
+}
+
+/// Host: what the box at `address` sends leaves with the host's address `source`. `None`: they are of two families.
+#[must_use]
+pub fn leaves_as(address: IpAddr, source: IpAddr) -> Option<Element> {
+    let map = match (address, source) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => SNAT4,
+        (IpAddr::V6(_), IpAddr::V6(_)) => SNAT6,
+        _ => return None,
+    };
+    Some(Element { set: map.name, key: vec![address.into()], value: vec![source.into()] })
 }
 
 /// A port of the host's that leads to a port of a box.

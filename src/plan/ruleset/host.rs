@@ -2,18 +2,18 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr, saddr_not};
 use super::{
-    Chain, ChainType, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, Set, Statement, Table, Type,
-    base, port_maps, priority, publish,
+    Chain, ChainType, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, SNAT4, SNAT6, Set, Statement,
+    Table, Type, base, port_maps, priority, publish,
 };
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
     Accept, Drop, Established, FrameOf, Jump, L4Protocol, LocalDestination, Lookup, Masquerade,
-    RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, TranslatedDestination,
-    Untranslatable,
+    RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, SnatBySource,
+    TranslatedDestination, Untranslatable,
 };
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
@@ -123,7 +123,18 @@ fn fence(topology: &Topology) -> Table {
         None => family(Nfproto::Ipv6),
     };
     let fromhost = vec![Rule::from([oifname(&link), closed6, Drop])];
-    let postnat = pools().map(|pool| Rule::from([saddr(pool), oifname_not(&link), Masquerade])).collect();
+    // Boxes whose source was chosen come first; the rest has the address of the interface it leaves by.
+    let (mut postnat, mut maps) = (Vec::new(), port_maps(topology));
+    for pool in pools() {
+        let (family, map) = match pool {
+            IpNet::V4(_) => (Nfproto::Ipv4, SNAT4),
+            IpNet::V6(_) => (Nfproto::Ipv6, SNAT6),
+        };
+        for translation in [SnatBySource { family, map: map.name }, Masquerade] {
+            postnat.push(Rule::from([saddr(pool), oifname_not(&link), translation]));
+        }
+        maps.push(map);
+    }
 
     use ChainType::{Filter, Nat};
     use HookPoint::{Forward, Input, Output, Postrouting, Prerouting};
@@ -132,7 +143,7 @@ fn fence(topology: &Topology) -> Table {
         name: TABLE,
         comment: TABLE,
         sets,
-        maps: port_maps(topology),
+        maps,
         chains: vec![
             base("pre", Filter, Prerouting, priority::RAW, pre),
             base("prenat", Nat, Prerouting, priority::DSTNAT, prenat),

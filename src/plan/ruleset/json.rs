@@ -204,16 +204,18 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
         }
         Statement::SetPacketForHost => change(meta(MetaKey::Pkttype), text("host")),
         Statement::Dnat { family, key, map } => {
-            let family = match family {
-                Nfproto::Ipv4 => NATFamily::IP,
-                Nfproto::Ipv6 => NATFamily::IP6,
-            };
-            let map = MapExpression { key: concatenated(key, field), data: text(format!("@{map}")) };
-            stmt::Statement::DNAT(Some(to(family, named(NamedExpression::Map(Box::new(map))))))
+            stmt::Statement::DNAT(Some(to(nat_family(*family), mapped(concatenated(key, field), map))))
         }
         Statement::Snat(address) => {
             let family = if address.is_ipv4() { NATFamily::IP } else { NATFamily::IP6 };
             stmt::Statement::SNAT(Some(to(family, text(address.to_string()))))
+        }
+        Statement::SnatBySource { family, map } => {
+            let key = match family {
+                Nfproto::Ipv4 => payload("ip", "saddr"),
+                Nfproto::Ipv6 => payload("ip6", "saddr"),
+            };
+            stmt::Statement::SNAT(Some(to(nat_family(*family), mapped(key, map))))
         }
         Statement::Notrack => stmt::Statement::Notrack,
         Statement::Masquerade => stmt::Statement::Masquerade(None),
@@ -254,6 +256,17 @@ fn has(left: Expression<'static>, bits: &[&'static str]) -> stmt::Statement<'sta
 
 fn change(key: Expression<'static>, value: Expression<'static>) -> stmt::Statement<'static> {
     stmt::Statement::Mangle(Mangle { key, value })
+}
+
+const fn nat_family(family: Nfproto) -> NATFamily {
+    match family {
+        Nfproto::Ipv4 => NATFamily::IP,
+        Nfproto::Ipv6 => NATFamily::IP6,
+    }
+}
+
+fn mapped(key: Expression<'static>, map: &str) -> Expression<'static> {
+    named(NamedExpression::Map(Box::new(MapExpression { key, data: text(format!("@{map}")) })))
 }
 
 fn to(family: NATFamily, addr: Expression<'static>) -> NAT<'static> {

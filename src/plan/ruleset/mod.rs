@@ -12,8 +12,8 @@ mod statement;
 mod text;
 
 pub use element::{
-    Datum, Element, PublishedPort, Type, boxes4, boxes6, conns, host_address, reaches_itself, switched,
-    switched6,
+    Datum, Element, PublishedPort, Type, boxes4, boxes6, conns, host_address, leaves_as, reaches_itself,
+    switched, switched6,
 };
 pub use gateway::gateway;
 pub use host::host;
@@ -183,6 +183,12 @@ const T6A: Map = Map { name: "t6a", key: element::PUBLISHED_AT6, value: element:
 
 /// The same for IPv6.
 const T6W: Map = Map { name: "t6w", key: element::PUBLISHED_ANYWHERE, value: element::SERVICE6 };
+
+/// Boxes whose connections leave with an address that was chosen: box address to address of the host's.
+const SNAT4: Map = Map { name: "snat4", key: &[Type::Ipv4], value: &[Type::Ipv4] };
+
+/// The same for IPv6.
+const SNAT6: Map = Map { name: "snat6", key: &[Type::Ipv6], value: &[Type::Ipv6] };
 
 /// The maps of published ports.
 fn port_maps(topology: &Topology) -> Vec<Map> {

@@ -67,6 +67,14 @@ pub enum Statement {
     },
     /// `snat ip to`, `snat ip6 to`: for connections of the address's family.
     Snat(IpAddr),
+    /// `snat ip to ip saddr map @…`, `snat ip6 to ip6 saddr map @…`: the source of a connection of that family becomes what
+    /// the map says. No element, no translation, and the rule ends.
+    SnatBySource {
+        /// The family.
+        family: Nfproto,
+        /// A map from address to address.
+        map: &'static str,
+    },
     /// `notrack`: connection tracking passes the packet over (before it only, in a chain of priority raw).
     Notrack,
     /// `masquerade`: the source becomes the address of the interface the packet leaves by.

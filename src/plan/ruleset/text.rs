@@ -180,6 +180,10 @@ impl fmt::Display for Statement {
             Self::Snat(address) => {
                 write!(f, "snat {} to {address}", if address.is_ipv4() { "ip" } else { "ip6" })
             }
+            Self::SnatBySource { family: Nfproto::Ipv4, map } => write!(f, "snat ip to ip saddr map @{map}"),
+            Self::SnatBySource { family: Nfproto::Ipv6, map } => {
+                write!(f, "snat ip6 to ip6 saddr map @{map}")
+            }
             Self::Notrack => f.write_str("notrack"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::RejectWithReset => f.write_str("reject with tcp reset"),
