@@ -10,7 +10,6 @@
 //! Whoever dies, one is left: the keeper takes down after a launcher; the launcher sweeps after a keeper; the
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
 
-use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
@@ -44,7 +43,6 @@ use crate::launch::message::{BoxFacts, FromBox, ToLauncher};
 use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
-use crate::plan::ipv6;
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
@@ -229,7 +227,7 @@ struct Keeper<'a> {
     state: Option<State>,
     lease: Option<Lease>,
     gateway: Option<Gateway>,
-    address6: Option<Ipv6Addr>,
+    attachment: Option<Attachment>,
     ports: Vec<PortMap>,
     waiting: Option<Waiting>,
     files: Vec<BoxFile>,
@@ -247,7 +245,7 @@ impl<'a> Keeper<'a> {
             state: None,
             lease: None,
             gateway: None,
-            address6: None,
+            attachment: None,
             ports: Vec::new(),
             waiting: None,
             files: Vec::new(),
@@ -308,12 +306,12 @@ impl<'a> Keeper<'a> {
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), bits)?);
         if request.net == Net::Nat {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found)?);
-            let topology = gateway.record.topology;
-            self.address6 = ipv6::of_box(&topology, lease.slot, request.mtu.unwrap_or(topology.mtu));
+            let attachment =
+                self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request));
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
                 tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
             }
-            attach::let_in(&locked, gateway, lease.id.as_str(), lease.slot, self.address6)?;
+            attach::let_in(&locked, gateway, lease.id.as_str(), attachment)?;
             lease.announce(&locked, Shared::Network, gateway.network.as_fd());
             lease.announce(&locked, Shared::GatewayNft, gateway.nft.as_fd());
         }
@@ -328,13 +326,14 @@ impl<'a> Keeper<'a> {
         let id = self.lease.as_ref().map(|lease| lease.id.as_str().to_owned()).unwrap_or_default();
         let name =
             self.lease.as_ref().and_then(|lease| lease.name.as_ref().map(|name| name.as_str().to_owned()));
-        let link = self.gateway.as_ref().zip(self.lease.as_ref()).map(|(gateway, lease)| {
-            let topology = gateway.record.topology;
-            let mtu = self.start.request.mtu.unwrap_or(topology.mtu);
-            BoxLink::new(&topology, lease.slot, self.address6, mtu)
-        });
+        let link = self.attachment.as_ref().map(|attachment| BoxLink::new(attachment, self.mtu(attachment)));
         let files = self.files.iter().map(|file| file.path.to_owned()).collect();
         BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files }
+    }
+
+    /// The MTU of the box's link.
+    fn mtu(&self, attachment: &Attachment) -> u32 {
+        self.start.request.mtu.unwrap_or(attachment.topology.mtu)
     }
 
     /// Makes what the box has in place of the host's resolv.conf and hosts, and opens what its questions come to, while its first
@@ -356,13 +355,14 @@ impl<'a> Keeper<'a> {
         if let Some(command) = self.first.meet_command()? {
             introduce(self.launcher, command);
         }
+        let Some(attachment) = self.attachment else { return Ok(()) };
+        let mtu = self.mtu(&attachment);
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
         let pid = self.first.process.pid.as_raw();
         let network: OwnedFd = namespace::network_of(pid)
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
-        let mtu = self.start.request.mtu.unwrap_or(gateway.record.topology.mtu);
-        attach::add_link(gateway, lease.id.as_str(), lease.slot, self.address6, mtu, &network)
+        attach::add_link(gateway, lease.id.as_str(), &attachment, mtu, &network)
     }
 
     fn write_record(&self) -> Result<Option<BoxRecord>> {
@@ -384,11 +384,7 @@ impl<'a> Keeper<'a> {
             privilege: "root".to_owned(),
             command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            attachment: self.gateway.as_ref().map(|gateway| Attachment {
-                topology: gateway.record.topology,
-                slot: lease.slot,
-                address6: self.address6,
-            }),
+            attachment: self.attachment,
             ports: self.ports.clone(),
             mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
         };
@@ -397,8 +393,8 @@ impl<'a> Keeper<'a> {
     }
 
     fn map_ports(&mut self) -> Result<()> {
-        let (Some(gateway), Some(lease), Some(host), Some(state)) =
-            (&mut self.gateway, &self.lease, &mut self.host, &mut self.state)
+        let (Some(gateway), Some(attachment), Some(lease), Some(host), Some(state)) =
+            (&mut self.gateway, &self.attachment, &self.lease, &mut self.host, &mut self.state)
         else {
             return Ok(());
         };
@@ -406,18 +402,19 @@ impl<'a> Keeper<'a> {
             return Ok(());
         }
         let locked = state.lock()?;
-        attach::open_ports(&locked, gateway, lease.slot, self.address6, &self.ports)?;
+        attach::open_ports(&locked, gateway, attachment, &self.ports)?;
         let nft = host.nft(&locked, &census(locked.slots()))?;
         lease.announce(&locked, Shared::HostNft, nft.as_fd());
-        heal::map_ports(&locked, nft, gateway.record.topology, lease.slot, self.address6, &self.ports)
+        heal::map_ports(&locked, nft, attachment, &self.ports)
     }
 
     /// Waits for the end, and serves the box meanwhile. A keeper that cannot wait cannot keep: the box ends then, as if the
     /// launcher had gone.
     fn watch(&mut self, mut signals: Signals) -> Result<End> {
         let place = self.gateway.as_ref().zip(self.lease.as_ref().map(|lease| lease.slot));
+        let address6 = self.attachment.and_then(|attachment| attachment.address6);
         let (waiting, questions) = (self.waiting.as_ref(), self.questions.as_ref());
-        let helpers = errands::helpers(place, self.address6, waiting, questions, &self.start.request.dns)?;
+        let helpers = errands::helpers(place, address6, waiting, questions, &self.start.request.dns)?;
         let files = Some(&self.files[..]).filter(|files| !files.is_empty());
         let files = files.map(|files| Files::new(files, self.first.process.pid));
         let mut duties = Duties::new(helpers, files);

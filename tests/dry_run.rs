@@ -13,7 +13,7 @@ use netbox::plan::environment::Changes;
 use netbox::plan::gateway::GatewayPlan;
 use netbox::plan::identity::Identity;
 use netbox::plan::privileges::{OF_ROOT, Privileges};
-use netbox::plan::record::PortMap;
+use netbox::plan::record::{Attachment, PortMap};
 use netbox::plan::render::{self, BoxPlan, RunPlan};
 use netbox::plan::topology::{Ipv6, Topology};
 use netbox::plan::wiring::BoxLink;
@@ -56,19 +56,18 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
         PortMap { protocol, host_address, host_port, box_port }
     };
     let ports = [port(Ipv4Addr::UNSPECIFIED, 8080, 80), port(Ipv4Addr::LOCALHOST, 0, 443)];
-    let address6 = topology.box_address6(0);
-    let let_in = attach::gateway_elements(topology, "example0", 0, address6, &[]);
-    let all = attach::gateway_elements(topology, "example0", 0, address6, &ports);
+    let attachment = Attachment::new(topology, 0, &request());
+    let let_in = attach::gateway_elements(&attachment, "example0", &[]);
+    let all = attach::gateway_elements(&attachment, "example0", &ports);
     let one = BoxPlan {
         id: "example0",
-        slot: 0,
-        address6,
-        link: BoxLink::new(&topology, 0, address6, 1400),
+        attachment,
+        link: BoxLink::new(&attachment, 1400),
         mtu: 1400,
         ports: &ports,
         published: all.into_iter().filter(|element| !let_in.contains(element)).collect(),
         let_in,
-        published_on_host: attach::host_elements(topology, 0, address6, &ports),
+        published_on_host: attach::host_elements(&attachment, &ports),
     };
     of(&RunPlan {
         request: &request(),

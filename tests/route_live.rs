@@ -27,6 +27,7 @@ use netbox::kernel::sysctl;
 use netbox::launch::{box_network, mounts};
 use netbox::plan::mounts::Mount;
 use netbox::plan::pool;
+use netbox::plan::record::Attachment;
 use netbox::plan::topology::{ETH_INDEX, Ipv6, Topology};
 use netbox::plan::wiring::BoxLink;
 use netbox::spec::port::Protocol;
@@ -291,7 +292,7 @@ fn a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same() {
     private("a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same", || {
         let ipv6 = Ipv6::Pool("fd12::/64".parse().unwrap());
         let topology = Topology { pool: "198.51.100.0/24".parse().unwrap(), ipv6, number: 0, mtu: 1400 };
-        let link = BoxLink::new(&topology, 0, topology.box_address6(0), 1400);
+        let link = BoxLink::new(&Attachment::at_most(topology, 0), 1400);
         let all_is_there = || {
             let addresses = ip(&["address", "show", "dev", "eth0"]);
             assert!(

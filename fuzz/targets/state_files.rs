@@ -10,9 +10,8 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(record) = serde_json::from_slice::<BoxRecord>(bytes)
         && let Some(attachment) = record.attachment
     {
-        let (topology, slot) = (attachment.topology, attachment.slot);
-        let _ = attach::gateway_elements(topology, &record.id, slot, attachment.address6, &record.ports);
-        let _ = attach::host_elements(topology, slot, attachment.address6, &record.ports);
+        let _ = attach::gateway_elements(&attachment, &record.id, &record.ports);
+        let _ = attach::host_elements(&attachment, &record.ports);
     }
     if let Ok(record) = serde_json::from_slice::<GatewayRecord>(bytes) {
         let _ = ruleset::host(&record.topology);

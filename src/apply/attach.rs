@@ -1,13 +1,13 @@
 //! A box's link to the gateway, and its undo.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, NftError};
 use crate::kernel::route::link;
 use crate::plan;
-use crate::plan::record::PortMap;
+use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
 use crate::plan::topology::{TABLE, Topology, box_link};
 
@@ -17,21 +17,20 @@ use super::state::Locked;
 use super::wiring;
 
 /// Puts the veth between the gateway and the box's network namespace, with the box's end still down, and the box's
-/// neighbour entries and routes into the gateway. `address6`: the box's IPv6 address, where it gets one.
+/// neighbour entries and routes into the gateway.
 ///
 /// # Errors
 /// Naming the step.
 pub fn add_link(
     gateway: &mut Gateway,
     id: &str,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
+    attachment: &Attachment,
     mtu: u32,
     network: &OwnedFd,
 ) -> Result<()> {
-    let topology = gateway.record.topology;
+    let slot = attachment.slot;
     let pair = plan::wiring::box_pair(id, slot, mtu);
-    let wires = plan::wiring::to_box(&topology, id, slot, address6);
+    let wires = plan::wiring::to_box(attachment, id);
     let mut requests = vec![link::add_veth(&wiring::veth(&pair, network.as_fd()))];
     requests.extend(wiring::requests(&wires, Topology::link_index(slot)));
     // All at once, before the box configures its end: two at work on links at a time wait for each other.
@@ -42,16 +41,9 @@ pub fn add_link(
 ///
 /// # Errors
 /// Those of nf_tables.
-pub fn let_in(
-    _locked: &Locked<'_>,
-    gateway: &mut Gateway,
-    id: &str,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
-) -> Result<()> {
-    let topology = gateway.record.topology;
+pub fn let_in(_locked: &Locked<'_>, gateway: &mut Gateway, id: &str, attachment: &Attachment) -> Result<()> {
     // A dead box's element with the same key says the same: slots and ids are not used again while one is left.
-    put(gateway, &gateway_elements(topology, id, slot, address6, &[]))
+    put(gateway, &gateway_elements(attachment, id, &[]))
 }
 
 /// Lets what is published in to the box, and other boxes to it by the host's addresses. The box's record names the
@@ -62,12 +54,10 @@ pub fn let_in(
 pub fn open_ports(
     _locked: &Locked<'_>,
     gateway: &mut Gateway,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
+    attachment: &Attachment,
     ports: &[PortMap],
 ) -> Result<()> {
-    let ports_of_both = translated(gateway.record.topology, slot, address6, ports);
-    let elements: Vec<_> = ports_of_both.flat_map(|port| port.gateway()).collect();
+    let elements: Vec<_> = translated(attachment, ports).flat_map(|port| port.gateway()).collect();
     put(gateway, &elements)?;
     connections::renew(&gateway.nft, ports)
 }
@@ -91,10 +81,10 @@ pub fn shut_out(
     slot: u32,
     ports: &[PortMap],
 ) -> Result<(), NftError> {
-    let topology = gateway.record.topology;
+    let attachment = Attachment::at_most(gateway.record.topology, slot);
     let mut batch = Batch::new();
     // Whether it had an IPv6 address or not: deleting what is absent is no error.
-    for element in gateway_elements(topology, id, slot, topology.box_address6(slot), ports) {
+    for element in gateway_elements(&attachment, id, ports) {
         batch.delete_element(Family::Inet, TABLE, &element);
     }
     // The kernel takes it out as well, some time after the last connection.
@@ -112,40 +102,27 @@ pub fn settle(gateway: &mut Gateway, slot: u32) -> Result<()> {
 }
 
 /// The elements of the gateway's sets and maps for a box.
-pub fn gateway_elements(
-    topology: Topology,
-    id: &str,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
-    ports: &[PortMap],
-) -> Vec<Element> {
+#[must_use]
+pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) -> Vec<Element> {
+    let Attachment { topology, slot, address6, .. } = *attachment;
     let (link, address) = (box_link(id), topology.box_address(slot));
     let mut elements = vec![ruleset::boxes4(&link, address), ruleset::reaches_itself(address.into())];
     if let Some(address) = address6 {
         elements.extend([ruleset::boxes6(&link, address), ruleset::reaches_itself(address.into())]);
     }
-    elements.extend(translated(topology, slot, address6, ports).flat_map(|port| port.gateway()));
+    elements.extend(translated(attachment, ports).flat_map(|port| port.gateway()));
     elements
 }
 
-/// The elements of the host's maps for a box's ports.
-pub fn host_elements(
-    topology: Topology,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
-    ports: &[PortMap],
-) -> Vec<Element> {
-    translated(topology, slot, address6, ports).flat_map(|port| port.host()).collect()
+/// The elements of the host's maps for a box.
+#[must_use]
+pub fn host_elements(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
+    translated(attachment, ports).flat_map(|port| port.host()).collect()
 }
 
 /// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it.
-fn translated(
-    topology: Topology,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
-    ports: &[PortMap],
-) -> impl Iterator<Item = PublishedPort> {
-    let address = topology.box_address(slot);
+fn translated(attachment: &Attachment, ports: &[PortMap]) -> impl Iterator<Item = PublishedPort> {
+    let (address, address6) = (attachment.topology.box_address(attachment.slot), attachment.address6);
     ports.iter().filter(|port| !port.is_loopback_only()).filter_map(move |port| {
         let target = if port.host_address.is_ipv4() { IpAddr::V4(address) } else { IpAddr::V6(address6?) };
         Some(PublishedPort {

@@ -6,15 +6,13 @@
 
 use std::io;
 
-use std::net::Ipv6Addr;
-
 use crate::error::{Context, Error, Result};
 use crate::host::observe;
 use crate::kernel::nft::{Batch, Nft};
 use crate::kernel::route::{Route, link};
 use crate::plan::changes::{Concern, View};
 use crate::plan::facts::Facts;
-use crate::plan::record::{BoxRecord, GatewayRecord, PortMap};
+use crate::plan::record::{Attachment, BoxRecord, GatewayRecord, PortMap};
 use crate::plan::ruleset::{self, Element, Family};
 use crate::plan::topology::{CLOSED_TABLE, HOST_MAC, OUT, TABLE, Topology};
 use crate::plan::upkeep::{Upkeep, upkeep};
@@ -77,12 +75,10 @@ pub fn heal(
 pub fn map_ports(
     locked: &Locked<'_>,
     nft: &mut Nft,
-    topology: Topology,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
+    attachment: &Attachment,
     ports: &[PortMap],
 ) -> Result<()> {
-    let Err(error) = publish::map(locked, nft, topology, slot, address6, ports) else { return Ok(()) };
+    let Err(error) = publish::map(locked, nft, attachment, ports) else { return Ok(()) };
     match gateway::record(locked).filter(|_| error.errno() == Some(libc::ENOENT)) {
         Some(record) => install(locked, nft, &record),
         None => Err(error),
@@ -102,7 +98,7 @@ fn published(locked: &Locked<'_>, topology: &Topology) -> Vec<Element> {
     let boxes = lease::all_ids(locked.root()).into_iter().filter_map(living);
     let elements = boxes.filter_map(|record| {
         let attachment = record.attachment.filter(|attachment| attachment.topology == *topology)?;
-        Some(host_elements(*topology, attachment.slot, attachment.address6, &record.ports))
+        Some(host_elements(&attachment, &record.ports))
     });
     elements.flatten().collect()
 }

@@ -1,10 +1,8 @@
 //! Published ports, mapped: from then on the kernel translates what is sent to them.
 
-use std::net::Ipv6Addr;
-
 use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, Nft, NftError};
-use crate::plan::record::PortMap;
+use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::Family;
 use crate::plan::topology::{TABLE, Topology};
 
@@ -16,16 +14,9 @@ use super::state::Locked;
 ///
 /// # Errors
 /// ENOENT when somebody removed netbox's rules; those of ctnetlink.
-pub fn map(
-    _locked: &Locked<'_>,
-    nft: &mut Nft,
-    topology: Topology,
-    slot: u32,
-    address6: Option<Ipv6Addr>,
-    ports: &[PortMap],
-) -> Result<()> {
+pub fn map(_locked: &Locked<'_>, nft: &mut Nft, attachment: &Attachment, ports: &[PortMap]) -> Result<()> {
     let mut batch = Batch::new();
-    for element in host_elements(topology, slot, address6, ports) {
+    for element in host_elements(attachment, ports) {
         // Not as one that must be new: whoever put the rules back meanwhile has mapped what the record names.
         batch.put_element(Family::Inet, TABLE, &element);
     }
@@ -46,7 +37,7 @@ pub fn unmap(
 ) -> Result<(), NftError> {
     let mut batch = Batch::new();
     // Whether it had an IPv6 address or not: nobody else can have the port.
-    for element in host_elements(topology, slot, topology.box_address6(slot), ports) {
+    for element in host_elements(&Attachment::at_most(topology, slot), ports) {
         batch.delete_element(Family::Inet, TABLE, &element);
     }
     nft.commit(batch)

@@ -9,9 +9,9 @@ use crate::kernel::entry;
 use crate::plan::environment::{self, Changes, Sources, environment};
 use crate::plan::gateway;
 use crate::plan::identity::{Caller, Identity};
-use crate::plan::ipv6::{self, GlobalId};
+use crate::plan::ipv6::GlobalId;
 use crate::plan::privileges::privileges;
-use crate::plan::record::PortMap;
+use crate::plan::record::{Attachment, PortMap};
 use crate::plan::refusal;
 use crate::plan::render::{self, BoxPlan, RunPlan};
 use crate::plan::ruleset::{Datum, Element};
@@ -74,18 +74,17 @@ fn files(request: &RunRequest) -> Vec<&'static str> {
 
 fn attached<'a>(request: &RunRequest, topology: &Topology, ports: &'a [PortMap]) -> BoxPlan<'a> {
     let mtu = request.mtu.unwrap_or(topology.mtu);
-    let address6 = ipv6::of_box(topology, SLOT, mtu);
-    let let_in = attach::gateway_elements(*topology, EXAMPLE, SLOT, address6, &[]);
-    let all = attach::gateway_elements(*topology, EXAMPLE, SLOT, address6, ports);
+    let attachment = Attachment::new(*topology, SLOT, request);
+    let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
+    let all = attach::gateway_elements(&attachment, EXAMPLE, ports);
     // A port that the kernel will choose has no element yet.
     let is_known = |element: &Element| !element.key.contains(&Datum::Port(0));
     let published = all.into_iter().filter(|element| !let_in.contains(element) && is_known(element));
-    let on_host = attach::host_elements(*topology, SLOT, address6, ports);
+    let on_host = attach::host_elements(&attachment, ports);
     BoxPlan {
         id: EXAMPLE,
-        slot: SLOT,
-        address6,
-        link: BoxLink::new(topology, SLOT, address6, mtu),
+        attachment,
+        link: BoxLink::new(&attachment, mtu),
         mtu,
         ports,
         published: published.collect(),

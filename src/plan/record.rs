@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::topology::{SLOTS, Topology};
+use super::ipv6;
+use super::topology::Topology;
 use crate::spec::port::Protocol;
+use crate::spec::request::RunRequest;
 
 /// Where one port of a box can be reached, in the form of `ps --json` too. A port on every address of both families is two of
 /// these.
@@ -54,19 +56,47 @@ impl fmt::Display for PortMap {
 
 /// How a box is attached to the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Attachment {
     /// The gateway.
     pub topology: Topology,
-    /// The box's slot in the pool, below [`SLOTS`].
-    #[serde(deserialize_with = "slot")]
+    /// The box's slot in the pool, one that the pool has.
     pub slot: u32,
     /// Its IPv6 address, where it has one.
     pub address6: Option<Ipv6Addr>,
 }
 
-fn slot<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let slot = u32::deserialize(deserializer)?;
-    if slot < SLOTS { Ok(slot) } else { Err(serde::de::Error::custom("the pool has no such slot")) }
+impl Attachment {
+    /// How the box of a request is attached in `slot`.
+    #[must_use]
+    pub fn new(topology: Topology, slot: u32, request: &RunRequest) -> Self {
+        Self { topology, slot, address6: ipv6::of_box(&topology, slot, request.mtu.unwrap_or(topology.mtu)) }
+    }
+
+    /// All that a box in `slot` can have: what has to be removed after one of which nothing else is known.
+    #[must_use]
+    pub fn at_most(topology: Topology, slot: u32) -> Self {
+        Self { topology, slot, address6: topology.box_address6(slot) }
+    }
+}
+
+/// An attachment as a state file has it: addresses are computed only from one that can be.
+#[derive(Deserialize)]
+struct Written {
+    topology: Topology,
+    slot: u32,
+    address6: Option<Ipv6Addr>,
+}
+
+impl TryFrom<Written> for Attachment {
+    type Error = &'static str;
+
+    fn try_from(Written { topology, slot, address6 }: Written) -> Result<Self, Self::Error> {
+        if !topology.has(slot) {
+            return Err("the pool has no such slot");
+        }
+        Ok(Self { topology, slot, address6 })
+    }
 }
 
 /// The mount namespace of a box, by which its processes are found after a crash.

@@ -184,10 +184,16 @@ impl Topology {
         self.nth6(2)
     }
 
-    /// The address of the box in `slot` (below [`SLOTS`]).
+    /// Whether the pool has the slot. A box without a network may have one that it has not.
+    #[must_use]
+    pub const fn has(&self, slot: u32) -> bool {
+        slot < SLOTS
+    }
+
+    /// The address of the box in `slot`, one that the pool has.
     #[must_use]
     pub fn box_address(&self, slot: u32) -> Ipv4Addr {
-        debug_assert!(slot < SLOTS);
+        debug_assert!(self.has(slot));
         self.nth(RESERVED + slot)
     }
 

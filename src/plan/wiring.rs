@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::record::Attachment;
 use super::routing::{self, PROTOCOL, Route, Rule};
 use super::topology::{
     ETH, ETH_INDEX, GATEWAY_MAC, HOST_MAC, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link,
@@ -102,13 +103,14 @@ pub struct BoxLink {
 }
 
 impl BoxLink {
-    /// That of the box in `slot`, with its IPv6 address where it gets one, and with this MTU.
+    /// That of a box, with this MTU.
     #[must_use]
-    pub fn new(topology: &Topology, slot: u32, address6: Option<Ipv6Addr>, mtu: u32) -> Self {
+    pub fn new(attachment: &Attachment, mtu: u32) -> Self {
+        let topology = attachment.topology;
         Self {
-            address: topology.box_address(slot),
+            address: topology.box_address(attachment.slot),
             gateway: topology.gateway_address(),
-            ipv6: address6.zip(topology.gateway_address6()),
+            ipv6: attachment.address6.zip(topology.gateway_address6()),
             has_ipv6: topology.link_has_ipv6(mtu),
         }
     }
@@ -187,9 +189,10 @@ pub fn box_pair(id: &str, slot: u32, mtu: u32) -> Pair {
     }
 }
 
-/// What the gateway needs once that link is there. `address6`: the box's IPv6 address, where it gets one.
+/// What the gateway needs once that link is there.
 #[must_use]
-pub fn to_box(topology: &Topology, id: &str, slot: u32, address6: Option<Ipv6Addr>) -> Vec<Wire> {
+pub fn to_box(attachment: &Attachment, id: &str) -> Vec<Wire> {
+    let Attachment { topology, slot, address6, .. } = *attachment;
     let dev = box_link(id);
     // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
     // up second, can send at once; this one is helped by `settle`.

@@ -5,8 +5,6 @@
 mod json;
 mod text;
 
-use std::net::Ipv6Addr;
-
 use serde::Serialize;
 
 use crate::spec::request::RunRequest;
@@ -16,7 +14,7 @@ use super::gateway::GatewayPlan;
 use super::identity::Identity;
 use super::mounts::{self, Mount};
 use super::privileges::Privileges;
-use super::record::PortMap;
+use super::record::{Attachment, PortMap};
 use super::ruleset::{self, Element, Table};
 use super::settings::{self, Setting};
 use super::topology::TABLE;
@@ -47,10 +45,8 @@ pub struct RunPlan<'a> {
 pub struct BoxPlan<'a> {
     /// An example of an id.
     pub id: &'a str,
-    /// An example of a slot in the pool.
-    pub slot: u32,
-    /// Its IPv6 address, where it gets one.
-    pub address6: Option<Ipv6Addr>,
+    /// Where it hangs; the slot is an example.
+    pub attachment: Attachment,
     /// Its side of its link.
     pub link: BoxLink,
     /// The MTU of its link, in bytes.
@@ -139,10 +135,10 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
     if let Some(name) = &request.hostname {
         steps.push(Step::new(Place::Box, Kind::Hostname, &format!("hostname {name}")));
     }
-    if let Some((gateway, one)) = attached {
-        let pair = wiring::box_pair(one.id, one.slot, one.mtu).words("BOX");
+    if let Some((_, one)) = attached {
+        let pair = wiring::box_pair(one.id, one.attachment.slot, one.mtu).words("BOX");
         steps.push(Step::ip(Place::Gateway, Kind::Link, &pair));
-        let to_box = wiring::to_box(&gateway.topology, one.id, one.slot, one.address6);
+        let to_box = wiring::to_box(&one.attachment, one.id);
         steps.extend(to_box.iter().map(|wire| Step::wire(Place::Gateway, wire)));
     }
     if request.has_own_network() {
