@@ -46,7 +46,7 @@ use crate::plan::identity::{Accounts, Caller, Identity, identity};
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::refusal;
-use crate::plan::wiring::BoxLink;
+use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::report::Report;
 use crate::serve::relay::Waiting;
 use crate::serve::watch::Watch;
@@ -326,14 +326,15 @@ impl<'a> Keeper<'a> {
         let id = self.lease.as_ref().map(|lease| lease.id.as_str().to_owned()).unwrap_or_default();
         let name =
             self.lease.as_ref().and_then(|lease| lease.name.as_ref().map(|name| name.as_str().to_owned()));
-        let link = self.attachment.as_ref().map(|attachment| BoxLink::new(attachment, self.mtu(attachment)));
+        let link =
+            self.attachment.as_ref().map(|attachment| BoxLink::new(attachment, self.end(attachment).mtu));
         let files = self.files.iter().map(|file| file.path.to_owned()).collect();
         BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files }
     }
 
-    /// The MTU of the box's link.
-    fn mtu(&self, attachment: &Attachment) -> u32 {
-        self.start.request.mtu.unwrap_or(attachment.topology.mtu)
+    /// The box's end of its link.
+    fn end(&self, attachment: &Attachment) -> LinkEnd {
+        LinkEnd::new(attachment, self.start.request)
     }
 
     /// Makes what the box has in place of the host's resolv.conf and hosts, and opens what its questions come to, while its first
@@ -356,13 +357,13 @@ impl<'a> Keeper<'a> {
             introduce(self.launcher, command);
         }
         let Some(attachment) = self.attachment else { return Ok(()) };
-        let mtu = self.mtu(&attachment);
+        let end = self.end(&attachment);
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
         let pid = self.first.process.pid.as_raw();
         let network: OwnedFd = namespace::network_of(pid)
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
-        attach::add_link(gateway, lease.id.as_str(), &attachment, mtu, &network)
+        attach::add_link(gateway, lease.id.as_str(), &attachment, end, &network)
     }
 
     fn write_record(&self) -> Result<Option<BoxRecord>> {

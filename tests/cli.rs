@@ -89,6 +89,9 @@ fn every_option_of_run() {
         "--keep-fd=0",
         "--json-status-fd",
         "4",
+        "--mac",
+        "02-00-5E-10-00-01",
+        "--no-ipv6",
         "--dry-run",
         "--json",
         "--verbose",
@@ -103,6 +106,7 @@ fn every_option_of_run() {
     assert_eq!(request.publish[2].host, HostPort::Ephemeral);
     assert_eq!(request.net, Net::Nat);
     assert_eq!(request.mtu, Some(1400));
+    assert_eq!((request.mac, request.no_ipv6), (Some([2, 0, 0x5e, 0x10, 0, 1]), true));
     let shown: Vec<_> = request.dns.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["192.0.2.53", "fe80::1%eth0"]);
     let domains: Vec<_> = request.dns_search.iter().flatten().map(SearchDomain::as_str).collect();
@@ -227,6 +231,10 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--net", "", "ls"], &["\"\"", "nat, none and host"]),
         (&["run", "--mtu", "67", "ls"], &["\"67\"", "68 to 65535"]),
         (&["run", "--mtu", "-5", "ls"], &["\"-5\"", "68 to 65535"]),
+        (&["run", "--mac", "-1", "ls"], &["\"-1\"", "--mac", "six bytes"]),
+        (&["run", "--mac", "01:00:5e:00:00:01", "ls"], &["--mac", "group"]),
+        (&["run", "--net", "none", "--mac", "02:00:5e:10:00:01", "ls"], &["--net none", "--mac"]),
+        (&["run", "--net", "host", "--no-ipv6", "ls"], &["--net host", "--no-ipv6"]),
         (&["run", "--dns", "foobar", "ls"], &["\"foobar\"", "not an IP address"]),
         (&["run", "--dns", "0.0.0.0", "ls"], &["\"0.0.0.0\""]),
         (&["run", "--dns-search", "a b", "ls"], &["\"a b\""]),
@@ -276,6 +284,7 @@ fn wrong_bytes_are_wrong_usage() {
         "-p",
         "--net",
         "--mtu",
+        "--mac",
         "--dns",
         "--dns-search",
         "--add-host",

@@ -16,7 +16,7 @@ use netbox::plan::privileges::{OF_ROOT, Privileges};
 use netbox::plan::record::{Attachment, PortMap};
 use netbox::plan::render::{self, BoxPlan, RunPlan};
 use netbox::plan::topology::{Ipv6, Topology};
-use netbox::plan::wiring::BoxLink;
+use netbox::plan::wiring::{BoxLink, LinkEnd};
 use netbox::spec::{BoxName, Net, RunRequest, Unshare};
 use serde_json::Value;
 
@@ -41,6 +41,8 @@ fn request() -> RunRequest {
     RunRequest {
         name: Some(BoxName::parse("web").unwrap()),
         command: ["echo", "two words"].map(OsString::from).into(),
+        mac: Some([2, 0, 0x5e, 0x10, 0, 1]),
+        mtu: Some(1400),
         workdir: Some("/srv".into()),
         ..RunRequest::default()
     }
@@ -57,13 +59,14 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
     };
     let ports = [port(Ipv4Addr::UNSPECIFIED, 8080, 80), port(Ipv4Addr::LOCALHOST, 0, 443)];
     let attachment = Attachment::new(topology, 0, &request());
+    let end = LinkEnd::new(&attachment, &request());
     let let_in = attach::gateway_elements(&attachment, "example0", &[]);
     let all = attach::gateway_elements(&attachment, "example0", &ports);
     let one = BoxPlan {
         id: "example0",
         attachment,
-        link: BoxLink::new(&attachment, 1400),
-        mtu: 1400,
+        link: BoxLink::new(&attachment, end.mtu),
+        end,
         ports: &ports,
         published: all.into_iter().filter(|element| !let_in.contains(element)).collect(),
         let_in,

@@ -34,6 +34,7 @@ complete -c netbox -n "__fish_netbox_needs_command" -f -a "help" -d 'Print this 
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s p -l publish -d 'Publish a port of the box on the host: [[IP:][HOSTPORT[-END]]:]BOXPORT[-END][/tcp|udp|sctp]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected) or host' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of the box\'s link in bytes [default: the uplink\'s]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l mac -d 'The hardware address of the box\'s link' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns -d 'Ask this name server, from the host\'s network, instead of those that the host asks' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns-search -d 'Look for names without dots in this domain, instead of the host\'s; `.` for none' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l add-host -d 'Add a name to the box\'s hosts file' -r
@@ -47,6 +48,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -s e -l env -d 'Set a
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l timeout -d 'End the command after this time, as in 500ms, 30s or 1h30m' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l keep-fd -d 'Let the command inherit this file descriptor' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l json-status-fd -d 'Write to this file descriptor, in JSON, when the command has started and ended' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l no-ipv6 -d 'Give the box no IPv6 address'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-mount -d 'Keep mounts that the host makes later out of the box'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-pid -d 'Give the box processes of its own, under a small init'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-uts -d 'Give the box a host name of its own'

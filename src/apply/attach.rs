@@ -10,6 +10,7 @@ use crate::plan;
 use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
 use crate::plan::topology::{TABLE, Topology, box_link};
+use crate::plan::wiring::LinkEnd;
 
 use super::connections;
 use super::gateway::Gateway;
@@ -25,12 +26,12 @@ pub fn add_link(
     gateway: &mut Gateway,
     id: &str,
     attachment: &Attachment,
-    mtu: u32,
+    end: LinkEnd,
     network: &OwnedFd,
 ) -> Result<()> {
     let slot = attachment.slot;
-    let pair = plan::wiring::box_pair(id, slot, mtu);
-    let wires = plan::wiring::to_box(attachment, id);
+    let pair = plan::wiring::box_pair(id, slot, end);
+    let wires = plan::wiring::to_box(attachment, id, end.mac);
     let mut requests = vec![link::add_veth(&wiring::veth(&pair, network.as_fd()))];
     requests.extend(wiring::requests(&wires, Topology::link_index(slot)));
     // All at once, before the box configures its end: two at work on links at a time wait for each other.

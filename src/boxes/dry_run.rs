@@ -16,7 +16,7 @@ use crate::plan::refusal;
 use crate::plan::render::{self, BoxPlan, RunPlan};
 use crate::plan::ruleset::{Datum, Element};
 use crate::plan::topology::Topology;
-use crate::plan::wiring::BoxLink;
+use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::spec::capability::Capabilities;
 use crate::spec::name::BoxName;
 use crate::spec::net::Net;
@@ -73,8 +73,8 @@ fn files(request: &RunRequest) -> Vec<&'static str> {
 }
 
 fn attached<'a>(request: &RunRequest, topology: &Topology, ports: &'a [PortMap]) -> BoxPlan<'a> {
-    let mtu = request.mtu.unwrap_or(topology.mtu);
     let attachment = Attachment::new(*topology, SLOT, request);
+    let end = LinkEnd::new(&attachment, request);
     let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
     let all = attach::gateway_elements(&attachment, EXAMPLE, ports);
     // A port that the kernel will choose has no element yet.
@@ -84,8 +84,8 @@ fn attached<'a>(request: &RunRequest, topology: &Topology, ports: &'a [PortMap])
     BoxPlan {
         id: EXAMPLE,
         attachment,
-        link: BoxLink::new(&attachment, mtu),
-        mtu,
+        link: BoxLink::new(&attachment, end.mtu),
+        end,
         ports,
         published: published.collect(),
         let_in,

@@ -10,7 +10,7 @@ use super::{Stop, text};
 use crate::error::{Error, Result};
 use crate::spec::{
     BoxName, CapabilityList, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, SearchDomain,
-    Unshare, UserSpec, descriptor, merge, mtu, search_list, timeout,
+    Unshare, UserSpec, address, descriptor, merge, mtu, search_list, timeout,
 };
 
 pub(super) const NAME: &str = "run";
@@ -39,6 +39,14 @@ struct RunArgs {
     /// The MTU of the box's link in bytes [default: the uplink's]
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Network")]
     mtu: Option<OsString>,
+
+    /// The hardware address of the box's link
+    #[arg(long, value_name = "MAC", allow_hyphen_values = true, help_heading = "Network")]
+    mac: Option<OsString>,
+
+    /// Give the box no IPv6 address
+    #[arg(long, help_heading = "Network")]
+    no_ipv6: bool,
 
     /// Ask this name server, from the host's network, instead of those that the host asks
     #[arg(long, value_name = "IP", allow_hyphen_values = true, help_heading = "Network")]
@@ -177,6 +185,8 @@ impl TryFrom<RunArgs> for RunRequest {
             net: text("--net", &args.net)?.parse::<Net>()?,
             publish: merge(&publish)?,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
+            mac: parsed("--mac", args.mac, address::parse_mac)?,
+            no_ipv6: args.no_ipv6,
             unshare: Unshare {
                 mount: args.unshare_mount,
                 pid: args.unshare_pid,

@@ -70,7 +70,8 @@ impl Attachment {
     /// How the box of a request is attached in `slot`.
     #[must_use]
     pub fn new(topology: Topology, slot: u32, request: &RunRequest) -> Self {
-        Self { topology, slot, address6: ipv6::of_box(&topology, slot, request.mtu.unwrap_or(topology.mtu)) }
+        let address6 = ipv6::of_box(&topology, slot, request.mtu.unwrap_or(topology.mtu));
+        Self { topology, slot, address6: address6.filter(|_| !request.no_ipv6) }
     }
 
     /// All that a box in `slot` can have: what has to be removed after one of which nothing else is known.

@@ -6,6 +6,7 @@ use crate::spec::port::publishable;
 use crate::spec::request::RunRequest;
 
 use super::identity::Caller;
+use super::topology::GATEWAY_MAC;
 
 /// What making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID), the
 /// bounding set (SETPCAP), and port 53 of the gateway (NET_BIND_SERVICE).
@@ -48,5 +49,10 @@ pub fn before_start(request: &RunRequest, caller: &Caller, is_setuid: bool) -> R
 /// # Errors
 /// Each with its remedy.
 pub fn unsupported(request: &RunRequest) -> Result<()> {
+    if request.mac == Some(GATEWAY_MAC) {
+        return Err(Error::new("cannot give the box the hardware address that was asked for")
+            .because("it is that of the gateway, at the other end of the box's link")
+            .hint("any other will do: no two boxes share a link"));
+    }
     request.publish.iter().try_for_each(publishable)
 }

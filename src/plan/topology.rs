@@ -128,8 +128,7 @@ pub enum Ipv6 {
     Pool(Ipv6Net),
 }
 
-/// The least MTU of a link with IPv6, in bytes (RFC 8200 §5). The kernel takes IPv6 off a link with less.
-pub const LEAST_MTU6: u32 = 1280;
+pub use crate::spec::mtu::LEAST_MTU6;
 
 impl Topology {
     /// Whether a link with this MTU has IPv6, be it closed.

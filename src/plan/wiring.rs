@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::spec::request::RunRequest;
+
 use super::record::Attachment;
 use super::routing::{self, PROTOCOL, Route, Rule};
 use super::topology::{
@@ -116,6 +118,26 @@ impl BoxLink {
     }
 }
 
+/// What a box's end of its link has, but for addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkEnd {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The MTU of both ends, in bytes.
+    pub mtu: u32,
+}
+
+impl LinkEnd {
+    /// What was asked for, or else the topology's.
+    #[must_use]
+    pub fn new(attachment: &Attachment, request: &RunRequest) -> Self {
+        Self {
+            mac: request.mac.unwrap_or_else(|| Topology::box_mac(attachment.slot)),
+            mtu: request.mtu.unwrap_or(attachment.topology.mtu),
+        }
+    }
+}
+
 /// The link between host and gateway, made on the host.
 #[must_use]
 pub fn gateway_pair(topology: &Topology) -> Pair {
@@ -178,20 +200,20 @@ pub fn gateway(topology: &Topology) -> Vec<Wire> {
 
 /// The link between the gateway and a box, made in the gateway.
 #[must_use]
-pub fn box_pair(id: &str, slot: u32, mtu: u32) -> Pair {
+pub fn box_pair(id: &str, slot: u32, end: LinkEnd) -> Pair {
     Pair {
         name: box_link(id),
         mac: GATEWAY_MAC,
-        mtu,
+        mtu: end.mtu,
         peer: ETH,
-        peer_mac: Topology::box_mac(slot),
+        peer_mac: end.mac,
         indexes: Some((Topology::link_index(slot), ETH_INDEX)),
     }
 }
 
 /// What the gateway needs once that link is there.
 #[must_use]
-pub fn to_box(attachment: &Attachment, id: &str) -> Vec<Wire> {
+pub fn to_box(attachment: &Attachment, id: &str, mac: Mac) -> Vec<Wire> {
     let Attachment { topology, slot, address6, .. } = *attachment;
     let dev = box_link(id);
     // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
@@ -200,7 +222,7 @@ pub fn to_box(attachment: &Attachment, id: &str) -> Vec<Wire> {
     let four = IpAddr::V4(topology.box_address(slot));
     for address in [four].into_iter().chain(address6.map(IpAddr::V6)) {
         let route = routing::box_route(address, &dev);
-        wires.push(Wire::Neighbour { dev: dev.clone(), address, mac: Topology::box_mac(slot) });
+        wires.push(Wire::Neighbour { dev: dev.clone(), address, mac });
         wires.push(Wire::Route { route, replace: true });
     }
     wires
@@ -290,6 +312,8 @@ impl fmt::Display for Wire {
     }
 }
 
-fn written(mac: Mac) -> String {
+/// A hardware address as ip(8) writes it.
+#[must_use]
+pub fn written(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

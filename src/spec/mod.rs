@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod capability;
 pub mod descriptor;
 pub mod env;

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 /// (RFC 791 §3.2), 65535 the longest packet, and the most that a veth takes.
 pub const MTU: RangeInclusive<u32> = 68..=65535;
 
+/// The least MTU of a link with IPv6, in bytes (RFC 8200 §5). The kernel takes IPv6 off a link with less.
+pub const LEAST_MTU6: u32 = 1280;
+
 /// Reads an MTU in bytes.
 ///
 /// # Errors

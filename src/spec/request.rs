@@ -40,6 +40,10 @@ pub struct RunRequest {
     pub publish: Vec<PortRequest>,
     /// The MTU of its link in bytes; `None` for the uplink's.
     pub mtu: Option<u32>,
+    /// Whether it gets no IPv6 address.
+    pub no_ipv6: bool,
+    /// The hardware address of its end of the link.
+    pub mac: Option<[u8; 6]>,
     /// Namespaces of its own.
     pub unshare: Unshare,
     /// The host name, which takes a namespace of its own too.
@@ -115,17 +119,16 @@ impl RunRequest {
             Net::Host => Some(("--net host", "the box has the network of the host")),
         };
         if let Some((net, cause)) = without_link {
-            if !self.publish.is_empty() {
-                return contradict(net, "-p/--publish", cause);
-            }
-            if self.mtu.is_some() {
-                return contradict(net, "--mtu", cause);
-            }
-            if !self.dns.is_empty() {
-                return contradict(net, "--dns", cause);
-            }
-            if self.dns_search.is_some() {
-                return contradict(net, "--dns-search", cause);
+            let of_a_link = [
+                (!self.publish.is_empty(), "-p/--publish"),
+                (self.mtu.is_some(), "--mtu"),
+                (self.no_ipv6, "--no-ipv6"),
+                (self.mac.is_some(), "--mac"),
+                (!self.dns.is_empty(), "--dns"),
+                (self.dns_search.is_some(), "--dns-search"),
+            ];
+            if let Some((_, option)) = of_a_link.into_iter().find(|(given, _)| *given) {
+                return contradict(net, option, cause);
             }
         }
         if !self.has_own_mounts() && !self.add_host.is_empty() {
@@ -190,6 +193,8 @@ mod tests {
                 RunRequest { net: Net::Host, add_host: vec!["a:::1".parse().unwrap()], ..Default::default() },
                 ["--net host", "--add-host"],
             ),
+            (RunRequest { net: Net::None, no_ipv6: true, ..Default::default() }, ["--net none", "--no-ipv6"]),
+            (RunRequest { net: Net::Host, mac: Some([2; 6]), ..Default::default() }, ["--net host", "--mac"]),
             (RunRequest { json: true, ..Default::default() }, ["--json", "--dry-run"]),
             (RunRequest { quiet: true, verbose: 1, ..Default::default() }, ["--quiet", "--verbose"]),
         ] {

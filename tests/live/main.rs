@@ -7,6 +7,7 @@ mod lab;
 #[path = "../support/tracer/mod.rs"]
 mod tracer;
 
+mod addresses;
 mod connections;
 mod egress;
 mod fail;
@@ -44,6 +45,7 @@ fn main() -> std::process::ExitCode {
         leaving::TESTS,
         interference::TESTS,
         ipv6::TESTS,
+        addresses::TESTS,
         host_changes::TESTS,
         connections::TESTS,
         kill::TESTS,

@@ -16,6 +16,7 @@ use crate::plan::gateway::GatewayPlan;
 use crate::plan::record::PortMap;
 use crate::plan::ruleset;
 use crate::plan::topology::{ETH, OUT, Topology, box_link};
+use crate::plan::wiring;
 use crate::spec::hostname::Hostname;
 use crate::spec::name::BoxName;
 
@@ -60,6 +61,7 @@ struct Addresses<'a> {
     pool_ipv6: Option<Ipv6Net>,
     ipv4: Ipv4Addr,
     ipv6: Option<Ipv6Addr>,
+    mac: String,
     gateway_ipv4: Ipv4Addr,
     gateway_ipv6: Option<Ipv6Addr>,
     resolver_ipv4: Ipv4Addr,
@@ -108,7 +110,7 @@ pub fn to_json(plan: &RunPlan<'_>) -> serde_json::Result<String> {
             gateway: gateway.topology.number,
         }),
         topology: attached.map(|(gateway, one)| addresses(gateway, one)),
-        mtu: attached.map(|(_, one)| one.mtu),
+        mtu: attached.map(|(_, one)| one.end.mtu),
         ports: attached.map(|(_, one)| one.ports).unwrap_or_default(),
         host: Part { steps: taken(&steps, Place::Host), nftables: rules(host_rules)? },
         gateway: Part { steps: taken(&steps, Place::Gateway), nftables: rules(gateway_rules)? },
@@ -134,6 +136,7 @@ fn addresses<'a>(plan: &'a GatewayPlan, one: &BoxPlan<'_>) -> Addresses<'a> {
         pool_ipv6: topology.pool6(),
         ipv4: one.link.address,
         ipv6: one.attachment.address6,
+        mac: wiring::written(one.end.mac),
         gateway_ipv4: topology.gateway_address(),
         gateway_ipv6: one.link.ipv6.map(|(_, gateway)| gateway),
         resolver_ipv4: Topology::resolver_address(one.attachment.slot),

@@ -18,7 +18,7 @@ use super::record::{Attachment, PortMap};
 use super::ruleset::{self, Element, Table};
 use super::settings::{self, Setting};
 use super::topology::TABLE;
-use super::wiring::{self, BoxLink, Wire};
+use super::wiring::{self, BoxLink, LinkEnd, Wire};
 
 pub use json::to_json;
 pub use text::to_text;
@@ -49,8 +49,8 @@ pub struct BoxPlan<'a> {
     pub attachment: Attachment,
     /// Its side of its link.
     pub link: BoxLink,
-    /// The MTU of its link, in bytes.
-    pub mtu: u32,
+    /// What its end of the link has.
+    pub end: LinkEnd,
     /// Its published ports; host port 0 is one that the kernel will choose.
     pub ports: &'a [PortMap],
     /// The elements of the gateway's sets that let it in.
@@ -136,9 +136,9 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
         steps.push(Step::new(Place::Box, Kind::Hostname, &format!("hostname {name}")));
     }
     if let Some((_, one)) = attached {
-        let pair = wiring::box_pair(one.id, one.attachment.slot, one.mtu).words("BOX");
+        let pair = wiring::box_pair(one.id, one.attachment.slot, one.end).words("BOX");
         steps.push(Step::ip(Place::Gateway, Kind::Link, &pair));
-        let to_box = wiring::to_box(&one.attachment, one.id);
+        let to_box = wiring::to_box(&one.attachment, one.id, one.end.mac);
         steps.extend(to_box.iter().map(|wire| Step::wire(Place::Gateway, wire)));
     }
     if request.has_own_network() {

@@ -100,6 +100,14 @@ pub(crate) fn mtu(name: &str) -> u32 {
     u32_at(find(&attributes, 4).expect("an MTU"), 0)
 }
 
+/// The hardware address of a link.
+pub(crate) fn mac(name: &str) -> [u8; 6] {
+    let request = Message::new(GET_LINK, ACK, &link(index(name), 0, 0));
+    let replies = Netlink::route().dump(&request).expect("a link");
+    let attributes = attributes(&replies[0][16..]);
+    find(&attributes, 1).expect("a hardware address").try_into().expect("six bytes")
+}
+
 pub(crate) fn address(name: &str, address: IpAddr, prefix: u8) {
     must("an address", try_address(name, address, prefix));
 }
