@@ -16,12 +16,13 @@ use std::time::SystemTime;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::apply::address;
 use crate::apply::attach;
 use crate::apply::census::census;
 use crate::apply::gateway::{self, Gateway};
 use crate::apply::heal;
 use crate::apply::host::Host;
-use crate::apply::lease::{self, Lease, Shared};
+use crate::apply::lease::{Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
 use crate::apply::reserve;
 use crate::apply::state::State;
@@ -50,7 +51,6 @@ use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::report::Report;
 use crate::serve::relay::Waiting;
 use crate::serve::watch::Watch;
-use crate::spec::net::Net;
 use crate::spec::request::RunRequest;
 
 /// Runs a command in a box and returns the status to exit with (promise R2).
@@ -292,6 +292,8 @@ impl<'a> Keeper<'a> {
 
     /// Under the run lock: sweeps what the dead left, takes a lease, and joins the gateway or makes it.
     fn join_the_others(&mut self) -> Result<()> {
+        let request = self.start.request;
+        address::wait_until_left(&mut self.state, request, self.launcher.as_fd())?;
         let host = self.host.insert(Host::open()?);
         let mut locked = State::open_locked(&mut self.state)?;
         let (swept, found) = sweep(&locked, host, census(locked.slots()), false);
@@ -301,11 +303,10 @@ impl<'a> Keeper<'a> {
         for problem in swept.problems {
             tell(self.launcher, &ToLauncher::Warning(problem));
         }
-        let request = self.start.request;
-        let bits = if request.net == Net::Nat { lease::USES_GATEWAY } else { 0 };
-        let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), bits)?);
-        if request.net == Net::Nat {
-            let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found)?);
+        let place = address::settle(&locked, request, &found)?;
+        let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), place.as_ref())?);
+        if let Some(place) = place {
+            let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found, place)?);
             let attachment =
                 self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request));
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
@@ -437,8 +438,8 @@ impl<'a> Keeper<'a> {
         let mut was_last = false;
         match state.lock() {
             Ok(locked) => {
-                if let Some(gateway) = &mut self.gateway {
-                    problems.extend(close(&locked, &mut host, gateway, &lease, &self.ports));
+                if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {
+                    problems.extend(close(&locked, &mut host, gateway, &lease, attachment, &self.ports));
                 }
                 // After the maps: the port must not be somebody else's while a rule still leads to the box.
                 drop(self.waiting.take());

@@ -91,7 +91,11 @@ fn every_option_of_run() {
         "4",
         "--mac",
         "02-00-5E-10-00-01",
-        "--no-ipv6",
+        "--ip",
+        "10.99.0.16",
+        "--ip6=fd00::10",
+        "--pool",
+        "10.99.0.0/24",
         "--dry-run",
         "--json",
         "--verbose",
@@ -106,7 +110,14 @@ fn every_option_of_run() {
     assert_eq!(request.publish[2].host, HostPort::Ephemeral);
     assert_eq!(request.net, Net::Nat);
     assert_eq!(request.mtu, Some(1400));
-    assert_eq!((request.mac, request.no_ipv6), (Some([2, 0, 0x5e, 0x10, 0, 1]), true));
+    assert_eq!((request.mac, request.no_ipv6), (Some([2, 0, 0x5e, 0x10, 0, 1]), false));
+    let shown = [
+        request.ip.unwrap().to_string(),
+        request.ip6.unwrap().to_string(),
+        request.pool.unwrap().to_string(),
+    ];
+    assert_eq!(shown, ["10.99.0.16", "fd00::10", "10.99.0.0/24"]);
+    assert!(run(&["--no-ipv6", "ls"]).no_ipv6);
     let shown: Vec<_> = request.dns.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["192.0.2.53", "fe80::1%eth0"]);
     let domains: Vec<_> = request.dns_search.iter().flatten().map(SearchDomain::as_str).collect();
@@ -235,6 +246,16 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--mac", "01:00:5e:00:00:01", "ls"], &["--mac", "group"]),
         (&["run", "--net", "none", "--mac", "02:00:5e:10:00:01", "ls"], &["--net none", "--mac"]),
         (&["run", "--net", "host", "--no-ipv6", "ls"], &["--net host", "--no-ipv6"]),
+        (&["run", "--ip", "-1", "ls"], &["\"-1\"", "--ip", "not an IPv4 address"]),
+        (&["run", "--ip", "fd00::10", "ls"], &["--ip", "IPv6 address"]),
+        (&["run", "--ip6", "2001:db8::10", "ls"], &["--ip6", "unique local"]),
+        (&["run", "--pool", "10.0.0.0/8", "ls"], &["\"10.0.0.0/8\"", "--pool", "/8"]),
+        (&["run", "--pool", "10.99.0.1/24", "ls"], &["--pool", "begins at 10.99.0.0"]),
+        (&["run", "--net", "host", "--ip", "10.99.0.16", "ls"], &["--net host", "--ip"]),
+        (&["run", "--net", "none", "--ip6", "fd00::10", "ls"], &["--net none", "--ip6"]),
+        (&["run", "--net", "none", "--pool", "10.99.0.0/24", "ls"], &["--net none", "--pool"]),
+        (&["run", "--no-ipv6", "--ip6", "fd00::10", "ls"], &["--no-ipv6", "--ip6"]),
+        (&["run", "--mtu", "1279", "--ip6", "fd00::10", "ls"], &["--mtu 1279", "--ip6"]),
         (&["run", "--dns", "foobar", "ls"], &["\"foobar\"", "not an IP address"]),
         (&["run", "--dns", "0.0.0.0", "ls"], &["\"0.0.0.0\""]),
         (&["run", "--dns-search", "a b", "ls"], &["\"a b\""]),
@@ -284,6 +305,9 @@ fn wrong_bytes_are_wrong_usage() {
         "-p",
         "--net",
         "--mtu",
+        "--ip",
+        "--ip6",
+        "--pool",
         "--mac",
         "--dns",
         "--dns-search",

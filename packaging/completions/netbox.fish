@@ -34,6 +34,9 @@ complete -c netbox -n "__fish_netbox_needs_command" -f -a "help" -d 'Print this 
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s p -l publish -d 'Publish a port of the box on the host: [[IP:][HOSTPORT[-END]]:]BOXPORT[-END][/tcp|udp|sctp]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected) or host' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of the box\'s link in bytes [default: the uplink\'s]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip -d 'Give the box this address of the pool' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip6 -d 'Give the box this IPv6 address; the first box chooses the pool by it' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l pool -d 'The range of addresses for boxes, /18 to /27, if this is the first box' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mac -d 'The hardware address of the box\'s link' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns -d 'Ask this name server, from the host\'s network, instead of those that the host asks' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns-search -d 'Look for names without dots in this domain, instead of the host\'s; `.` for none' -r

@@ -82,11 +82,14 @@ pub fn shut_out(
     slot: u32,
     ports: &[PortMap],
 ) -> Result<(), NftError> {
-    let attachment = Attachment::at_most(gateway.record.topology, slot);
+    let topology = gateway.record.topology;
     let mut batch = Batch::new();
-    // Whether it had an IPv6 address or not: deleting what is absent is no error.
-    for element in gateway_elements(&attachment, id, ports) {
-        batch.delete_element(Family::Inet, TABLE, &element);
+    // A box without a network may have had a slot that the pool has not.
+    if topology.has(slot) {
+        // Whether it had an IPv6 address or not: deleting what is absent is no error.
+        for element in gateway_elements(&Attachment::at_most(topology, slot), id, ports) {
+            batch.delete_element(Family::Inet, TABLE, &element);
+        }
     }
     // The kernel takes it out as well, some time after the last connection.
     batch.delete_element(Family::Inet, TABLE, &ruleset::conns(&box_link(id)));

@@ -26,6 +26,10 @@ pub fn forget(
     topology: &Topology,
     slot: u32,
 ) -> Result<()> {
+    if !topology.has(slot) {
+        // A box without a network had it: the address would be somebody else's.
+        return Ok(());
+    }
     let addresses =
         [Some(IpAddr::V4(topology.box_address(slot))), topology.box_address6(slot).map(IpAddr::V6)];
     let selectors: Vec<_> = addresses.into_iter().flatten().map(Selector::Address).collect();

@@ -14,11 +14,13 @@ use crate::kernel::process::share_descriptor;
 use crate::kernel::route::{Route, link};
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::ipv6::GlobalId;
+use crate::plan::place::Wanted;
 use crate::plan::record::GatewayRecord;
 use crate::plan::ruleset::{self, Element, Family};
 use crate::plan::topology::{HOST_MAC, Ipv6, NUMBERS, OUT, TABLE, Topology};
 use crate::plan::{self, gateway, routing, settings};
 
+use super::address::Place;
 use super::census::{Census, census};
 use super::host::{Host, share_nft};
 use super::lease::Shared;
@@ -43,12 +45,13 @@ pub struct Gateway {
     pub nft: Nft,
 }
 
-/// Joins the gateway that lives, or makes one. The caller holds the run lock and has a lease that counts.
+/// Joins the gateway that lives, of which the place tells, or makes one. The caller holds the run lock and has a lease
+/// that counts.
 ///
 /// # Errors
 /// Naming the step that failed; what was made is taken down again.
-pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway> {
-    let record = record(locked);
+pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census, place: Place) -> Result<Gateway> {
+    let Place { record, wanted, .. } = place;
     if let Some(record) = &record
         && let Some(gateway) = join(record, host, census)?
     {
@@ -62,7 +65,7 @@ pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Re
             return Err(Error::new("cannot take down the gateway that dead runs left").because(problem));
         }
     }
-    make(locked, host, census)
+    make(locked, host, census, &wanted)
 }
 
 /// A gateway that could not be joined is only dead when its holders are, by now: never take it from the living.
@@ -135,14 +138,14 @@ pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Opti
     Ok(None)
 }
 
-fn make(locked: &Locked<'_>, host: &mut Host, census: &Census) -> Result<Gateway> {
+fn make(locked: &Locked<'_>, host: &mut Host, census: &Census, wanted: &Wanted) -> Result<Gateway> {
     let facts = crate::host::observe()?;
     let number = free_number(locked, &facts);
     let mut random = GlobalId::default();
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(io::Error::from)
         .context(|| "cannot get random bytes for an IPv6 prefix")?;
-    let plan = gateway::gateway(&facts, number, random)?;
+    let plan = gateway::gateway(&facts, number, random, wanted)?;
     refuse_foreign_tables(host.nft(locked, census)?)?;
     let mut host_route = Route::open().context(|| "cannot open netlink")?;
     let (network, route, nft) = new_namespace(host, plan.topology.ipv6)?;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -11,6 +12,7 @@ use crate::kernel::slots::{SlotNote, SlotState, Slots};
 use crate::plan::record::BoxRecord;
 use crate::spec::name::{BoxId, BoxName};
 
+use super::address::Place;
 use super::state::{self, Locked, State};
 
 /// The box hangs off the gateway, which must live as long as it does.
@@ -56,22 +58,28 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a free slot and a fresh id, and the name that was asked for.
+    /// Takes a fresh id, the name that was asked for, and the slot that was, or else a free one. A box without a place at the
+    /// gateway has a slot that a small pool has not.
     ///
     /// Killed at any point of this, it leaves a slot that the kernel marks as dead, from which the sweep finds the rest.
     ///
     /// # Errors
-    /// A name that another box has, naming that box; a full pool; a full disk. Nothing is left behind then.
-    pub fn take(locked: &mut Locked<'_>, name: Option<&BoxName>, bits: u16) -> Result<Self> {
+    /// A name or an address that another box has, naming that box; a full pool; a full disk. Nothing is left behind then.
+    pub fn take(locked: &mut Locked<'_>, name: Option<&BoxName>, place: Option<&Place>) -> Result<Self> {
         if let Some(name) = name {
             name_is_free(locked, name)?;
         }
         let id = fresh_id().context(|| "cannot get random bytes for an id")?;
-        let slot = free_slot(locked.slots()).ok_or_else(|| {
-            Error::new("cannot start another box")
-                .because(format!("all {} addresses of the pool are taken", locked.slots().count()))
-                .hint("`netbox ps` lists the boxes; `netbox gc` frees what is none")
-        })?;
+        let slot = match place.and_then(|place| place.slot) {
+            Some((slot, address)) => slot_is_free(locked, slot, address).map(|()| slot as usize)?,
+            None => free_slot(locked.slots(), place.map(|place| place.slots)).ok_or_else(|| {
+                let all = place.map_or(locked.slots().count(), |place| place.slots as usize);
+                Error::new("cannot start another box")
+                    .because(format!("all {all} addresses of the pool are taken"))
+                    .hint("`netbox ps` lists the boxes; `netbox gc` frees what is none")
+            })?,
+        };
+        let bits = if place.is_some() { USES_GATEWAY } else { 0 };
         let mut bytes = [0u8; 8];
         bytes.copy_from_slice(id.as_str().as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
         let note = SlotNote { id: bytes, bits, descriptors: [0; 3] };
@@ -281,10 +289,41 @@ fn fresh_id() -> io::Result<BoxId> {
     Ok(BoxId::from_random(random))
 }
 
-fn free_slot(slots: &Slots) -> Option<usize> {
-    let count = slots.count();
+/// Whether a box may have the slot, which it is to have for that address.
+///
+/// # Errors
+/// Naming the box that has it.
+pub fn slot_is_free(locked: &Locked<'_>, slot: u32, address: IpAddr) -> Result<()> {
+    let slot = slot as usize;
+    let cause = match locked.slots().state(slot) {
+        SlotState::Free => return Ok(()),
+        SlotState::Dead => {
+            "the box that had it died, and could not be taken down: `netbox gc` says why".to_owned()
+        }
+        SlotState::Alive(keeper) => {
+            let note = locked.slots().note(slot);
+            let id = String::from_utf8_lossy(&note.id).into_owned();
+            match look_up(locked.root(), &id) {
+                Some((Some(record), _)) => format!("box {} (pid {}) has it", record.name, record.pid),
+                _ if note.bits & DRAINING != 0 => {
+                    format!("box {id}, which has ended, is not yet gone (pid {keeper})")
+                }
+                _ => format!("box {id} (pid {keeper}), which is just starting, has it"),
+            }
+        }
+    };
+    Err(Error::new(format!("cannot give the box the address {address}"))
+        .because(cause)
+        .hint("`netbox ps` lists the boxes"))
+}
+
+/// A free slot below `limit`; without a limit, the last.
+fn free_slot(slots: &Slots, limit: Option<u32>) -> Option<usize> {
+    let is_free = |slot: &usize| slots.state(*slot) == SlotState::Free;
+    let Some(limit) = limit else { return (0..slots.count()).rev().find(is_free) };
+    let count = slots.count().min(limit as usize);
     let start = usize::try_from(slots.counter(NEXT_SLOT)).unwrap_or(0) % count;
-    let slot = (start..count).chain(0..start).find(|slot| slots.state(*slot) == SlotState::Free)?;
+    let slot = (start..count).chain(0..start).find(is_free)?;
     slots.set_counter(NEXT_SLOT, (slot as u64) + 1);
     Some(slot)
 }

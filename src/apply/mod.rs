@@ -1,5 +1,6 @@
 //! Effects, each with its undo beside it. Decides nothing.
 
+pub mod address;
 pub mod attach;
 pub mod census;
 pub mod connections;

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, Nft, NftError};
 use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::Family;
-use crate::plan::topology::{TABLE, Topology};
+use crate::plan::topology::TABLE;
 
 use super::attach::host_elements;
 use super::connections;
@@ -31,13 +31,11 @@ pub fn map(_locked: &Locked<'_>, nft: &mut Nft, attachment: &Attachment, ports: 
 pub fn unmap(
     _locked: &Locked<'_>,
     nft: &mut Nft,
-    topology: Topology,
-    slot: u32,
+    attachment: &Attachment,
     ports: &[PortMap],
 ) -> Result<(), NftError> {
     let mut batch = Batch::new();
-    // Whether it had an IPv6 address or not: nobody else can have the port.
-    for element in host_elements(&Attachment::at_most(topology, slot), ports) {
+    for element in host_elements(attachment, ports) {
         batch.delete_element(Family::Inet, TABLE, &element);
     }
     nft.commit(batch)

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernel::namespace::MountNamespace;
 use crate::kernel::nft::NftError;
 use crate::kernel::slots::{SlotNote, SlotState};
-use crate::plan::record::{BoxRecord, PortMap};
+use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::plan::topology::box_link;
 use crate::spec::name::BoxId;
 
@@ -112,10 +112,8 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     if let Some(attachment) = record.as_ref().and_then(|record| record.attachment)
         && !ports.is_empty()
     {
-        let unmapped = site
-            .host
-            .nft(locked, site.census)
-            .map(|nft| publish::unmap(locked, nft, attachment.topology, slot_number, ports));
+        let unmapped =
+            site.host.nft(locked, site.census).map(|nft| publish::unmap(locked, nft, &attachment, ports));
         match unmapped {
             Ok(result) => {
                 note_problem(&mut problems, "cannot remove its port maps", tolerate_no_table(result))
@@ -161,14 +159,14 @@ pub fn close(
     host: &mut Host,
     gateway: &mut Gateway,
     lease: &Lease,
+    attachment: &Attachment,
     ports: &[PortMap],
 ) -> Vec<String> {
-    let topology = gateway.record.topology;
     let mut problems = Vec::new();
     if !ports.is_empty()
         && let Some(nft) = host.open_nft()
     {
-        let unmapped = publish::unmap(locked, nft, topology, lease.slot, ports);
+        let unmapped = publish::unmap(locked, nft, attachment, ports);
         note_problem(&mut problems, "cannot remove the port maps", tolerate_no_table(unmapped));
     }
     let shut_out = attach::shut_out(locked, gateway, lease.id.as_str(), lease.slot, ports);

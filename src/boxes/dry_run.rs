@@ -1,15 +1,16 @@
 //! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
 
 use crate::apply::state::State;
-use crate::apply::{attach, lease, reserve};
+use crate::apply::{address, attach, lease, reserve};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::host::names::{HOSTS, RESOLV_CONF, is_there};
 use crate::kernel::entry;
 use crate::plan::environment::{self, Changes, Sources, environment};
-use crate::plan::gateway;
+use crate::plan::gateway::{self, GatewayPlan};
 use crate::plan::identity::{Caller, Identity};
 use crate::plan::ipv6::GlobalId;
+use crate::plan::place::Wanted;
 use crate::plan::privileges::privileges;
 use crate::plan::record::{Attachment, PortMap};
 use crate::plan::refusal;
@@ -52,11 +53,13 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         lease::check_name(&state.lock()?, name)?;
     }
     let gateway = match request.net {
-        Net::Nat => Some(gateway::gateway(&host::observe()?, 0, EXAMPLE_PREFIX)?),
+        Net::Nat => Some(gateway_of(request)?),
         Net::None | Net::Host => None,
     };
     let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
-    let attached = gateway.as_ref().map(|gateway| (gateway, attached(request, &gateway.topology, &ports)));
+    let attached = gateway
+        .as_ref()
+        .map(|(gateway, slot)| (gateway, attached(request, &gateway.topology, *slot, &ports)));
     let environment = environment_of(request, identity, attached.as_ref().map(|(_, one)| &one.link));
     let plan =
         RunPlan { request, identity, privileges: &privileges, files: files(request), environment, attached };
@@ -72,8 +75,22 @@ fn files(request: &RunRequest) -> Vec<&'static str> {
     all.into_iter().filter(|(wanted, path)| *wanted && is_there(path)).map(|(_, path)| path).collect()
 }
 
-fn attached<'a>(request: &RunRequest, topology: &Topology, ports: &'a [PortMap]) -> BoxPlan<'a> {
-    let attachment = Attachment::new(*topology, SLOT, request);
+/// The gateway as the run would make it, with the pools of the one that lives where one was asked for, and the box's slot.
+fn gateway_of(request: &RunRequest) -> Result<(GatewayPlan, u32)> {
+    let mut facts = host::observe()?;
+    if !request.has_address() && request.pool.is_none() {
+        return Ok((gateway::gateway(&facts, 0, EXAMPLE_PREFIX, &Wanted::default())?, SLOT));
+    }
+    // Whoever may not look does not know the other boxes.
+    let mut state = State::open_existing().ok().flatten();
+    let (place, own) = address::foresee(state.as_mut(), request)?;
+    facts.routes.retain(|route| !own.contains(route));
+    let plan = gateway::gateway(&facts, 0, EXAMPLE_PREFIX, &place.wanted)?;
+    Ok((plan, place.slot.map_or(SLOT, |(slot, _)| slot)))
+}
+
+fn attached<'a>(request: &RunRequest, topology: &Topology, slot: u32, ports: &'a [PortMap]) -> BoxPlan<'a> {
+    let attachment = Attachment::new(*topology, slot, request);
     let end = LinkEnd::new(&attachment, request);
     let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
     let all = attach::gateway_elements(&attachment, EXAMPLE, ports);

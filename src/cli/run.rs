@@ -40,6 +40,18 @@ struct RunArgs {
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Network")]
     mtu: Option<OsString>,
 
+    /// Give the box this address of the pool
+    #[arg(long, value_name = "IP", allow_hyphen_values = true, help_heading = "Network")]
+    ip: Option<OsString>,
+
+    /// Give the box this IPv6 address; the first box chooses the pool by it
+    #[arg(long, value_name = "IP", allow_hyphen_values = true, help_heading = "Network")]
+    ip6: Option<OsString>,
+
+    /// The range of addresses for boxes, /18 to /27, if this is the first box
+    #[arg(long, value_name = "CIDR", allow_hyphen_values = true, help_heading = "Network")]
+    pool: Option<OsString>,
+
     /// The hardware address of the box's link
     #[arg(long, value_name = "MAC", allow_hyphen_values = true, help_heading = "Network")]
     mac: Option<OsString>,
@@ -185,6 +197,9 @@ impl TryFrom<RunArgs> for RunRequest {
             net: text("--net", &args.net)?.parse::<Net>()?,
             publish: merge(&publish)?,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
+            ip: parsed("--ip", args.ip, address::parse_ip)?,
+            ip6: parsed("--ip6", args.ip6, address::parse_ip6)?,
+            pool: parsed("--pool", args.pool, address::parse_pool)?,
             mac: parsed("--mac", args.mac, address::parse_mac)?,
             no_ipv6: args.no_ipv6,
             unshare: Unshare {

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::unistd::{ForkResult, Pid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
@@ -164,6 +166,21 @@ fn signal_number(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(Errno::ESRCH)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Waits until process `pid`, anybody's, has ended, or `other` is readable or closed, and no longer than `limit`.
+///
+/// # Errors
+/// EMFILE, ENOMEM; a process that is gone is no error.
+pub fn wait_for_end(pid: u32, other: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+    let process = match open(pid) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        other => other?,
+    };
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    let mut both = [process.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    nix::poll::poll(&mut both, limit)?;
+    Ok(())
 }
 
 /// Shares descriptor `number` of process `pid`: the same open file, not another like it (pidfd_getfd(2), Linux ≥ 5.6).

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::error::{Error, Result};
 
 use super::facts::Facts;
 use super::ipv6::{self, Decision, GlobalId};
+use super::place::{self, Wanted};
 use super::pool;
 use super::topology::{Ipv6, Topology};
 
@@ -34,8 +37,8 @@ const ETHERNET_MTU: u32 = 1500;
 /// Plans gateway number `number`. `random` becomes part of its IPv6 addresses.
 ///
 /// # Errors
-/// When the host uses all of the ranges that a pool could be, or has no address at all.
-pub fn gateway(facts: &Facts, number: u32, random: GlobalId) -> Result<GatewayPlan> {
+/// When the host uses all of the ranges that a pool could be, or the one that was asked for, or has no address at all.
+pub fn gateway(facts: &Facts, number: u32, random: GlobalId, wanted: &Wanted) -> Result<GatewayPlan> {
     // Before its first address a namespace has no table of local addresses, and without that takes no next hop for a neighbour
     // (net/ipv4/fib_frontend.c, `__inet_dev_addr_type`).
     if !facts.addresses.iter().any(|address| address.address.addr().is_ipv4()) {
@@ -43,12 +46,24 @@ pub fn gateway(facts: &Facts, number: u32, random: GlobalId) -> Result<GatewayPl
             .because("this network namespace has no IPv4 address, not even that of the loopback interface")
             .hint("ip link set lo up"));
     }
-    let pool = pool::choose(facts)?;
+    let pool = match wanted.pool {
+        Some(pool) => place::check_free(IpNet::V4(pool), facts).map(|()| pool)?,
+        None => pool::choose(facts)?,
+    };
     let uplink6 = || facts.ipv6.as_ref().and_then(|ipv6| ipv6.uplink.as_ref());
     let mtu = facts.uplink.as_ref().or_else(uplink6).map_or(ETHERNET_MTU, |uplink| uplink.mtu);
     let (ipv6, switched6, without_ipv6) = match ipv6::decide(facts, mtu, random) {
-        Decision::Pool { prefix, switched } => (Ipv6::Pool(prefix), switched, None),
+        Decision::Pool { prefix, switched } => {
+            if let Some(pool6) = wanted.pool6 {
+                place::check_free(IpNet::V6(pool6), facts)?;
+            }
+            (Ipv6::Pool(wanted.pool6.unwrap_or(prefix)), switched, None)
+        }
         Decision::Closed(reason) => {
+            if let Some(pool6) = wanted.pool6 {
+                return Err(Error::new(format!("cannot give boxes addresses of {pool6}"))
+                    .because(format!("boxes have no IPv6: {reason}")));
+            }
             let ipv6 = if facts.ipv6.is_some() { Ipv6::Closed } else { Ipv6::Absent };
             (ipv6, Vec::new(), Some(reason))
         }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::facts::Facts;
+use super::pool;
 use super::topology::{LEAST_MTU6, POOL6_PREFIX, Topology};
 
 /// The random part of a unique local prefix: 40 bits (RFC 4193 §3.2.2).
@@ -88,16 +89,7 @@ pub fn is_global(address: IpAddr) -> bool {
 fn free_prefix(facts: &Facts, random: GlobalId) -> Ipv6Net {
     let [a, b, c, d, e] = random;
     let start = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]);
-    let is_free = |prefix: &Ipv6Net| {
-        let overlaps = |net: &IpNet| match net {
-            // A shorter prefix is a default route in pieces (::/1, 8000::/1; fc00::/7 towards a VPN), not a network.
-            IpNet::V6(net) if net.prefix_len() >= 8 => {
-                net.contains(&prefix.network()) || prefix.contains(&net.network())
-            }
-            _ => false,
-        };
-        !facts.addresses.iter().map(|address| &address.address).chain(&facts.routes).any(overlaps)
-    };
+    let is_free = |prefix: &Ipv6Net| pool::overlap(IpNet::V6(*prefix), facts).is_none();
     let after = |step: u64| prefix(start.wrapping_add(step));
     // A host that routes all of fd00::/8 elsewhere leaves no better choice than the random one.
     (0..=TRIES).map(after).find(is_free).unwrap_or_else(|| after(0))

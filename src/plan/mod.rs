@@ -10,6 +10,7 @@ pub mod identity;
 pub mod ipv6;
 pub mod listing;
 pub mod mounts;
+pub mod place;
 pub mod pool;
 pub mod privileges;
 pub mod question;

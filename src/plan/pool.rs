@@ -1,10 +1,11 @@
 //! The pool: which range of addresses a gateway gets.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::facts::Facts;
+use super::facts::{Facts, HostAddress};
 use super::topology::POOL_PREFIX;
 use crate::error::{Error, Result};
 
@@ -58,12 +59,36 @@ pub fn choose(facts: &Facts) -> Result<Ipv4Net> {
 /// Whether neither the subnet of an address nor a route of the host overlaps `pool`.
 #[must_use]
 pub fn is_free(pool: Ipv4Net, facts: &Facts) -> bool {
-    let overlaps = |net: &IpNet| match net {
-        IpNet::V4(net) => net.contains(&pool.network()) || pool.contains(&net.network()),
-        IpNet::V6(_) => false,
-    };
-    let routes = facts.routes.iter().filter(|route| route.prefix_len() >= SHORTEST);
-    !facts.addresses.iter().map(|address| &address.address).chain(routes).any(overlaps)
+    overlap(pool.into(), facts).is_none()
+}
+
+/// What overlaps a range of either family: the subnet of an address, or a route.
+#[must_use]
+pub fn overlap(range: IpNet, facts: &Facts) -> Option<Overlap<'_>> {
+    let overlaps = |net: &IpNet| net.contains(&range.network()) || range.contains(&net.network());
+    let mut routes = facts.routes.iter().filter(|route| route.prefix_len() >= SHORTEST);
+    let address = facts.addresses.iter().find(|address| overlaps(&address.address));
+    address.map(Overlap::Address).or_else(|| routes.find(|route| overlaps(route)).map(Overlap::Route))
+}
+
+/// What of the host's is in a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap<'a> {
+    /// An address, with its subnet.
+    Address(&'a HostAddress),
+    /// The destination of a route.
+    Route(&'a IpNet),
+}
+
+impl fmt::Display for Overlap<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => {
+                write!(f, "the host has the address {} on {}", address.address, address.link)
+            }
+            Self::Route(route) => write!(f, "the host has a route to {route}"),
+        }
+    }
 }
 
 fn candidates() -> impl Iterator<Item = Ipv4Net> {
@@ -77,7 +102,6 @@ fn candidates() -> impl Iterator<Item = Ipv4Net> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::facts::HostAddress;
     use crate::plan::topology::{RESERVED, SLOTS};
 
     fn host(addresses: &[&str], routes: &[&str]) -> Facts {

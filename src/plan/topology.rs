@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::spec::address::POOL_PREFIXES;
+
 /// The addresses of the boxes' resolvers in the gateway, as many as the pool has. Link-local, which boxes have no other
 /// use for: all else of 169.254.0.0/16 is closed to them.
 pub const RESOLVERS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 18);
@@ -43,7 +45,7 @@ const FIRST_LINK_INDEX: u32 = 0x0001_0000;
 /// gateway, and spares.
 pub const RESERVED: u32 = 16;
 
-/// The length of a pool's prefix in bits.
+/// The length of a pool's prefix in bits, where netbox chooses the pool: the largest there is.
 pub const POOL_PREFIX: u8 = 18;
 
 /// The length of the prefix of an IPv6 pool, in bits.
@@ -52,8 +54,15 @@ pub const POOL6_PREFIX: u8 = 64;
 /// Gateways are numbered below this, and from 0 again: an interface's name is short.
 pub const NUMBERS: u32 = 10_000;
 
-/// The number of boxes that one pool can hold: a /18 less the reserved addresses and the broadcast address.
+/// The number of boxes that the largest pool can hold: a /18 less the reserved addresses and the broadcast address.
 pub const SLOTS: u32 = (1 << (32 - POOL_PREFIX)) - RESERVED - 1;
+
+/// The number of boxes that this pool can hold.
+#[must_use]
+pub fn slots_of(pool: Ipv4Net) -> u32 {
+    let addresses = 1u32.checked_shl(u32::from(32 - pool.prefix_len())).unwrap_or(0);
+    addresses.saturating_sub(RESERVED + 1).min(SLOTS)
+}
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -77,7 +86,7 @@ pub const WRONG_MAC: Mac = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x04];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Topology {
-    /// The range that boxes get their addresses from, a /18.
+    /// The range that boxes get their addresses from.
     pub pool: Ipv4Net,
     /// What there is of IPv6.
     pub ipv6: Ipv6,
@@ -100,7 +109,7 @@ impl TryFrom<Written> for Topology {
     type Error = &'static str;
 
     fn try_from(Written { pool, ipv6, number, mtu }: Written) -> Result<Self, Self::Error> {
-        let whole = pool.prefix_len() == POOL_PREFIX && pool.trunc() == pool;
+        let whole = POOL_PREFIXES.contains(&pool.prefix_len()) && pool.trunc() == pool;
         let whole6 = match ipv6 {
             Ipv6::Pool(prefix) => {
                 prefix.prefix_len() == POOL6_PREFIX
@@ -185,8 +194,8 @@ impl Topology {
 
     /// Whether the pool has the slot. A box without a network may have one that it has not.
     #[must_use]
-    pub const fn has(&self, slot: u32) -> bool {
-        slot < SLOTS
+    pub fn has(&self, slot: u32) -> bool {
+        slot < slots_of(self.pool)
     }
 
     /// The address of the box in `slot`, one that the pool has.
@@ -261,9 +270,16 @@ mod tests {
             assert!(read6("10.77.128.0/18", pool6, 0).is_err(), "{pool6}");
         }
         assert!(made.host_link().len() < 16);
-        for (pool, number) in
-            [("255.255.255.0/24", 0), ("10.77.128.1/18", 0), ("0.0.0.0/0", 0), ("10.77.128.0/18", NUMBERS)]
-        {
+        let small = read("255.255.255.224/27", 0).unwrap();
+        assert_eq!((slots_of(small.pool), small.has(14), small.has(15)), (15, true, false));
+        assert_eq!(small.box_address(14).to_string(), "255.255.255.254");
+        for (pool, number) in [
+            ("255.255.255.0/28", 0),
+            ("255.255.0.0/17", 0),
+            ("10.77.128.1/18", 0),
+            ("0.0.0.0/0", 0),
+            ("10.77.128.0/18", NUMBERS),
+        ] {
             assert!(read(pool, number).is_err(), "{pool} {number}");
         }
     }

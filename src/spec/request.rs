@@ -1,9 +1,13 @@
 //! What a user asks of netbox, as values.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
+use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest, SearchDomain,
     Unshare, UserSpec,
@@ -42,6 +46,12 @@ pub struct RunRequest {
     pub mtu: Option<u32>,
     /// Whether it gets no IPv6 address.
     pub no_ipv6: bool,
+    /// Its address.
+    pub ip: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ip6: Option<Ipv6Addr>,
+    /// The range that boxes get their addresses from.
+    pub pool: Option<Ipv4Net>,
     /// The hardware address of its end of the link.
     pub mac: Option<[u8; 6]>,
     /// Namespaces of its own.
@@ -93,6 +103,20 @@ impl RunRequest {
         self.net != Net::Host
     }
 
+    /// Whether the box is to have a certain address.
+    #[must_use]
+    pub const fn has_address(&self) -> bool {
+        self.ip.is_some() || self.ip6.is_some()
+    }
+
+    /// The option that leaves the box without IPv6.
+    fn without_ipv6(&self) -> Option<String> {
+        match self.mtu.filter(|mtu| *mtu < LEAST_MTU6) {
+            Some(mtu) => Some(format!("--mtu {mtu}")),
+            None => self.no_ipv6.then(|| "--no-ipv6".to_owned()),
+        }
+    }
+
     /// Whether the box has a mount namespace of its own: every box with a network of its own has, for its /sys.
     #[must_use]
     pub fn has_own_mounts(&self) -> bool {
@@ -123,13 +147,21 @@ impl RunRequest {
                 (!self.publish.is_empty(), "-p/--publish"),
                 (self.mtu.is_some(), "--mtu"),
                 (self.no_ipv6, "--no-ipv6"),
+                (self.ip.is_some(), "--ip"),
+                (self.ip6.is_some(), "--ip6"),
                 (self.mac.is_some(), "--mac"),
+                (self.pool.is_some(), "--pool"),
                 (!self.dns.is_empty(), "--dns"),
                 (self.dns_search.is_some(), "--dns-search"),
             ];
             if let Some((_, option)) = of_a_link.into_iter().find(|(given, _)| *given) {
                 return contradict(net, option, cause);
             }
+        }
+        if let Some(cause) = self.without_ipv6()
+            && self.ip6.is_some()
+        {
+            return contradict(&cause, "--ip6", "a box without IPv6 has no such address");
         }
         if !self.has_own_mounts() && !self.add_host.is_empty() {
             return contradict("--net host", "--add-host", "the box has the files of the host");
@@ -194,6 +226,26 @@ mod tests {
                 ["--net host", "--add-host"],
             ),
             (RunRequest { net: Net::None, no_ipv6: true, ..Default::default() }, ["--net none", "--no-ipv6"]),
+            (
+                RunRequest { net: Net::Host, ip: "10.0.0.16".parse().ok(), ..Default::default() },
+                ["--net host", "--ip"],
+            ),
+            (
+                RunRequest { net: Net::None, ip6: "fd00::16".parse().ok(), ..Default::default() },
+                ["--net none", "--ip6"],
+            ),
+            (
+                RunRequest { net: Net::None, pool: "10.0.0.0/18".parse().ok(), ..Default::default() },
+                ["--net none", "--pool"],
+            ),
+            (
+                RunRequest { no_ipv6: true, ip6: "fd00::16".parse().ok(), ..Default::default() },
+                ["--no-ipv6", "--ip6"],
+            ),
+            (
+                RunRequest { mtu: Some(1279), ip6: "fd00::16".parse().ok(), ..Default::default() },
+                ["--mtu 1279", "--ip6"],
+            ),
             (RunRequest { net: Net::Host, mac: Some([2; 6]), ..Default::default() }, ["--net host", "--mac"]),
             (RunRequest { json: true, ..Default::default() }, ["--json", "--dry-run"]),
             (RunRequest { quiet: true, verbose: 1, ..Default::default() }, ["--quiet", "--verbose"]),

@@ -1,10 +1,37 @@
 //! What of a box's addresses was asked for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::lab::{ECHO, Lab, RunningBox, Shape, WAN, WAN6, links, live_tests, probe, words};
+use crate::lab::{
+    ECHO, HOST_LAN, HOST_LAN6, HOST6, Lab, RunningBox, Shape, WAN, WAN6, links, live_tests, outcome, probe,
+    words,
+};
 
-live_tests![a_box_has_the_hardware_address_asked_for, a_box_without_ipv6_has_none];
+live_tests![
+    a_box_has_the_addresses_asked_for,
+    an_address_can_be_used_again_at_once,
+    an_address_that_a_box_has_is_not_given_twice,
+    a_pool_is_that_of_the_first_box,
+    a_pool_that_is_full_says_so,
+    a_range_that_the_host_uses_is_no_pool,
+    an_ipv6_address_is_of_the_prefix_of_the_first_box,
+    an_ipv6_address_is_refused_where_boxes_have_none,
+    a_dry_run_says_who_has_the_address,
+    a_box_has_the_hardware_address_asked_for,
+    a_box_without_ipv6_has_none,
+];
+
+const POOL: &str = "10.111.7.0/24";
+const ADDRESS: &str = "10.111.7.20";
+const ADDRESS6: &str = "fd11:22:33::14";
+
+/// That a run is refused with these words, before the command.
+fn refused(lab: &Lab, options: &[&str], expected: &[&str]) {
+    let output = lab.run(options, &["tcp", "198.51.100.10:7"]);
+    let said = words(&output);
+    assert_eq!(output.status.code(), Some(125), "{options:?}: {said}");
+    assert!(expected.iter().all(|part| said.contains(part)), "{options:?}, {expected:?}: {said}");
+}
 
 fn assert_egress(running: &RunningBox) {
     let outcome = running.inside(|| probe::tcp(SocketAddr::from((WAN, ECHO))));
@@ -14,6 +41,129 @@ fn assert_egress(running: &RunningBox) {
 fn assert_egress6(running: &RunningBox) {
     let outcome = running.inside(|| probe::tcp(SocketAddr::from((WAN6, ECHO))));
     assert!(outcome.reached(), "{outcome}");
+}
+
+/// N1: `--pool`, `--ip` and `--ip6`, and the outside answers.
+fn a_box_has_the_addresses_asked_for() {
+    let lab = Lab::new(Shape::OwnLan);
+    let running = lab.start(&["--pool", POOL, "--ip", ADDRESS, "--ip6", ADDRESS6], &["sleep"]);
+    assert_eq!(running.address, ADDRESS.parse::<Ipv4Addr>().expect("an address"));
+    assert_eq!(running.address6, ADDRESS6.parse().ok());
+    assert_egress(&running);
+    assert_egress6(&running);
+    // Of one box: a port that is published leads to it by its address.
+    drop(running);
+    let running = lab
+        .start(&["--pool", POOL, "--ip", "10.111.7.254", "-p", "8080:80"], &["listen", "tcp", "0.0.0.0:80"]);
+    assert_eq!(running.address, Ipv4Addr::new(10, 111, 7, 254));
+    let outcome = lab.client(|| probe::tcp(SocketAddr::from((HOST_LAN, 8080))));
+    assert!(outcome.reached(), "{outcome}");
+}
+
+/// L1: the keeper of the box before still sees its link off, beside another box and as the last.
+fn an_address_can_be_used_again_at_once() {
+    let lab = Lab::new(Shape::OwnLan);
+    let wan = SocketAddr::from((WAN, ECHO)).to_string();
+    let options = ["--pool", POOL, "--ip", ADDRESS];
+    for _ in 0..3 {
+        assert!(outcome(&lab.run(&options, &["tcp", &wan])).reached());
+    }
+    let _other = lab.start(&["--pool", POOL], &["sleep"]);
+    for _ in 0..3 {
+        assert!(outcome(&lab.run(&options, &["tcp", &wan])).reached());
+    }
+}
+
+/// N1: refused, naming the box or the pool, and the box that has it goes on.
+fn an_address_that_a_box_has_is_not_given_twice() {
+    let lab = Lab::new(Shape::OwnLan);
+    let first = lab.start(&["--name", "first", "--pool", POOL, "--ip", ADDRESS], &["sleep"]);
+    refused(&lab, &["--ip", ADDRESS], &[ADDRESS, "box first"]);
+    refused(&lab, &["--ip", "10.111.8.20"], &[POOL]);
+    refused(&lab, &["--ip", "10.111.7.1"], &["reserved", "10.111.7.16 to 10.111.7.254"]);
+    refused(&lab, &["--pool", "10.112.0.0/18"], &["10.112.0.0/18", POOL, "first"]);
+    let six = first.address6.expect("an IPv6 address");
+    refused(&lab, &["--ip6", &six.to_string()], &["box first"]);
+    refused(&lab, &["--ip", "10.111.7.21", "--ip6", &six.to_string()], &["10.111.7.21", &six.to_string()]);
+    assert_egress(&first);
+}
+
+/// N1: a small pool serves all. A box without a network takes no address of it.
+fn a_pool_is_that_of_the_first_box() {
+    let lab = Lab::new(Shape::OwnLan);
+    let first = lab.start(&["--pool", "10.111.7.32/27"], &["sleep"]);
+    let _none = lab.start(&["--net", "none"], &["sleep"]);
+    let second = lab.start(&[], &["sleep"]);
+    let third = lab.start(&["--ip", "10.111.7.62"], &["sleep"]);
+    for running in [&first, &second, &third] {
+        let address = running.address;
+        assert_eq!(u32::from(address) >> 5, u32::from(Ipv4Addr::new(10, 111, 7, 32)) >> 5, "{address}");
+        assert_egress(running);
+    }
+}
+
+/// N1: the sixteenth box of a /27.
+fn a_pool_that_is_full_says_so() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _none = lab.start(&["--net", "none"], &["sleep"]);
+    let all: Vec<_> = (0..15).map(|_| lab.start(&["--pool", "10.111.7.32/27"], &["sleep"])).collect();
+    refused(&lab, &[], &["all 15 addresses"]);
+    drop(all);
+}
+
+/// N1: a pool would hide what is there.
+fn a_range_that_the_host_uses_is_no_pool() {
+    let net = Ipv4Addr::new(10, 111, 0, 0);
+    let lab = Lab::before(Shape::OwnLan, || links::route(net.into(), 16, WAN.into()));
+    refused(&lab, &["--pool", POOL], &[POOL, "a route to 10.111.0.0/16"]);
+    // Were there a pool, its route would be in a table of netbox's.
+    assert_eq!(links::owned_by(110), (Vec::new(), Vec::new()));
+}
+
+/// N1: `--ip6` of the first box chooses the prefix; later ones have to be of it.
+fn an_ipv6_address_is_of_the_prefix_of_the_first_box() {
+    let lab = Lab::new(Shape::OwnLan);
+    let first = lab.start(&["--ip6", ADDRESS6], &["sleep"]);
+    assert_eq!(first.address6, ADDRESS6.parse().ok());
+    let second = lab.start(&["--ip6", "fd11:22:33::3ffe"], &["sleep"]);
+    assert_eq!(second.address6, "fd11:22:33::3ffe".parse().ok());
+    assert_egress6(&second);
+    refused(&lab, &["--ip6", "fd11:22:34::14"], &["fd11:22:34::14", "fd11:22:33::/64"]);
+    refused(&lab, &["--ip6", "fd11:22:33::3fff"], &["reserved", "fd11:22:33::10 to fd11:22:33::3ffe"]);
+    let third = lab.start(&[], &["sleep"]);
+    let prefix = |address: Ipv6Addr| u128::from(address) >> 64;
+    assert_eq!(third.address6.map(prefix), first.address6.map(prefix));
+}
+
+/// N1: the reason is told, by the first box and by a later one.
+fn an_ipv6_address_is_refused_where_boxes_have_none() {
+    // All but its link-local addresses.
+    let lab = Lab::before(Shape::OwnLan, || {
+        for (link, address) in [("hw", HOST6), ("hc", HOST_LAN6)] {
+            links::remove_address(link, IpAddr::V6(address), 64);
+        }
+    });
+    refused(&lab, &["--ip6", ADDRESS6], &["boxes have no IPv6", "the host has no IPv6"]);
+    let _first = lab.start(&[], &["sleep"]);
+    refused(&lab, &["--ip6", ADDRESS6], &[ADDRESS6, "boxes have no IPv6", "the host has no IPv6"]);
+}
+
+/// N1: `--dry-run` has a run's refusals, and says a run's addresses.
+fn a_dry_run_says_who_has_the_address() {
+    let lab = Lab::new(Shape::OwnLan);
+    let planned = |options: &[&str]| lab.run(&[&["--dry-run"], options].concat(), &["sleep"]);
+    let alone = words(&planned(&["--pool", POOL, "--ip", ADDRESS, "--ip6", ADDRESS6]));
+    let _first =
+        lab.start(&["--name", "first", "--pool", POOL, "--ip", ADDRESS, "--ip6", ADDRESS6], &["sleep"]);
+    let beside = words(&planned(&["--ip6", "fd11:22:33::15"]));
+    for (said, expected) in [
+        (&alone, ["address add 10.111.7.20/32", "address add fd11:22:33::14/128", "10.111.7.0/24"]),
+        (&beside, ["address add 10.111.7.21/32", "address add fd11:22:33::15/128", "10.111.7.0/24"]),
+    ] {
+        assert!(expected.iter().all(|part| said.contains(part)), "{expected:?}: {said}");
+    }
+    refused(&lab, &["--dry-run", "--ip", ADDRESS], &["box first"]);
+    refused(&lab, &["--dry-run", "--pool", "10.112.0.0/18"], &["first"]);
 }
 
 /// N1: `--mac`, over both families; two boxes may have the same, each on its own link.
