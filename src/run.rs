@@ -28,7 +28,7 @@ use crate::apply::reserve;
 use crate::apply::state::State;
 use crate::apply::sweep::{close, sweep};
 use crate::error::{Context, Error, Result};
-use crate::host::caller;
+use crate::host::{caller, source};
 use crate::kernel::channel::Channel;
 use crate::kernel::inherited;
 use crate::kernel::namespace::{self, MountNamespace};
@@ -40,7 +40,7 @@ use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::{self, Inside};
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
 use crate::launch::linger::{Remains, linger};
-use crate::launch::message::{BoxFacts, FromBox, ToLauncher};
+use crate::launch::message::{BoxFacts, FromBox, ToLauncher, introduce, tell};
 use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
@@ -171,11 +171,6 @@ fn wake(launcher: Pid) {
     }
 }
 
-/// A launcher that is gone shows in the next wait.
-fn tell(launcher: &Channel, message: &ToLauncher) {
-    let _ = launcher.send(message, &[]);
-}
-
 /// Starts the box's first process, while this one still has everything that the command inherits, and then lets go of it.
 fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstProcess, Signals)> {
     let own = Pid::from_raw(0);
@@ -211,11 +206,6 @@ fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstPr
     }
     let signals = Signals::of_children().context(|| "cannot watch for children")?;
     Ok((FirstProcess::new(process, to_box, news), signals))
-}
-
-/// Tells the launcher to whom it passes signals on. One that is gone shows before the command starts.
-fn introduce(launcher: &Channel, command: &Process) {
-    let _ = launcher.send(&ToLauncher::Box { pid: command.pid.as_raw() }, &[command.as_fd()]);
 }
 
 /// What the keeper holds of its box. What is `None` was not made yet, or is undone.
@@ -260,6 +250,7 @@ impl<'a> Keeper<'a> {
             self.first.map_users()?;
         }
         self.reserve_ports()?;
+        source::check(self.start.request.snat)?;
         self.join_the_others()?;
         self.provide_names()?;
         self.add_link()?;
@@ -308,7 +299,7 @@ impl<'a> Keeper<'a> {
         if let Some(place) = place {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found, place)?);
             let attachment =
-                self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request));
+                self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request)?);
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
                 tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
             }
@@ -400,7 +391,7 @@ impl<'a> Keeper<'a> {
         else {
             return Ok(());
         };
-        if self.ports.is_empty() {
+        if self.ports.is_empty() && attachment.snat.is_none() {
             return Ok(());
         }
         let locked = state.lock()?;

@@ -96,6 +96,8 @@ fn every_option_of_run() {
         "--ip6=fd00::10",
         "--pool",
         "10.99.0.0/24",
+        "--snat",
+        "2001:db8::1",
         "--dry-run",
         "--json",
         "--verbose",
@@ -117,6 +119,7 @@ fn every_option_of_run() {
         request.pool.unwrap().to_string(),
     ];
     assert_eq!(shown, ["10.99.0.16", "fd00::10", "10.99.0.0/24"]);
+    assert_eq!(request.snat.unwrap().to_string(), "2001:db8::1");
     assert!(run(&["--no-ipv6", "ls"]).no_ipv6);
     let shown: Vec<_> = request.dns.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["192.0.2.53", "fe80::1%eth0"]);
@@ -251,6 +254,10 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--ip6", "2001:db8::10", "ls"], &["--ip6", "unique local"]),
         (&["run", "--pool", "10.0.0.0/8", "ls"], &["\"10.0.0.0/8\"", "--pool", "/8"]),
         (&["run", "--pool", "10.99.0.1/24", "ls"], &["--pool", "begins at 10.99.0.0"]),
+        (&["run", "--snat", "eth0", "ls"], &["\"eth0\"", "--snat", "not an IP address"]),
+        (&["run", "--snat", "127.0.0.1", "ls"], &["\"127.0.0.1\"", "--snat", "no packet"]),
+        (&["run", "--net", "host", "--snat", "192.0.2.1", "ls"], &["--net host", "--snat"]),
+        (&["run", "--no-ipv6", "--snat", "2001:db8::1", "ls"], &["--no-ipv6", "--snat"]),
         (&["run", "--net", "host", "--ip", "10.99.0.16", "ls"], &["--net host", "--ip"]),
         (&["run", "--net", "none", "--ip6", "fd00::10", "ls"], &["--net none", "--ip6"]),
         (&["run", "--net", "none", "--pool", "10.99.0.0/24", "ls"], &["--net none", "--pool"]),
@@ -308,6 +315,7 @@ fn wrong_bytes_are_wrong_usage() {
         "--ip",
         "--ip6",
         "--pool",
+        "--snat",
         "--mac",
         "--dns",
         "--dns-search",

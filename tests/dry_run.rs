@@ -43,6 +43,7 @@ fn request() -> RunRequest {
         command: ["echo", "two words"].map(OsString::from).into(),
         mac: Some([2, 0, 0x5e, 0x10, 0, 1]),
         mtu: Some(1400),
+        snat: Some("192.0.2.1".parse().unwrap()),
         workdir: Some("/srv".into()),
         ..RunRequest::default()
     }
@@ -58,7 +59,7 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
         PortMap { protocol, host_address, host_port, box_port }
     };
     let ports = [port(Ipv4Addr::UNSPECIFIED, 8080, 80), port(Ipv4Addr::LOCALHOST, 0, 443)];
-    let attachment = Attachment::new(topology, 0, &request());
+    let attachment = Attachment::new(topology, 0, &request()).unwrap();
     let end = LinkEnd::new(&attachment, &request());
     let let_in = attach::gateway_elements(&attachment, "example0", &[]);
     let all = attach::gateway_elements(&attachment, "example0", &ports);

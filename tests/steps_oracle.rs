@@ -26,6 +26,10 @@ const HOST: &str = "
     ip -6 route add default via 2001:db8::2
 ";
 
+/// What the box is to have.
+const OPTIONS: [&str; 8] =
+    ["-p", "8080:80", "--mac", "02:00:5e:10:00:01", "--snat", "192.0.2.1", "--pool", "10.111.0.0/20"];
+
 /// What there is in a network namespace.
 const LOOK: &str = r#"
     ip -d link; ip address; ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all
@@ -90,7 +94,9 @@ struct Chosen {
 fn of_a_run() -> ([String; 3], Chosen) {
     shell(&["env"], HOST);
     let mut netbox = Command::new(NETBOX)
-        .args(["run", "-p", "8080:80", "--", "sh", "-c", "echo $NETBOX_ID $NETBOX_IPV6 $$; read end"])
+        .args(["run"])
+        .args(OPTIONS)
+        .args(["--", "sh", "-c", "echo $NETBOX_ID $NETBOX_IPV6 $$; read end"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -112,7 +118,7 @@ fn of_a_run() -> ([String; 3], Chosen) {
 /// The same after the steps of a dry run.
 fn of_the_steps() -> ([String; 3], Chosen) {
     shell(&["env"], &format!("{HOST} mount -t tmpfs none /run; ip netns add BOX"));
-    let said = shell(&["env"], &format!("{NETBOX} run --dry-run -p 8080:80 -- true"));
+    let said = shell(&["env"], &format!("{NETBOX} run --dry-run {} -- true", OPTIONS.join(" ")));
     let (steps, rest) = said.split_once("# RULES on the host\n").unwrap();
     let (host, rest) = rest.split_once("# RULES in the gateway\n").unwrap();
     let (gateway, _) = rest.split_once("# as user").unwrap();

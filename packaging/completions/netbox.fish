@@ -37,6 +37,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip -d 'Give the box this address of the pool' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip6 -d 'Give the box this IPv6 address; the first box chooses the pool by it' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l pool -d 'The range of addresses for boxes, /18 to /27, if this is the first box' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l snat -d 'Send with this address of the host\'s, instead of that of the interface that a packet leaves by' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mac -d 'The hardware address of the box\'s link' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns -d 'Ask this name server, from the host\'s network, instead of those that the host asks' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns-search -d 'Look for names without dots in this domain, instead of the host\'s; `.` for none' -r

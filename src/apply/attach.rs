@@ -118,10 +118,16 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
     elements
 }
 
-/// The elements of the host's maps for a box.
+/// The elements of the host's maps for a box: its ports, and the address that it sends with.
 #[must_use]
 pub fn host_elements(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
-    translated(attachment, ports).flat_map(|port| port.host()).collect()
+    let Attachment { topology, slot, address6, snat } = *attachment;
+    let mut elements: Vec<_> = translated(attachment, ports).flat_map(|port| port.host()).collect();
+    if let Some(source) = snat {
+        let own = [Some(IpAddr::V4(topology.box_address(slot))), address6.map(IpAddr::V6)];
+        elements.extend(own.into_iter().flatten().find_map(|address| ruleset::leaves_as(address, source)));
+    }
+    elements
 }
 
 /// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it.

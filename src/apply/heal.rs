@@ -68,7 +68,7 @@ pub fn heal(
     Ok(Some(Healed { view, followed: site.followed, repaired: site.repaired, problems }))
 }
 
-/// Maps the ports of a box whose record tells them already, also where somebody has just removed netbox's rules.
+/// Maps the ports of a box, and the address that it sends with, which its record tells already, also where somebody has just removed netbox's rules.
 ///
 /// # Errors
 /// A table of that name that is somebody else's; those of nf_tables.
@@ -90,7 +90,7 @@ fn install(locked: &Locked<'_>, nft: &mut Nft, record: &GatewayRecord) -> Result
     gateway::host_rules(nft, record, &published(locked, &record.topology))
 }
 
-/// What all living boxes of the gateway publish. Takes time for each of them.
+/// What the host's maps have of all living boxes of the gateway. Takes time for each of them.
 fn published(locked: &Locked<'_>, topology: &Topology) -> Vec<Element> {
     let living = |id: String| -> Option<BoxRecord> {
         lease::look_up(locked.root(), &id).filter(|(_, alive)| *alive).and_then(|(record, _)| record)

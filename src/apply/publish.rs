@@ -1,4 +1,5 @@
-//! Published ports, mapped: from then on the kernel translates what is sent to them.
+//! What the host's maps have of a box: its published ports, and the address that it sends with. From then on the kernel
+//! translates.
 
 use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, Nft, NftError};
@@ -10,7 +11,7 @@ use super::attach::host_elements;
 use super::connections;
 use super::state::Locked;
 
-/// Maps the ports: from here on the outside reaches the box, by connections that are older than the map too.
+/// Maps the ports, if any, and the address that the box sends with: from here on the outside reaches the box, by connections that are older than the map too.
 ///
 /// # Errors
 /// ENOENT when somebody removed netbox's rules; those of ctnetlink.

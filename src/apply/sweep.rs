@@ -110,7 +110,7 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     let ports = record.as_ref().map_or(&[][..], |record| &record.ports);
     let slot_number = u32::try_from(slot).unwrap_or(u32::MAX);
     if let Some(attachment) = record.as_ref().and_then(|record| record.attachment)
-        && !ports.is_empty()
+        && (!ports.is_empty() || attachment.snat.is_some())
     {
         let unmapped =
             site.host.nft(locked, site.census).map(|nft| publish::unmap(locked, nft, &attachment, ports));
@@ -152,7 +152,7 @@ fn tolerate_no_table(result: Result<(), NftError>) -> io::Result<()> {
     }
 }
 
-/// Takes the ports and the address of a box that ends out of the rules, on the host and in the gateway. Returns what could
+/// Takes the ports and the addresses of a box that ends out of the rules, on the host and in the gateway. Returns what could
 /// not be undone.
 pub fn close(
     locked: &Locked<'_>,
@@ -163,7 +163,7 @@ pub fn close(
     ports: &[PortMap],
 ) -> Vec<String> {
     let mut problems = Vec::new();
-    if !ports.is_empty()
+    if (!ports.is_empty() || attachment.snat.is_some())
         && let Some(nft) = host.open_nft()
     {
         let unmapped = publish::unmap(locked, nft, attachment, ports);

@@ -5,6 +5,7 @@ use crate::apply::{address, attach, lease, reserve};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::host::names::{HOSTS, RESOLV_CONF, is_there};
+use crate::host::source;
 use crate::kernel::entry;
 use crate::plan::environment::{self, Changes, Sources, environment};
 use crate::plan::gateway::{self, GatewayPlan};
@@ -49,6 +50,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         Err(error) if error.errno() == Some(libc::EACCES) => {}
         Err(error) => return Err(error),
     }
+    source::check(request.snat)?;
     if let (Some(name), Ok(Some(mut state))) = (&request.name, State::open_existing()) {
         lease::check_name(&state.lock()?, name)?;
     }
@@ -57,9 +59,10 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         Net::None | Net::Host => None,
     };
     let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
-    let attached = gateway
-        .as_ref()
-        .map(|(gateway, slot)| (gateway, attached(request, &gateway.topology, *slot, &ports)));
+    let attached = match &gateway {
+        Some((gateway, slot)) => Some((gateway, attached(request, &gateway.topology, *slot, &ports)?)),
+        None => None,
+    };
     let environment = environment_of(request, identity, attached.as_ref().map(|(_, one)| &one.link));
     let plan =
         RunPlan { request, identity, privileges: &privileges, files: files(request), environment, attached };
@@ -89,8 +92,13 @@ fn gateway_of(request: &RunRequest) -> Result<(GatewayPlan, u32)> {
     Ok((plan, place.slot.map_or(SLOT, |(slot, _)| slot)))
 }
 
-fn attached<'a>(request: &RunRequest, topology: &Topology, slot: u32, ports: &'a [PortMap]) -> BoxPlan<'a> {
-    let attachment = Attachment::new(*topology, slot, request);
+fn attached<'a>(
+    request: &RunRequest,
+    topology: &Topology,
+    slot: u32,
+    ports: &'a [PortMap],
+) -> Result<BoxPlan<'a>> {
+    let attachment = Attachment::new(*topology, slot, request)?;
     let end = LinkEnd::new(&attachment, request);
     let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
     let all = attach::gateway_elements(&attachment, EXAMPLE, ports);
@@ -98,7 +106,7 @@ fn attached<'a>(request: &RunRequest, topology: &Topology, slot: u32, ports: &'a
     let is_known = |element: &Element| !element.key.contains(&Datum::Port(0));
     let published = all.into_iter().filter(|element| !let_in.contains(element) && is_known(element));
     let on_host = attach::host_elements(&attachment, ports);
-    BoxPlan {
+    Ok(BoxPlan {
         id: EXAMPLE,
         attachment,
         link: BoxLink::new(&attachment, end.mtu),
@@ -107,7 +115,7 @@ fn attached<'a>(request: &RunRequest, topology: &Topology, slot: u32, ports: &'a
         published: published.collect(),
         let_in,
         published_on_host: on_host.into_iter().filter(is_known).collect(),
-    }
+    })
 }
 
 fn environment_of(request: &RunRequest, identity: &Identity, link: Option<&BoxLink>) -> Changes {

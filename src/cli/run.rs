@@ -52,6 +52,10 @@ struct RunArgs {
     #[arg(long, value_name = "CIDR", allow_hyphen_values = true, help_heading = "Network")]
     pool: Option<OsString>,
 
+    /// Send with this address of the host's, instead of that of the interface that a packet leaves by
+    #[arg(long, value_name = "IP", allow_hyphen_values = true, help_heading = "Network")]
+    snat: Option<OsString>,
+
     /// The hardware address of the box's link
     #[arg(long, value_name = "MAC", allow_hyphen_values = true, help_heading = "Network")]
     mac: Option<OsString>,
@@ -200,6 +204,7 @@ impl TryFrom<RunArgs> for RunRequest {
             ip: parsed("--ip", args.ip, address::parse_ip)?,
             ip6: parsed("--ip6", args.ip6, address::parse_ip6)?,
             pool: parsed("--pool", args.pool, address::parse_pool)?,
+            snat: parsed("--snat", args.snat, address::parse_snat)?,
             mac: parsed("--mac", args.mac, address::parse_mac)?,
             no_ipv6: args.no_ipv6,
             unshare: Unshare {

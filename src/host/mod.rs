@@ -4,5 +4,6 @@ pub mod caller;
 pub mod facts;
 pub mod holders;
 pub mod names;
+pub mod source;
 
 pub use facts::observe;

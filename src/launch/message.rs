@@ -1,8 +1,12 @@
 //! What the processes of one run tell each other.
 
+use std::os::fd::AsFd;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::kernel::channel::Channel;
+use crate::kernel::process::Process;
 use crate::plan::record::BoxRecord;
 use crate::plan::wiring::BoxLink;
 
@@ -26,6 +30,16 @@ pub enum ToLauncher {
     Failed(Error, Vec<String>),
     /// The command ended with this status. Everything is undone but for the problems named.
     Ended(u8, Vec<String>),
+}
+
+/// Tells the launcher something. One that is gone shows in the keeper's next wait.
+pub fn tell(launcher: &Channel, message: &ToLauncher) {
+    let _ = launcher.send(message, &[]);
+}
+
+/// Tells the launcher to whom it passes signals on. One that is gone shows before the command starts.
+pub fn introduce(launcher: &Channel, command: &Process) {
+    let _ = launcher.send(&ToLauncher::Box { pid: command.pid.as_raw() }, &[command.as_fd()]);
 }
 
 /// From the keeper to the box's first process.

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 use super::ipv6;
 use super::topology::Topology;
 use crate::spec::port::Protocol;
@@ -64,20 +66,30 @@ pub struct Attachment {
     pub slot: u32,
     /// Its IPv6 address, where it has one.
     pub address6: Option<Ipv6Addr>,
+    /// The address of the host's that what it sends leaves with; `None`: that of the interface that a packet leaves by.
+    pub snat: Option<IpAddr>,
 }
 
 impl Attachment {
     /// How the box of a request is attached in `slot`.
-    #[must_use]
-    pub fn new(topology: Topology, slot: u32, request: &RunRequest) -> Self {
+    ///
+    /// # Errors
+    /// When it is to send with an IPv6 address, and gets none.
+    pub fn new(topology: Topology, slot: u32, request: &RunRequest) -> Result<Self> {
         let address6 = ipv6::of_box(&topology, slot, request.mtu.unwrap_or(topology.mtu));
-        Self { topology, slot, address6: address6.filter(|_| !request.no_ipv6) }
+        let address6 = address6.filter(|_| !request.no_ipv6);
+        if let (Some(source @ IpAddr::V6(_)), None) = (request.snat, address6) {
+            return Err(Error::new(format!("cannot send with the address {source}"))
+                .because("the box has no IPv6")
+                .hint("--verbose says why"));
+        }
+        Ok(Self { topology, slot, address6, snat: request.snat })
     }
 
-    /// All that a box in `slot` can have: what has to be removed after one of which nothing else is known.
+    /// All that a box in `slot` can have in the gateway: what has to be removed there after one of which nothing else is known.
     #[must_use]
     pub fn at_most(topology: Topology, slot: u32) -> Self {
-        Self { topology, slot, address6: topology.box_address6(slot) }
+        Self { topology, slot, address6: topology.box_address6(slot), snat: None }
     }
 }
 
@@ -87,16 +99,19 @@ struct Written {
     topology: Topology,
     slot: u32,
     address6: Option<Ipv6Addr>,
+    snat: Option<IpAddr>,
 }
 
 impl TryFrom<Written> for Attachment {
     type Error = &'static str;
 
-    fn try_from(Written { topology, slot, address6 }: Written) -> Result<Self, Self::Error> {
+    fn try_from(
+        Written { topology, slot, address6, snat }: Written,
+    ) -> std::result::Result<Self, Self::Error> {
         if !topology.has(slot) {
             return Err("the pool has no such slot");
         }
-        Ok(Self { topology, slot, address6 })
+        Ok(Self { topology, slot, address6, snat })
     }
 }
 

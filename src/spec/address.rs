@@ -1,6 +1,6 @@
 //! Addresses that a box, its gateway or its packets are to have.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::Ipv4Net;
@@ -33,7 +33,7 @@ pub fn parse_ip6(text: &str) -> Result<Ipv6Addr> {
     let address: Ipv6Addr = text.parse().map_err(|_| invalid("it is not an IPv6 address"))?;
     if !address.is_unique_local() {
         return Err(invalid("it is not a unique local address, of fd00::/8, as those of boxes are")
-            .hint("boxes reach the outside by an address of the host's"));
+            .hint("boxes reach the outside by an address of the host's; --snat chooses which"));
     }
     Ok(address)
 }
@@ -93,6 +93,23 @@ pub fn parse_pool(text: &str) -> Result<Ipv4Net> {
     Ok(pool)
 }
 
+/// Reads the address that a box's packets leave with: `--snat`.
+///
+/// # Errors
+/// When it is no address that can be a packet's source on the way to another machine.
+pub fn parse_snat(text: &str) -> Result<IpAddr> {
+    let invalid = |cause: &str| Error::usage(format!("invalid address {text:?} for --snat")).because(cause);
+    let address: IpAddr = text.parse().map_err(|_| invalid("it is not an IP address"))?;
+    let is_link_local = match address {
+        IpAddr::V4(four) => four.is_link_local(),
+        IpAddr::V6(six) => six.is_unicast_link_local(),
+    };
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local {
+        return Err(invalid("no packet that leaves the host's networks can have it"));
+    }
+    Ok(address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +166,15 @@ mod tests {
         for text in ["10.99.0.0", "fd00::/64", "x/24", ""] {
             refused(parse_pool(text), "not an IPv4 network");
         }
+    }
+
+    #[test]
+    fn sources() {
+        assert_eq!(parse_snat("192.0.2.1").unwrap().to_string(), "192.0.2.1");
+        assert_eq!(parse_snat("2001:db8::1").unwrap().to_string(), "2001:db8::1");
+        for text in ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "fe80::1", "169.254.1.1"] {
+            refused(parse_snat(text), "no packet");
+        }
+        refused(parse_snat("eth0"), "not an IP address");
     }
 }

@@ -1,7 +1,7 @@
 //! What a user asks of netbox, as values.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub struct RunRequest {
     pub ip6: Option<Ipv6Addr>,
     /// The range that boxes get their addresses from.
     pub pool: Option<Ipv4Net>,
+    /// The address of the host's that what it sends leaves with.
+    pub snat: Option<IpAddr>,
     /// The hardware address of its end of the link.
     pub mac: Option<[u8; 6]>,
     /// Namespaces of its own.
@@ -151,6 +153,7 @@ impl RunRequest {
                 (self.ip6.is_some(), "--ip6"),
                 (self.mac.is_some(), "--mac"),
                 (self.pool.is_some(), "--pool"),
+                (self.snat.is_some(), "--snat"),
                 (!self.dns.is_empty(), "--dns"),
                 (self.dns_search.is_some(), "--dns-search"),
             ];
@@ -158,10 +161,14 @@ impl RunRequest {
                 return contradict(net, option, cause);
             }
         }
-        if let Some(cause) = self.without_ipv6()
-            && self.ip6.is_some()
-        {
-            return contradict(&cause, "--ip6", "a box without IPv6 has no such address");
+        if let Some(option) = self.without_ipv6() {
+            if self.ip6.is_some() {
+                return contradict(&option, "--ip6", "a box without IPv6 has no such address");
+            }
+            if let Some(source @ IpAddr::V6(_)) = self.snat {
+                let cause = format!("a box without IPv6 sends nothing that could leave with {source}");
+                return contradict(&option, "--snat", &cause);
+            }
         }
         if !self.has_own_mounts() && !self.add_host.is_empty() {
             return contradict("--net host", "--add-host", "the box has the files of the host");
@@ -243,6 +250,14 @@ mod tests {
                 ["--no-ipv6", "--ip6"],
             ),
             (
+                RunRequest { net: Net::Host, snat: "192.0.2.1".parse().ok(), ..Default::default() },
+                ["--net host", "--snat"],
+            ),
+            (
+                RunRequest { no_ipv6: true, snat: "2001:db8::1".parse().ok(), ..Default::default() },
+                ["--no-ipv6", "--snat"],
+            ),
+            (
                 RunRequest { mtu: Some(1279), ip6: "fd00::16".parse().ok(), ..Default::default() },
                 ["--mtu 1279", "--ip6"],
             ),
@@ -255,6 +270,7 @@ mod tests {
             assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
         }
         let fine = RunRequest { publish: publish(), mtu: Some(1500), verbose: 2, ..Default::default() };
+        let fine = RunRequest { no_ipv6: true, snat: "192.0.2.1".parse().ok(), ..fine };
         let fine = RunRequest { dry_run: true, json: true, ..fine };
         assert_eq!(fine.contradictions(), Ok(()));
     }

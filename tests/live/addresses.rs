@@ -1,10 +1,14 @@
 //! What of a box's addresses was asked for.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::lab::{
-    ECHO, HOST_LAN, HOST_LAN6, HOST6, Lab, RunningBox, Shape, WAN, WAN6, links, live_tests, outcome, probe,
-    words,
+    ECHO, HOST, HOST_LAN, HOST_LAN6, HOST6, Lab, NETBOX, RunningBox, Shape, WAN, WAN6, links, live_tests,
+    nftables, outcome, probe, running, send, sysctl, words,
 };
 
 live_tests![
@@ -17,6 +21,11 @@ live_tests![
     an_ipv6_address_is_of_the_prefix_of_the_first_box,
     an_ipv6_address_is_refused_where_boxes_have_none,
     a_dry_run_says_who_has_the_address,
+    a_box_sends_with_the_address_asked_for,
+    a_box_sends_with_the_ipv6_address_asked_for,
+    a_source_address_is_one_of_the_hosts,
+    a_source_address_comes_back_with_the_rules,
+    nothing_is_left_of_a_source_address_when_everything_was_killed,
     a_box_has_the_hardware_address_asked_for,
     a_box_without_ipv6_has_none,
 ];
@@ -164,6 +173,130 @@ fn a_dry_run_says_who_has_the_address() {
     }
     refused(&lab, &["--dry-run", "--ip", ADDRESS], &["box first"]);
     refused(&lab, &["--dry-run", "--pool", "10.112.0.0/18"], &["first"]);
+}
+
+const SOURCE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
+const SOURCE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 1);
+
+/// A host with two further addresses, to which the outside knows the way.
+fn with_sources() -> Lab {
+    let lab = Lab::before(Shape::OwnLan, || {
+        links::address("lo", SOURCE.into(), 32);
+        links::address("lo", SOURCE6.into(), 128);
+    });
+    lab.wan(|| {
+        links::route(SOURCE.into(), 32, HOST.into());
+        links::route(SOURCE6.into(), 128, HOST6.into());
+    });
+    lab
+}
+
+/// As whom a box with these options is seen outside, over each family.
+fn seen_as(lab: &Lab, options: &[&str]) -> [Option<IpAddr>; 2] {
+    let running = lab.start(options, &["sleep"]);
+    [IpAddr::V4(WAN), IpAddr::V6(WAN6)].map(|wan| running.inside(|| probe::tcp((wan, ECHO).into()).seen_as()))
+}
+
+/// The elements of the host's maps of source addresses.
+fn sources() -> Vec<String> {
+    let hex = |octets: &[u8]| octets.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let both = [hex(&SOURCE.octets()), hex(&SOURCE6.octets())];
+    let named = |line: &String| both.iter().any(|address| line.contains(address));
+    nftables::ruleset().into_iter().filter(named).collect()
+}
+
+/// N1, L1: `--snat` is seen outside, for its family; another box is seen as ever; and nothing of it stays.
+fn a_box_sends_with_the_address_asked_for() {
+    let lab = with_sources();
+    let _other = lab.start(&[], &["sleep"]);
+    let running = lab.start(&["--snat", &SOURCE.to_string()], &["sleep"]);
+    assert_eq!(sources().len(), 1, "{:?}", sources());
+    for (protocol, outcome) in [
+        ("tcp", running.inside(|| probe::tcp((WAN, ECHO).into()))),
+        ("udp", running.inside(|| probe::udp((WAN, ECHO).into()))),
+    ] {
+        assert_eq!(outcome.seen_as(), Some(SOURCE.into()), "{protocol} {outcome}");
+    }
+    assert!(running.inside(|| probe::icmp(WAN)).reached());
+    assert_eq!(running.end().code(), Some(143));
+    assert_eq!(sources(), Vec::<String>::new());
+    assert_eq!(seen_as(&lab, &["--snat", &SOURCE.to_string()]), [Some(SOURCE.into()), Some(HOST6.into())]);
+    assert_eq!(seen_as(&lab, &[]), [Some(HOST.into()), Some(HOST6.into())]);
+}
+
+/// N1, L1: the same over IPv6.
+fn a_box_sends_with_the_ipv6_address_asked_for() {
+    let lab = with_sources();
+    assert_eq!(seen_as(&lab, &["--snat", &SOURCE6.to_string()]), [Some(HOST.into()), Some(SOURCE6.into())]);
+    let _other = lab.start(&[], &["sleep"]);
+    assert_eq!(seen_as(&lab, &["--snat", &SOURCE6.to_string()]), [Some(HOST.into()), Some(SOURCE6.into())]);
+    assert_eq!(sources(), Vec::<String>::new());
+    assert_eq!(seen_as(&lab, &[]), [Some(HOST.into()), Some(HOST6.into())]);
+}
+
+/// N1: refused before anything is made, by a dry run too.
+fn a_source_address_is_one_of_the_hosts() {
+    let lab = Lab::before(Shape::OwnLan, || sysctl("net/ipv6/conf/hw/disable_ipv6", "1"));
+    for options in [&["--snat", "203.0.113.78"][..], &["--dry-run", "--snat", "203.0.113.78"]] {
+        refused(&lab, options, &["203.0.113.78", "not an address of this host"]);
+        assert_eq!(links::owned_by(110), (Vec::new(), Vec::new()));
+    }
+    // It is one, but boxes have no IPv6 here: the uplink has none.
+    for options in [&["--snat", "2001:db8:1::1"][..], &["--dry-run", "--snat", "2001:db8:1::1"]] {
+        refused(&lab, options, &["2001:db8:1::1", "the box has no IPv6"]);
+    }
+}
+
+/// I6: never with another one, once it leaves at all.
+fn a_source_address_comes_back_with_the_rules() {
+    let lab = with_sources();
+    let running = lab.start(&["--snat", &SOURCE.to_string()], &["sleep"]);
+    let six = lab.start(&["--snat", &SOURCE6.to_string()], &["sleep"]);
+    for (running, wan, source) in
+        [(&running, IpAddr::V4(WAN), IpAddr::V4(SOURCE)), (&six, IpAddr::V6(WAN6), IpAddr::V6(SOURCE6))]
+    {
+        let first_answer = || {
+            running.inside(|| {
+                let end = Instant::now() + Duration::from_secs(3);
+                loop {
+                    let outcome = probe::udp((wan, ECHO).into());
+                    if outcome.reached() || Instant::now() > end {
+                        break outcome;
+                    }
+                }
+            })
+        };
+        assert_eq!(first_answer().seen_as(), Some(source));
+        for round in ["once", "twice"] {
+            nftables::flush();
+            let outcome = first_answer();
+            assert_eq!(outcome.seen_as(), Some(source), "after a flush, {round}: {outcome}");
+        }
+    }
+    assert_eq!(sources().len(), 2, "{:?}", sources());
+}
+
+/// L2: beside a box that goes on, whose gateway stays; the next netbox command takes it back.
+fn nothing_is_left_of_a_source_address_when_everything_was_killed() {
+    let lab = with_sources();
+    let other = lab.start(&[], &["sleep"]);
+    let before: HashSet<_> = running(NETBOX).into_iter().collect();
+    let mut chosen = lab.start(&["--snat", &SOURCE.to_string()], &["sleep"]);
+    let address = chosen.address.to_string();
+    assert_eq!(sources().len(), 1);
+    let own: Vec<_> = running(NETBOX).into_iter().filter(|pid| !before.contains(pid)).collect();
+    assert!(own.len() >= 2, "launcher and keeper: {own:?}");
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        own.iter().for_each(|pid| send(*pid, signal));
+    }
+    chosen.wait();
+    assert_eq!(sources().len(), 1, "what was killed takes nothing back");
+    // The address is free again with the same command that sweeps, and is the host's of old.
+    let wan = SocketAddr::from((WAN, ECHO)).to_string();
+    let output = lab.run(&["--ip", &address], &["tcp", &wan]);
+    assert_eq!(outcome(&output).seen_as(), Some(HOST.into()), "{}", words(&output));
+    assert_eq!(sources(), Vec::<String>::new());
+    assert_egress(&other);
 }
 
 /// N1: `--mac`, over both families; two boxes may have the same, each on its own link.

@@ -12,6 +12,7 @@ live_tests![
     within Duration::from_secs(3600);
     every_step_of_the_keeper_fails,
     every_step_of_the_keeper_fails_beside_another_box,
+    every_step_of_the_keeper_fails_with_chosen_addresses,
     every_step_of_the_launcher_fails,
     every_step_of_the_first_process_fails,
     every_step_of_the_init_fails,
@@ -135,6 +136,11 @@ fn every_step_of_the_keeper_fails() {
 
 fn every_step_of_the_keeper_fails_beside_another_box() {
     fail(Start::BesideAnother, Role::Keeper, 2);
+}
+
+fn every_step_of_the_keeper_fails_with_chosen_addresses() {
+    let options = &["--ip", "10.77.130.20", "--pool", "10.77.128.0/18", "--snat", "198.51.100.1"];
+    fail_in(World::with(Start::NoGateway, options), Role::Keeper, 3);
 }
 
 fn every_step_of_the_launcher_fails() {

@@ -18,6 +18,7 @@ live_tests![
     the_init_killed_at_every_call,
     the_process_below_the_init_killed_at_every_call,
     everybody_killed_around_a_user_namespace,
+    everybody_killed_with_chosen_addresses,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -114,6 +115,17 @@ fn everybody_killed_around_a_user_namespace() {
     for (role, step) in [(Role::Launcher, 11), (Role::Keeper, 11), (Role::First, 7), (Role::Below, 7)] {
         kill_role(&mut world, role, step, 13);
     }
+    world.end();
+}
+
+/// L2: the address that was asked for is free for the next run, whatever was killed, and no source address stays.
+fn everybody_killed_with_chosen_addresses() {
+    let options = &["--ip", "10.77.130.20", "--snat", "198.51.100.1"];
+    let mut world = World::with(Start::BesideAnother, options);
+    kill_role(&mut world, Role::Keeper, 7, 13);
+    let calls = world.calls();
+    let points = points(&calls, Role::Keeper, Side::Entry, 3, 11);
+    kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
     world.end();
 }
 

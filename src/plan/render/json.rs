@@ -1,7 +1,7 @@
 //! The plan for programs: one object, whose fields are those of the manual page.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
@@ -61,6 +61,7 @@ struct Addresses<'a> {
     pool_ipv6: Option<Ipv6Net>,
     ipv4: Ipv4Addr,
     ipv6: Option<Ipv6Addr>,
+    snat: Option<IpAddr>,
     mac: String,
     gateway_ipv4: Ipv4Addr,
     gateway_ipv6: Option<Ipv6Addr>,
@@ -136,6 +137,7 @@ fn addresses<'a>(plan: &'a GatewayPlan, one: &BoxPlan<'_>) -> Addresses<'a> {
         pool_ipv6: topology.pool6(),
         ipv4: one.link.address,
         ipv6: one.attachment.address6,
+        snat: one.attachment.snat,
         mac: wiring::written(one.end.mac),
         gateway_ipv4: topology.gateway_address(),
         gateway_ipv6: one.link.ipv6.map(|(_, gateway)| gateway),

@@ -57,7 +57,7 @@ pub struct BoxPlan<'a> {
     pub let_in: Vec<Element>,
     /// The elements of the gateway's sets and maps for its ports.
     pub published: Vec<Element>,
-    /// The elements of the host's maps for its ports.
+    /// The elements of the host's maps for its ports, and for the address that it sends with.
     pub published_on_host: Vec<Element>,
 }
 
