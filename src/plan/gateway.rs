@@ -126,10 +126,28 @@ mod tests {
     #[test]
     fn a_namespace_without_an_address_is_refused() {
         let mut facts = Facts::default();
-        let error = gateway(&facts, 0, GlobalId::default()).unwrap_err().to_string();
+        let error = gateway(&facts, 0, GlobalId::default(), &Wanted::default()).unwrap_err().to_string();
         assert!(error.contains("no IPv4 address"), "{error}");
         let address = "127.0.0.1/8".parse().unwrap();
         facts.addresses.push(HostAddress { link: "lo".to_owned(), index: 1, address });
-        assert!(gateway(&facts, 0, GlobalId::default()).is_ok());
+        assert!(gateway(&facts, 0, GlobalId::default(), &Wanted::default()).is_ok());
+    }
+
+    #[test]
+    fn pools_that_were_asked_for_are_had_or_refused() {
+        let wanted = |pool: &str, pool6: &str| Wanted { pool: pool.parse().ok(), pool6: pool6.parse().ok() };
+        let address = "127.0.0.1/8".parse().unwrap();
+        let mut facts = Facts::default();
+        facts.addresses.push(HostAddress { link: "lo".to_owned(), index: 1, address });
+        let plan = gateway(&facts, 0, GlobalId::default(), &wanted("10.99.0.0/24", "")).unwrap();
+        assert_eq!(plan.topology.pool.to_string(), "10.99.0.0/24");
+        let told = |facts: &Facts, wanted: &Wanted| {
+            gateway(facts, 0, GlobalId::default(), wanted).unwrap_err().to_string()
+        };
+        assert!(
+            told(&facts, &wanted("", "fd12::/64")).contains("boxes have no IPv6: the kernel has no IPv6")
+        );
+        facts.routes.push("10.99.0.128/25".parse().unwrap());
+        assert!(told(&facts, &wanted("10.99.0.0/24", "")).contains("10.99.0.128/25"));
     }
 }

@@ -163,3 +163,47 @@ pub struct GatewayRecord {
     /// Why boxes have no IPv6, where they have none.
     pub without_ipv6: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::topology::Ipv6;
+
+    fn topology(ipv6: Ipv6) -> Topology {
+        Topology { pool: "10.99.7.32/27".parse().unwrap(), ipv6, number: 0, mtu: 1500 }
+    }
+
+    #[test]
+    fn a_box_has_ipv6_where_its_gateway_has_and_it_may() {
+        let six = topology(Ipv6::Pool("fd12::/64".parse().unwrap()));
+        let of = |topology, request: RunRequest| Attachment::new(topology, 3, &request).unwrap().address6;
+        assert_eq!(of(six, RunRequest::default()), "fd12::13".parse().ok());
+        for (topology, request) in [
+            (six, RunRequest { no_ipv6: true, ..Default::default() }),
+            (six, RunRequest { mtu: Some(1279), ..Default::default() }),
+            (topology(Ipv6::Closed), RunRequest::default()),
+        ] {
+            assert_eq!(of(topology, request), None);
+        }
+    }
+
+    #[test]
+    fn a_box_without_ipv6_cannot_send_with_an_ipv6_address() {
+        let snat = |text: &str| RunRequest { snat: text.parse().ok(), ..Default::default() };
+        let error = Attachment::new(topology(Ipv6::Closed), 0, &snat("2001:db8::1")).unwrap_err();
+        assert_eq!(error.exit_status(), 125);
+        assert!(error.to_string().contains("2001:db8::1"), "{error}");
+        let four = Attachment::new(topology(Ipv6::Closed), 0, &snat("192.0.2.1")).unwrap();
+        assert_eq!(four.snat, "192.0.2.1".parse().ok());
+    }
+
+    #[test]
+    fn a_slot_that_the_pool_has_not_is_not_read() {
+        let of = |slot: u32| {
+            let attachment = Attachment { slot, ..Attachment::at_most(topology(Ipv6::Closed), 0) };
+            serde_json::from_str::<Attachment>(&serde_json::to_string(&attachment).unwrap())
+        };
+        assert_eq!(of(14).unwrap().slot, 14);
+        assert!(of(15).is_err() && of(u32::MAX).is_err());
+    }
+}
