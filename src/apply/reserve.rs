@@ -24,6 +24,9 @@ use super::state::State;
 /// As many as the kernel allows (`net.core.somaxconn`).
 const BACKLOG: i32 = i32::MAX;
 
+/// The descriptors of a keeper that are no port's, rounded up.
+const OTHERS: u64 = 64;
+
 /// A port of the host's that is ours.
 #[derive(Debug)]
 pub struct Held {
@@ -52,12 +55,30 @@ impl Refused {
 /// A port that is taken, naming its holder; an address that is not the host's; a protocol that the kernel does not have.
 /// Nothing is held then.
 pub fn reserve(requests: &[PortRequest]) -> Result<Vec<Held>> {
-    // Every port takes a descriptor of the keeper's, whose limit is the caller's: the soft one is for programs that use
-    // select(2). A limit that cannot be raised shows in the port that fails.
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+    make_room(requests.len())?;
     requests.iter().map(reserve_one).collect()
+}
+
+/// Every port takes a descriptor of the keeper's, whose limit is the caller's: the soft one is for programs that use select(2).
+/// The command has its own limit, from before.
+fn make_room(ports: usize) -> Result<()> {
+    // The relay has each socket twice for a moment, once as the keeper's.
+    let needed = u64::try_from(ports).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(OTHERS);
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
+    let most = hard.max(needed);
+    // Beyond the hard limit takes CAP_SYS_RESOURCE, and at most fs.nr_open.
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    if raised.is_err() && needed > hard {
+        return Err(too_many(ports, needed, hard));
+    }
+    // Where even the hard limit was refused, the port that fails tells.
+    Ok(())
+}
+
+fn too_many(ports: usize, needed: u64, limit: u64) -> Error {
+    Error::new(format!("cannot publish {ports} ports"))
+        .because(format!("that takes {needed} file descriptors, and the limit is {limit}"))
+        .hint("publish fewer, or raise the hard limit (`ulimit -Hn`)")
 }
 
 fn reserve_one(request: &PortRequest) -> Result<Held> {
@@ -211,6 +232,17 @@ mod tests {
         let spec: crate::spec::publish::PublishSpec = spec.parse().unwrap();
         let refused = Refused { at: at.parse().unwrap(), error: errno.into() };
         cannot_hold(&spec.requests()[0], &refused)
+    }
+
+    #[test]
+    fn more_ports_than_descriptors_are_refused_in_these_words() {
+        let error = too_many(65_535, 131_134, 20_000);
+        assert_eq!(
+            error.to_string(),
+            "cannot publish 65535 ports: that takes 131134 file descriptors, and the limit is 20000"
+        );
+        assert_eq!(error.exit_status(), 125);
+        assert!(error.remedy().is_some());
     }
 
     #[test]

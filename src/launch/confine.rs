@@ -19,7 +19,7 @@ const FIRST_USER: u32 = 0x7e62_0000;
 /// "nobody", where the user namespace has no such number: a container maps 65536 of them.
 const NOBODY: u32 = 65_534;
 
-/// So many sockets.
+/// So many sockets besides those that it was given.
 const DESCRIPTORS: u64 = 16_384;
 
 /// The user of the helpers of the box in `slot`.
@@ -29,11 +29,11 @@ pub const fn user_of(slot: u32) -> u32 {
 }
 
 /// Gives up everything for good, and dies with the keeper from then on. To be called in the helper itself, which has
-/// nothing open but what it serves.
+/// nothing open but what it serves: `given` descriptors.
 ///
 /// # Errors
 /// When a step fails, or when a privilege is left: the caller must not go on.
-pub fn confine(user: u32, keeper: Pid, memory: u64) -> Result<()> {
+pub fn confine(user: u32, keeper: Pid, memory: u64, given: usize) -> Result<()> {
     privilege::limit_bounding_set(Capabilities::NONE).map_err(|(capability, errno)| {
         Error::new(format!("cannot drop {capability} from the bounding set")).os(&errno.into())
     })?;
@@ -45,7 +45,7 @@ pub fn confine(user: u32, keeper: Pid, memory: u64) -> Result<()> {
     if [now.permitted, now.effective, now.inheritable].iter().any(|set| !set.is_empty()) {
         return Err(Error::new("cannot prove that every privilege is gone"));
     }
-    limit(memory)?;
+    limit(memory, given)?;
     // After the last change of credentials, which would clear it (PR_SET_PDEATHSIG(2const)).
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot set the parent-death signal")?;
     if getppid() != keeper {
@@ -75,9 +75,9 @@ fn become_nobody(user: u32) -> Result<()> {
     }
 }
 
-fn limit(memory: u64) -> Result<()> {
+fn limit(memory: u64, given: usize) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context(|| "cannot read the limit of descriptors")?;
-    let descriptors = most.min(DESCRIPTORS);
+    let descriptors = most.min(DESCRIPTORS.saturating_add(u64::try_from(given).unwrap_or(u64::MAX)));
     for (resource, value) in [
         (Resource::RLIMIT_NOFILE, descriptors),
         (Resource::RLIMIT_NPROC, 0),

@@ -105,7 +105,7 @@ fn run(errand: &Errand<'_>, keeper: Pid) -> Result<()> {
     let kept = kept.context(|| "cannot keep what is to be served")?;
     process::close_all_but(&kept.iter().map(AsFd::as_fd).collect::<Vec<_>>())
         .context(|| "cannot close the keeper's descriptors")?;
-    confine(errand.user, keeper, errand.memory)?;
+    confine(errand.user, keeper, errand.memory, kept.len())?;
     (errand.serve)(kept);
     Ok(())
 }

@@ -17,12 +17,13 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// memory only as far as they were ever filled: a connection of few bytes costs few pages.
 const AT_ONCE: usize = 128 << 10;
 
-/// Carries every connection to `target`. Those that find no free slot wait in the listener's queue.
+/// Carries every connection to `target`. One that finds no free slot waits, and those behind it in the listener's queue.
 pub(super) async fn accept(listener: TcpListener, target: Port, slots: Arc<Semaphore>) {
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((client, _)) => {
+                // Not before: each of thousands of listeners would have a slot while it waits.
+                let Ok(slot) = slots.clone().acquire_owned().await else { return };
                 tokio::spawn(async move {
                     carry(client, target).await;
                     drop(slot);
