@@ -73,22 +73,28 @@ fn port6(host_address: Option<&str>, protocol: u8, host_port: u16, box_port: u16
     PublishedPort { host_address, protocol, host_port, target: SocketAddr::from((BOX6, box_port)) }
 }
 
-fn ports() -> [PublishedPort; 6] {
+fn ports() -> Vec<PublishedPort> {
     let address = Ipv4Addr::new(192, 0, 2, 1);
-    [
+    let mut ports = vec![
         port(None, 6, 8080, 80),
         port(Some(address), 17, 53, 5353),
         port(Some(address), 132, 9, 9),
         port6(None, 6, 8080, 80),
         port6(Some("2001:db8::1"), 17, 53, 5353),
         port6(Some("2001:db8::1"), 132, 9, 9),
-    ]
+    ];
+    // Ranges, each of them one element.
+    for number in 9000..9100 {
+        ports.extend([port(None, 6, number, number), port(Some(address), 17, number, number)]);
+        ports.extend([port6(None, 17, number, number), port6(Some("2001:db8::1"), 6, number, number)]);
+    }
+    ports
 }
 
 fn host_elements() -> Vec<Element> {
     let mut elements =
         vec![ruleset::switched("eth0"), ruleset::switched("wlp0s20f3"), ruleset::switched6("wlp0s20f3")];
-    elements.extend(ports().iter().flat_map(PublishedPort::host));
+    elements.extend(ruleset::translations(&ports()));
     elements.extend(ruleset::leaves_as(BOX.into(), Ipv4Addr::new(192, 0, 2, 1).into()));
     elements.extend(ruleset::leaves_as(BOX6.into(), "2001:db8::1".parse().unwrap()));
     elements
@@ -103,7 +109,8 @@ fn gateway_elements() -> Vec<Element> {
         ruleset::reaches_itself(BOX.into()),
         ruleset::reaches_itself(BOX6.into()),
     ];
-    elements.extend(ports().iter().flat_map(PublishedPort::gateway));
+    elements.extend(ruleset::translations(&ports()));
+    elements.extend(ruleset::admissions(&ports()));
     elements
 }
 
@@ -279,7 +286,8 @@ fn a_batch_is_done_whole_or_not_at_all() {
     }
     let mut nft = Nft::open().unwrap();
     let tables = ruleset::gateway(&topology(), 8192);
-    let [good, taken] = [port(None, 6, 1, 1), port(None, 6, 2, 2)].map(|port| port.host().remove(0));
+    let [good, taken] =
+        [port(None, 6, 1, 1), port(None, 6, 2, 2)].map(|port| ruleset::translations(&[port]).remove(0));
 
     // A table and an element that is there twice: not even the table.
     let error = nft.commit(filled(&tables, &[good.clone(), taken.clone(), taken.clone()])).unwrap_err();
@@ -305,7 +313,7 @@ fn deleting_what_is_absent_is_no_error() {
         return;
     }
     let mut nft = Nft::open().unwrap();
-    let element = port(None, 17, 5, 5).host().remove(0);
+    let element = ruleset::translations(&[port(None, 17, 5, 5)]).remove(0);
     for portable in [false, true] {
         let words = |batch: Batch| if portable { batch.portable() } else { batch };
         let mut commit = |batch: Batch| nft.commit(words(batch));
@@ -378,15 +386,19 @@ fn thousands_of_ports_fit_into_one_batch() {
     if !inside("thousands_of_ports_fit_into_one_batch") {
         return;
     }
+    let one_by_one = |number| {
+        let port = [port(None, 6, number, number)];
+        ruleset::translations(&port).into_iter().chain(ruleset::admissions(&port))
+    };
     let mut nft = Nft::open().unwrap();
     nft.commit(filled(&ruleset::gateway(&topology(), 8192), &[])).unwrap();
-    let elements: Vec<_> = (1..=1000).flat_map(|number| port(None, 6, number, number).gateway()).collect();
+    let elements: Vec<_> = (1..=1000).flat_map(one_by_one).collect();
     let start = Instant::now();
     nft.commit(filled(&[], &elements)).unwrap();
     println!("figure: 1000 ports ({} elements) in one batch: {:?}", elements.len(), start.elapsed());
     let twice: Vec<_> = elements[..1500].iter().chain(&elements[1998..]).cloned().collect();
     assert_eq!(nft.commit(filled(&[], &twice)).unwrap_err().errno(), EEXIST);
-    let more: Vec<_> = (1001..=3000).flat_map(|number| port(None, 6, number, number).gateway()).collect();
+    let more: Vec<_> = (1001..=3000).flat_map(one_by_one).collect();
     nft.commit(filled(&[], &more)).unwrap();
     let error = nft.commit(filled(&[], &[more[2].clone()])).unwrap_err();
     assert_eq!(error.step(), "add element t4w { tcp . 1002 : 100.64.0.16 . 1002 }");

@@ -19,19 +19,26 @@ fn topology() -> Topology {
     Topology { pool: "100.64.0.0/18".parse().unwrap(), ipv6, number: 7, mtu: 1500 }
 }
 
-fn ports() -> [PublishedPort; 4] {
+fn ports() -> Vec<PublishedPort> {
     let port = |host_address, target: (IpAddr, u16), protocol, host_port| PublishedPort {
         host_address,
         protocol,
         host_port,
         target: SocketAddr::from(target),
     };
-    [
+    let mut ports = vec![
         port(None, (BOX.into(), 80), 6, 8080),
         port(Some(HOST.into()), (BOX.into(), 5353), 17, 53),
         port(None, (BOX6.into(), 80), 6, 8080),
         port(Some(HOST6.into()), (BOX6.into(), 5353), 17, 53),
-    ]
+    ];
+    for number in 9024..9090 {
+        ports.extend([
+            port(None, (BOX.into(), number), 6, number),
+            port(None, (BOX6.into(), number), 17, number),
+        ]);
+    }
+    ports
 }
 
 fn golden(name: &str, text: &str, expected: &str) {
@@ -46,7 +53,7 @@ fn golden(name: &str, text: &str, expected: &str) {
 fn the_hosts_rules() {
     let mut elements =
         vec![ruleset::switched("eth0"), ruleset::switched("wlan0"), ruleset::switched6("wlan0")];
-    elements.extend(ports().iter().flat_map(PublishedPort::host));
+    elements.extend(ruleset::translations(&ports()));
     elements.extend(ruleset::leaves_as(BOX.into(), HOST.into()));
     elements.extend(ruleset::leaves_as(BOX6.into(), HOST6.into()));
     assert_eq!(ruleset::leaves_as(BOX6.into(), HOST.into()), None);
@@ -64,7 +71,8 @@ fn the_gateways_rules() {
         ruleset::reaches_itself(BOX.into()),
         ruleset::reaches_itself(BOX6.into()),
     ];
-    elements.extend(ports().iter().flat_map(PublishedPort::gateway));
+    elements.extend(ruleset::translations(&ports()));
+    elements.extend(ruleset::admissions(&ports()));
     let text = ruleset::to_text(&ruleset::gateway(&topology(), 8192), &elements);
     golden("gateway.nft", &text, include_str!("plan/gateway.nft"));
 }

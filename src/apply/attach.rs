@@ -58,8 +58,7 @@ pub fn open_ports(
     attachment: &Attachment,
     ports: &[PortMap],
 ) -> Result<()> {
-    let elements: Vec<_> = translated(attachment, ports).flat_map(|port| port.gateway()).collect();
-    put(gateway, &elements)?;
+    put(gateway, &in_gateway(&translated(attachment, ports)))?;
     connections::renew(&gateway.nft, ports)
 }
 
@@ -114,7 +113,13 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
     if let Some(address) = address6 {
         elements.extend([ruleset::boxes6(&link, address), ruleset::reaches_itself(address.into())]);
     }
-    elements.extend(translated(attachment, ports).flat_map(|port| port.gateway()));
+    elements.extend(in_gateway(&translated(attachment, ports)));
+    elements
+}
+
+fn in_gateway(ports: &[PublishedPort]) -> Vec<Element> {
+    let mut elements = ruleset::translations(ports);
+    elements.extend(ruleset::admissions(ports));
     elements
 }
 
@@ -122,7 +127,7 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
 #[must_use]
 pub fn host_elements(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
     let Attachment { topology, slot, address6, snat } = *attachment;
-    let mut elements: Vec<_> = translated(attachment, ports).flat_map(|port| port.host()).collect();
+    let mut elements = ruleset::translations(&translated(attachment, ports));
     if let Some(source) = snat {
         let own = [Some(IpAddr::V4(topology.box_address(slot))), address6.map(IpAddr::V6)];
         elements.extend(own.into_iter().flatten().find_map(|address| ruleset::leaves_as(address, source)));
@@ -131,9 +136,9 @@ pub fn host_elements(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element>
 }
 
 /// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it.
-fn translated(attachment: &Attachment, ports: &[PortMap]) -> impl Iterator<Item = PublishedPort> {
+fn translated(attachment: &Attachment, ports: &[PortMap]) -> Vec<PublishedPort> {
     let (address, address6) = (attachment.topology.box_address(attachment.slot), attachment.address6);
-    ports.iter().filter(|port| !port.is_loopback_only()).filter_map(move |port| {
+    let translated = ports.iter().filter(|port| !port.is_loopback_only()).filter_map(|port| {
         let target = if port.host_address.is_ipv4() { IpAddr::V4(address) } else { IpAddr::V6(address6?) };
         Some(PublishedPort {
             host_address: port.one_address(),
@@ -141,5 +146,6 @@ fn translated(attachment: &Attachment, ports: &[PortMap]) -> impl Iterator<Item 
             host_port: port.host_port,
             target: SocketAddr::new(target, port.box_port),
         })
-    })
+    });
+    translated.collect()
 }

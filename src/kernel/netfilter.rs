@@ -40,7 +40,7 @@ impl Draft {
 
     /// Adds an attribute that is a text, with its NUL.
     pub(super) fn text(&mut self, kind: u16, text: &str) -> &mut Self {
-        self.attribute(kind, |bytes| {
+        self.bytes(kind, |bytes| {
             bytes.extend(text.as_bytes());
             bytes.push(0);
         })
@@ -48,7 +48,7 @@ impl Draft {
 
     /// Adds an attribute that is some bytes.
     pub(super) fn value(&mut self, kind: u16, value: &[u8]) -> &mut Self {
-        self.attribute(kind, |bytes| bytes.extend(value))
+        self.bytes(kind, |bytes| bytes.extend(value))
     }
 
     /// Adds an attribute that holds others. Together they are shorter than 64 KiB.
@@ -65,7 +65,8 @@ impl Draft {
         std::mem::take(&mut self.0)
     }
 
-    fn attribute(&mut self, kind: u16, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+    /// Adds an attribute of the bytes that `write` appends.
+    pub(super) fn bytes(&mut self, kind: u16, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         let start = self.begin(kind);
         write(&mut self.0);
         self.end(start)

@@ -2,11 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{HOST, HOST_LAN, Lab, Outcome, Shape, WAN, links, live_tests, probe, words};
+use crate::lab::{
+    HOST, HOST_LAN, HOST_LAN6, Lab, NETBOX, Outcome, Shape, WAN, links, live_tests, probe, words,
+};
 
 live_tests![
     a_published_port_is_reached_from_everywhere,
@@ -15,6 +18,11 @@ live_tests![
     a_box_reaches_another_boxs_published_port,
     a_port_published_on_one_address_is_reached_there_alone,
     a_range_is_published_port_by_port,
+    every_port_of_a_long_range_is_published_and_no_other,
+    boxes_reach_a_long_range,
+    each_of_thousands_of_ports_is_reached_by_loopback,
+    more_ports_than_descriptors_are_refused,
+    the_command_has_the_callers_limit_of_descriptors,
     an_ephemeral_port_is_published_and_listed,
     a_port_without_a_host_port_is_ephemeral_on_its_address,
     a_port_taken_by_a_process_is_an_error_that_names_it,
@@ -99,6 +107,80 @@ fn a_range_is_published_port_by_port() {
     let outcomes =
         [8000, 8001, 8002, 8003].map(|port| lab.client(|| probe::tcp(at(HOST_LAN, port))).reached());
     assert_eq!(outcomes, [false, true, false, false]);
+}
+
+/// N2, I3: a range of which rules know the ends, and blocks of ports in the gateway.
+fn every_port_of_a_long_range_is_published_and_no_other() {
+    let lab = Lab::new(Shape::OwnLan);
+    // Host ports, box ports, where the box listens, where that is; first and last of range and block among them.
+    for (published, own, reached) in [
+        ("8000-8099:8000-8099", 8000, Some(8000)),
+        ("8000-8099:8000-8099", 8031, Some(8031)),
+        ("8001-8099:8001-8099", 8031, Some(8031)),
+        ("8000-8099:8000-8099", 8099, Some(8099)),
+        ("8000-8099:8000-8099", 8100, None),
+        ("8001-8099:8001-8099", 8000, None),
+        ("192.0.2.1:8000-8099:8000-8099", 8064, Some(8064)),
+        ("9000-9099:8000-8099", 8064, Some(9064)),
+        ("9000-9099:8000-8099", 9064, None),
+    ] {
+        let listen = format!("[::]:{own}");
+        let _server = lab.start(&["-p", published], &["listen", "tcp", &listen]);
+        let port = reached.unwrap_or(own);
+        let over4 = lab.client(|| probe::tcp(at(HOST_LAN, port)));
+        let client = reached.map(|_| IpAddr::V4(lab.client_address()));
+        assert_eq!(over4.seen_as(), client, "{published}, {own}: {over4}");
+        let over6 = lab.client(|| probe::tcp((HOST_LAN6, port).into()));
+        let with_ipv6 = reached.is_some() && !published.contains("192.");
+        assert_eq!(over6.reached(), with_ipv6, "{published}, {own}: {over6}");
+    }
+    let _server = lab.start(&["-p", "8000-8099:8000-8099/udp"], &["listen", "udp", "0.0.0.0:8050"]);
+    assert_reached_from_everywhere(&lab, probe::udp, 8050);
+    let over_tcp = lab.client(|| probe::tcp(at(HOST_LAN, 8050)));
+    assert!(!over_tcp.reached(), "{over_tcp}");
+}
+
+/// N2: the box itself and others, by the host's addresses (hairpin).
+fn boxes_reach_a_long_range() {
+    let lab = Lab::new(Shape::OwnLan);
+    let server = lab.start(&["-p", "8000-8099:8000-8099"], &["listen", "tcp", "[::]:8050"]);
+    let other = lab.start(&["-p", "8100-8199:8100-8199"], &["sleep"]);
+    for one in [&server, &other] {
+        for to in [at(HOST_LAN, 8050), (HOST_LAN6, 8050).into()] {
+            let outcome = one.inside(|| probe::tcp(to));
+            assert!(outcome.reached(), "{to}: {outcome}");
+        }
+    }
+}
+
+/// N2: more ports than the relay takes connections at a time.
+fn each_of_thousands_of_ports_is_reached_by_loopback() {
+    let lab = Lab::new(Shape::OwnLan);
+    let _server = lab.start(&["-p", "20000-24199:20000-24199"], &["listen", "tcp", "0.0.0.0:24199"]);
+    let outcome = probe::tcp(at(Ipv4Addr::LOCALHOST, 24199));
+    assert!(outcome.reached(), "{outcome}");
+}
+
+/// N3: before anything is changed. Who may raise the limit does.
+fn more_ports_than_descriptors_are_refused() {
+    let lab = Lab::new(Shape::OwnLan);
+    let script = format!("ulimit -n 4096; exec {NETBOX} run -p 1-65535:1-65535 -- true");
+    let output = Command::new("sh").args(["-c", &script]).output().expect("netbox can be started");
+    let said = words(&output);
+    let refused = "cannot publish 65535 ports: that takes 131134 file descriptors, and the limit is 4096";
+    assert!(output.status.success() || said.contains(refused), "{said}");
+    drop(lab);
+}
+
+/// R1: many ports take the keeper many descriptors, and the command none.
+fn the_command_has_the_callers_limit_of_descriptors() {
+    let lab = Lab::new(Shape::OwnLan);
+    let limits = |netbox: &mut Command| words(&netbox.output().expect("a program"));
+    let bare = limits(Command::new("sh").args(["-c", "ulimit -Sn 300; ulimit -Sn; ulimit -Hn"]));
+    let script =
+        format!("ulimit -Sn 300; exec {NETBOX} run -p 8000-8999:8000-8999 -- sh -c 'ulimit -Sn; ulimit -Hn'");
+    assert_eq!(limits(Command::new("sh").args(["-c", &script])), bare);
+    drop(lab);
 }
 
 /// The only published port that `netbox ps` lists.

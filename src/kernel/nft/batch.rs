@@ -1,15 +1,16 @@
 //! A transaction in the making: its messages, and what each of them is for.
 
 use std::fmt;
+use std::iter::repeat_n;
 
 use super::NftError;
-use super::message::{self, Verb};
+use super::message::{self, SetKind, Verb};
 use crate::kernel::netlink::acknowledge;
 use crate::kernel::wire::{HEADER, Refusal, align, attributes};
-use crate::plan::ruleset::{Element, Family, Table};
+use crate::plan::ruleset::{Element, Family, Map, Set, Table};
 
 /// How many elements go into one message. The attribute that holds them ends at 64 KiB, and none of ours
-/// takes more than 80 bytes.
+/// takes more than 100 bytes.
 const ELEMENTS: usize = 500;
 
 /// What is to be done in one transaction, in order.
@@ -49,11 +50,17 @@ impl Batch {
     /// Creates the table with its sets, maps, chains and rules. One of that name is `EEXIST`.
     pub fn create_table(&mut self, table: &Table) -> &mut Self {
         self.push(message::new_table(table), Step::CreateTable(table.name.into()));
-        let sets = table.sets.iter().map(|set| (set.name, (set.key, [].as_slice()), set.dynamic));
-        let maps = table.maps.iter().map(|map| (map.name, (map.key, map.value), false));
-        for (name, types, dynamic) in sets.chain(maps) {
+        let sets = table.sets.iter().map(|set| {
+            let Set { name, key, dynamic } = *set;
+            SetKind { name, key, value: &[], dynamic, interval: false }
+        });
+        let maps = table.maps.iter().map(|map| {
+            let Map { name, key, value, interval } = *map;
+            SetKind { name, key, value, dynamic: false, interval }
+        });
+        for set in sets.chain(maps) {
             self.sets += 1;
-            self.push(message::new_set(table, name, types, dynamic, self.sets), Step::Set(name));
+            self.push(message::new_set(table, set, self.sets), Step::Set(set.name));
         }
         // All chains before any rule: the kernel looks up where a rule jumps to.
         for chain in &table.chains {
@@ -167,7 +174,10 @@ impl Batch {
         let step = match found {
             Some((message, Step::Elements(verb, elements))) => {
                 let culprit = refusal.offset.and_then(|offset| element_at(message, offset));
-                describe_elements(*verb, elements, culprit)
+                // A range is two of the message's.
+                let own =
+                    elements.iter().enumerate().flat_map(|(own, one)| repeat_n(own, message::count(one)));
+                describe_elements(*verb, elements, culprit.and_then(|culprit| own.clone().nth(culprit)))
             }
             Some((_, step)) => step.to_string(),
             None => "commit the rules".into(),

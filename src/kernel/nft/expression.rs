@@ -13,7 +13,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::message::NFTA_LIST_ELEM;
 use crate::kernel::netfilter::Draft;
-use crate::plan::ruleset::{Address, Direction, Family, Field, Nfproto, Operator, Rule, Statement};
+use crate::plan::ruleset::{Address, BLOCK, Direction, Family, Field, Nfproto, Operator, Rule, Statement};
 
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
@@ -35,6 +35,8 @@ const NFPROTO_IPV6: u8 = 10;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMPV6: u8 = 58;
 const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
@@ -146,21 +148,21 @@ impl Encoder<'_> {
             }
             Statement::SetMark(bits) => {
                 self.load_meta(Register::Reg1, MetaKey::Mark);
-                self.mask((!*bits).to_ne_bytes().to_vec(), bits.to_ne_bytes().to_vec());
+                self.mask(Register::Reg1, (!*bits).to_ne_bytes().to_vec(), bits.to_ne_bytes().to_vec());
                 self.set_meta(MetaKey::Mark);
             }
             Statement::SetPacketForHost => {
                 self.immediate(vec![PACKET_HOST]);
                 self.set_meta(MetaKey::PacketType);
             }
-            Statement::Dnat { family, key, map } => {
+            Statement::Dnat { family, key, map, keeps_port } => {
                 self.look_up_value(key, map);
                 // The address is in the first registers of 4 bytes, the port in the next.
                 let port = match family {
                     Nfproto::Ipv4 => Register::Reg32_01,
                     Nfproto::Ipv6 => Register::Reg32_04,
                 };
-                self.nat(NFT_NAT_DNAT, *family, Some(port));
+                self.nat(NFT_NAT_DNAT, *family, (!keeps_port).then_some(port));
             }
             Statement::Snat(address) => {
                 let (family, bytes) = match address {
@@ -225,7 +227,7 @@ impl Encoder<'_> {
         } else {
             self.load_payload(Register::Reg1, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
             let xor = vec![0; netmask.len()];
-            self.mask(netmask, xor);
+            self.mask(Register::Reg1, netmask, xor);
             self.compare(cmp_operator(operator), network);
         }
     }
@@ -241,6 +243,13 @@ impl Encoder<'_> {
     fn load(&mut self, fields: &[Field]) {
         if let Some(family) = fields.iter().find_map(|field| field.family()) {
             self.need(family);
+        }
+        for field in fields {
+            match field {
+                Field::TcpPort => self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![IPPROTO_TCP]),
+                Field::UdpPort => self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![IPPROTO_UDP]),
+                _ => {}
+            }
         }
         let mut offset = 0;
         for field in fields {
@@ -260,8 +269,13 @@ impl Encoder<'_> {
                     self.load_meta(register, MetaKey::L4Proto);
                     4
                 }
-                Field::DestinationPort => {
+                Field::DestinationPort | Field::TcpPort | Field::UdpPort => {
                     self.load_payload(register, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
+                    4
+                }
+                Field::DestinationBlock => {
+                    self.load_payload(register, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
+                    self.mask(register, (!(BLOCK - 1)).to_be_bytes().to_vec(), vec![0; 2]);
                     4
                 }
             };
@@ -305,17 +319,17 @@ impl Encoder<'_> {
 
     fn conntrack(&mut self, key: u32, bits: u32) {
         self.push("ct", &[number(2, key), number(1, Register::Reg1.into())]);
-        self.mask(bits.to_ne_bytes().to_vec(), vec![0; 4]);
+        self.mask(Register::Reg1, bits.to_ne_bytes().to_vec(), vec![0; 4]);
         self.compare(CmpOperator::NotEqual, vec![0; 4]);
     }
 
     /// `register = (register & mask) ^ xor`, in the byte order that the register has. Both are of the same length.
-    fn mask(&mut self, mask: Vec<u8>, xor: Vec<u8>) {
+    fn mask(&mut self, register: Register, mask: Vec<u8>, xor: Vec<u8>) {
         self.push(
             "bitwise",
             &[
-                Bitwise::SourceRegister(Register::Reg1),
-                Bitwise::DestinationRegister(Register::Reg1),
+                Bitwise::SourceRegister(register),
+                Bitwise::DestinationRegister(register),
                 Bitwise::Length(u32::try_from(mask.len()).unwrap_or(u32::MAX)),
                 Bitwise::Mask(DataAttribute::Value(mask)),
                 Bitwise::Xor(DataAttribute::Value(xor)),

@@ -3,8 +3,8 @@
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, DataAttribute, DevHookNumber, Hook as HookAttribute, HookNumber, InetHookNumber,
-    SetAttribute, SetElementAttribute, SetFlags, TableAttribute, TableFlags,
+    ChainAttribute, DevHookNumber, Hook as HookAttribute, HookNumber, InetHookNumber, SetAttribute, SetFlags,
+    TableAttribute, TableFlags,
 };
 
 use super::expression::{interface, write_expressions};
@@ -31,6 +31,11 @@ const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 pub(super) const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
+const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;
 
 const NFT_MSG_NEWTABLE: u8 = 0;
@@ -107,16 +112,22 @@ fn named_table(family: Family, kind: u8, name: &str) -> Vec<u8> {
     draft.finish()
 }
 
-/// A set, or a map where there is a type of value. `id` is mandatory and unique in the transaction.
-pub(super) fn new_set(
-    table: &Table,
-    name: &str,
-    (key, value): (&[Type], &[Type]),
-    dynamic: bool,
-    id: u32,
-) -> Vec<u8> {
+/// What makes a set: or a map, where there is a type of value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SetKind {
+    pub(super) name: &'static str,
+    pub(super) key: &'static [Type],
+    pub(super) value: &'static [Type],
+    pub(super) dynamic: bool,
+    pub(super) interval: bool,
+}
+
+/// A set or a map. `id` is mandatory and unique in the transaction.
+pub(super) fn new_set(table: &Table, set: SetKind, id: u32) -> Vec<u8> {
+    let SetKind { name, key, value, dynamic, interval } = set;
     let mut flags = if value.is_empty() { SetFlags::empty() } else { SetFlags::Map };
     flags.set(SetFlags::Eval, dynamic);
+    flags.set(SetFlags::Interval, interval);
     let mut draft = draft(table.family, NFT_MSG_NEWSET, NLM_F_CREATE);
     draft
         .text(NFTA_SET_TABLE, table.name)
@@ -182,11 +193,17 @@ pub(super) fn elements(family: Family, table: &str, verb: Verb, elements: &[Elem
         .nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
             for element in elements {
                 list.nest(NFTA_LIST_ELEM, |parts| {
-                    parts.put(&SetElementAttribute::Key(data(&element.key)));
+                    parts.nest(NFTA_SET_ELEM_KEY, |key| write_data(key, &element.key));
                     if !element.value.is_empty() {
-                        parts.put(&SetElementAttribute::Data(data(&element.value)));
+                        parts.nest(NFTA_SET_ELEM_DATA, |value| write_data(value, &element.value));
                     }
                 });
+                if let Some(end) = behind(element) {
+                    list.nest(NFTA_LIST_ELEM, |parts| {
+                        parts.nest(NFTA_SET_ELEM_KEY, |key| write_data(key, &[Datum::Port(end)]));
+                        parts.value(NFTA_SET_ELEM_FLAGS, &NFT_SET_ELEM_INTERVAL_END.to_be_bytes());
+                    });
+                }
             }
         });
     draft.finish()
@@ -287,20 +304,36 @@ fn byte_order(types: &[Type]) -> u32 {
     }
 }
 
-/// The value of a key or of what a map holds.
-fn data(parts: &[Datum]) -> DataAttribute {
-    let mut bytes = Vec::with_capacity(parts.len() * 4);
-    for part in parts {
-        match part {
-            Datum::Ifname(name) => bytes.extend(interface(name)),
-            Datum::Ipv4(address) => bytes.extend(address.octets()),
-            Datum::Ipv6(address) => bytes.extend(address.octets()),
-            Datum::Proto(number) => bytes.push(*number),
-            Datum::Port(port) => bytes.extend(port.to_be_bytes()),
-        }
-        if parts.len() > 1 {
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
+/// The port behind a range, with which the kernel ends it: an element of its own. None is behind the last port of all.
+fn behind(element: &Element) -> Option<u16> {
+    match element.key[..] {
+        [Datum::Ports(_, last)] => last.checked_add(1),
+        _ => None,
     }
-    DataAttribute::Value(bytes)
+}
+
+/// How many elements the kernel sees of one.
+pub(super) fn count(element: &Element) -> usize {
+    1 + usize::from(behind(element).is_some())
+}
+
+/// The value of a key or of what a map holds.
+fn write_data(draft: &mut Draft, parts: &[Datum]) {
+    draft.bytes(NFTA_DATA_VALUE, |bytes| {
+        let start = bytes.len();
+        for part in parts {
+            match part {
+                Datum::Ifname(name) => bytes.extend(interface(name)),
+                Datum::Ipv4(address) => bytes.extend(address.octets()),
+                Datum::Ipv6(address) => bytes.extend(address.octets()),
+                Datum::Proto(number) => bytes.push(*number),
+                // Of a range, where it begins.
+                Datum::Port(port) | Datum::Ports(port, _) => bytes.extend(port.to_be_bytes()),
+            }
+            if parts.len() > 1 {
+                let length = (bytes.len() - start).next_multiple_of(4);
+                bytes.resize(start + length, 0);
+            }
+        }
+    });
 }

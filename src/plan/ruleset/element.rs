@@ -1,8 +1,8 @@
-//! What sets and maps hold: one element for a box, an address, a published port.
+//! What sets and maps hold: one element for a box, an address, a published port or a range of them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{SNAT4, SNAT6, T4A, T4W, T6A, T6W};
+use super::{SNAT4, SNAT6};
 
 /// The type of a value in a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Datum {
     Proto(u8),
     /// A port.
     Port(u16),
+    /// Ports, from the first to the last (in the key of an interval map).
+    Ports(u16, u16),
 }
 
 impl From<IpAddr> for Datum {
@@ -57,11 +59,12 @@ pub struct Element {
 pub(super) const PUBLISHED_AT: &[Type] = &[Type::Ipv4, Type::Proto, Type::Port];
 pub(super) const PUBLISHED_AT6: &[Type] = &[Type::Ipv6, Type::Proto, Type::Port];
 pub(super) const SERVICE6: &[Type] = &[Type::Ipv6, Type::Port];
+pub(super) const RANGE: &[Type] = &[Type::Port];
 pub(super) const PUBLISHED_ANYWHERE: &[Type] = &[Type::Proto, Type::Port];
 pub(super) const SERVICE: &[Type] = &[Type::Ipv4, Type::Port];
 
 impl Element {
-    fn of_set(set: &'static str, key: impl Into<Vec<Datum>>) -> Self {
+    pub(super) fn of_set(set: &'static str, key: impl Into<Vec<Datum>>) -> Self {
         Self { set, key: key.into(), value: Vec::new() }
     }
 }
@@ -122,45 +125,4 @@ pub fn leaves_as(address: IpAddr, source: IpAddr) -> Option<Element> {
         _ => return None,
     };
     Some(Element { set: map.name, key: vec![address.into()], value: vec![source.into()] })
-}
-
-/// A port of the host's that leads to a port of a box.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PublishedPort {
-    /// The one address of the host's that it is published on; every address of the target's family if there is none. Never a
-    /// loopback address: what is sent to those is relayed, not translated.
-    pub host_address: Option<IpAddr>,
-    /// The IP protocol number: 6, 17 or 132.
-    pub protocol: u8,
-    /// The host's port.
-    pub host_port: u16,
-    /// Where it leads.
-    pub target: SocketAddr,
-}
-
-impl PublishedPort {
-    /// The elements of the host's maps.
-    #[must_use]
-    pub fn host(&self) -> Vec<Element> {
-        vec![self.translation()]
-    }
-
-    /// The elements of the gateway's maps and of the set of what it lets in.
-    #[must_use]
-    pub fn gateway(&self) -> Vec<Element> {
-        let set = if self.target.is_ipv4() { "pub4" } else { "pub6" };
-        let key =
-            [Datum::from(self.target.ip()), Datum::Proto(self.protocol), Datum::Port(self.target.port())];
-        vec![self.translation(), Element::of_set(set, key)]
-    }
-
-    fn translation(&self) -> Element {
-        let (at, anywhere) = if self.target.is_ipv4() { (T4A, T4W) } else { (T6A, T6W) };
-        let value = vec![Datum::from(self.target.ip()), Datum::Port(self.target.port())];
-        let (protocol, port) = (Datum::Proto(self.protocol), Datum::Port(self.host_port));
-        match self.host_address {
-            Some(address) => Element { set: at.name, key: vec![Datum::from(address), protocol, port], value },
-            None => Element { set: anywhere.name, key: vec![protocol, port], value },
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::element::{PUBLISHED_AT, PUBLISHED_AT6};
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr};
 use super::{
     ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, Table, Type, base, closed, port_maps,
@@ -44,11 +45,15 @@ const CLOSED6: [Ipv6Net; 6] = [
 #[must_use]
 pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     use Field::{
-        DestinationAddress, DestinationAddress6, DestinationPort, InputInterface, L4Protocol as Protocol,
-        SourceAddress, SourceAddress6,
+        DestinationAddress, DestinationAddress6, DestinationBlock, DestinationPort, InputInterface,
+        L4Protocol as Protocol, SourceAddress, SourceAddress6,
     };
 
     let pool6 = topology.pool6();
+    let service: &[Field] = &[DestinationAddress, Protocol, DestinationPort];
+    let block: &[Field] = &[DestinationAddress, Protocol, DestinationBlock];
+    let service6: &[Field] = &[DestinationAddress6, Protocol, DestinationPort];
+    let block6: &[Field] = &[DestinationAddress6, Protocol, DestinationBlock];
     // Neighbours are permanent on every link, so there is no ARP, ND or RA to let through, in neither direction.
     let closed6 = match pool6 {
         Some(_) => saddr(LINK_LOCAL6),
@@ -93,17 +98,15 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     forwarded.extend([
         too_many(connections),
         // The host's conntrack is out of sight here, so what comes from it is matched by where it goes.
-        Rule::from([iifname(OUT), Lookup(&[DestinationAddress, Protocol, DestinationPort], "pub4"), Accept]),
+        Rule::from([iifname(OUT), Lookup(service, "pub4"), Accept]),
+        Rule::from([iifname(OUT), Lookup(block, "pub4b"), Accept]),
         // The host itself, which nobody else can pass for: the kernel drops what comes in with its own address.
         Rule::from([iifname(OUT), Lookup(&[SourceAddress], "hosts4"), Accept]),
     ]);
     if pool6.is_some() {
         forwarded.extend([
-            Rule::from([
-                iifname(OUT),
-                Lookup(&[DestinationAddress6, Protocol, DestinationPort], "pub6"),
-                Accept,
-            ]),
+            Rule::from([iifname(OUT), Lookup(service6, "pub6"), Accept]),
+            Rule::from([iifname(OUT), Lookup(block6, "pub6b"), Accept]),
             Rule::from([iifname(OUT), Lookup(&[SourceAddress6], "hosts6"), Accept]),
         ]);
     }
@@ -150,14 +153,16 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Set::of("boxes4", &[Type::Ifname, Type::Ipv4]),
         Set::of("hosts4", &[Type::Ipv4]),
         Set::of("self4", &[Type::Ipv4, Type::Ipv4]),
-        Set::of("pub4", &[Type::Ipv4, Type::Proto, Type::Port]),
+        Set::of("pub4", PUBLISHED_AT),
+        Set::of("pub4b", PUBLISHED_AT),
     ];
     if pool6.is_some() {
         sets.extend([
             Set::of("boxes6", &[Type::Ifname, Type::Ipv6]),
             Set::of("hosts6", &[Type::Ipv6]),
             Set::of("self6", &[Type::Ipv6, Type::Ipv6]),
-            Set::of("pub6", &[Type::Ipv6, Type::Proto, Type::Port]),
+            Set::of("pub6", PUBLISHED_AT6),
+            Set::of("pub6b", PUBLISHED_AT6),
         ]);
     }
     sets.push(Set { dynamic: true, ..Set::of("conns", &[Type::Ifname]) });

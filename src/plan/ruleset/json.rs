@@ -6,20 +6,21 @@
 //! no table's comment. Both are written as the schema has them; netbox itself does not load this document.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use ipnet::IpNet;
 use nftables::expr::{
     BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Map as MapExpression, Meta, MetaKey,
-    NamedExpression, Payload, PayloadField, Prefix,
+    NamedExpression, Payload, PayloadField, Prefix, Range,
 };
-use nftables::schema::{self, NfCmd, NfListObject, NfObject, Nftables, SetType, SetTypeValue};
+use nftables::schema::{self, NfCmd, NfListObject, NfObject, Nftables, SetFlag, SetType, SetTypeValue};
 use nftables::stmt::{self, CTCount, JumpTarget, Mangle, Match, NAT, NATFamily, Reject, RejectType, SetOp};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
 use serde_json::{Value, json};
 
 use super::{
-    Address, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto, Operator,
-    Policy, Rule, Statement, Table, Type,
+    Address, BLOCK, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto,
+    Operator, Policy, Rule, Statement, Table, Type,
 };
 
 /// The document that adds `tables` with `elements` in their sets and maps.
@@ -87,6 +88,7 @@ fn objects(table: &Table, elements: &[Element]) -> Vec<NfListObject<'static>> {
             name: map.name.into(),
             set_type: types(map.key),
             map: types(map.value),
+            flags: map.interval.then(|| HashSet::from([SetFlag::Interval])),
             ..schema::Map::default()
         }))
     }));
@@ -203,7 +205,7 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
             change(meta(MetaKey::Mark), Expression::BinaryOperation(Box::new(or)))
         }
         Statement::SetPacketForHost => change(meta(MetaKey::Pkttype), text("host")),
-        Statement::Dnat { family, key, map } => {
+        Statement::Dnat { family, key, map, keeps_port: _ } => {
             stmt::Statement::DNAT(Some(to(nat_family(*family), mapped(concatenated(key, field), map))))
         }
         Statement::Snat(address) => {
@@ -286,6 +288,13 @@ fn field(field: &Field) -> Expression<'static> {
         Field::DestinationAddress6 => payload("ip6", "daddr"),
         Field::L4Protocol => meta(MetaKey::L4proto),
         Field::DestinationPort => payload("th", "dport"),
+        Field::DestinationBlock => {
+            let mask = Expression::Number((!(BLOCK - 1)).into());
+            let and = BinaryOperation::AND(payload("th", "dport"), mask);
+            Expression::BinaryOperation(Box::new(and))
+        }
+        Field::TcpPort => payload("tcp", "dport"),
+        Field::UdpPort => payload("udp", "dport"),
     }
 }
 
@@ -306,6 +315,10 @@ fn datum(datum: &Datum) -> Expression<'static> {
         }
         Datum::Proto(_) | Datum::Ipv4(_) | Datum::Ipv6(_) => text(datum.to_string()),
         Datum::Ifname(name) => text(name.clone()),
+        Datum::Ports(first, last) => {
+            let range = [*first, *last].map(|port| Expression::Number(port.into()));
+            Expression::Range(Box::new(Range { range }))
+        }
     }
 }
 

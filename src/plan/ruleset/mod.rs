@@ -8,17 +8,18 @@ mod element;
 mod gateway;
 mod host;
 mod json;
+mod published;
 mod statement;
 mod text;
 
 pub use element::{
-    Datum, Element, PublishedPort, Type, boxes4, boxes6, conns, host_address, leaves_as, reaches_itself,
-    switched, switched6,
+    Datum, Element, Type, boxes4, boxes6, conns, host_address, leaves_as, reaches_itself, switched, switched6,
 };
 pub use gateway::gateway;
 pub use host::host;
 pub use json::to_json;
-pub use statement::{Address, Direction, Field, Nfproto, Operator, Rule, Statement};
+pub use published::{PublishedPort, admissions, translations};
+pub use statement::{Address, BLOCK, Direction, Field, Nfproto, Operator, Rule, Statement};
 pub use text::to_text;
 
 use super::topology::Topology;
@@ -84,6 +85,14 @@ pub struct Map {
     pub key: &'static [Type],
     /// The types of what a value is made of.
     pub value: &'static [Type],
+    /// Whether its keys are [ranges of ports](Datum::Ports).
+    pub interval: bool,
+}
+
+impl Map {
+    const fn of(name: &'static str, key: &'static [Type], value: &'static [Type]) -> Self {
+        Self { name, key, value, interval: false }
+    }
 }
 
 /// A list of rules, entered from a hook or by a jump.
@@ -173,42 +182,60 @@ fn regular(name: &'static str, rules: Vec<Rule>) -> Chain {
 }
 
 /// Published ports: (host address, protocol, host port) to (box address, box port).
-const T4A: Map = Map { name: "t4a", key: element::PUBLISHED_AT, value: element::SERVICE };
+const T4A: Map = Map::of("t4a", element::PUBLISHED_AT, element::SERVICE);
 
 /// Ports published on every address: (protocol, host port) to (box address, box port).
-const T4W: Map = Map { name: "t4w", key: element::PUBLISHED_ANYWHERE, value: element::SERVICE };
+const T4W: Map = Map::of("t4w", element::PUBLISHED_ANYWHERE, element::SERVICE);
 
 /// The same for IPv6.
-const T6A: Map = Map { name: "t6a", key: element::PUBLISHED_AT6, value: element::SERVICE6 };
+const T6A: Map = Map::of("t6a", element::PUBLISHED_AT6, element::SERVICE6);
 
 /// The same for IPv6.
-const T6W: Map = Map { name: "t6w", key: element::PUBLISHED_ANYWHERE, value: element::SERVICE6 };
+const T6W: Map = Map::of("t6w", element::PUBLISHED_ANYWHERE, element::SERVICE6);
+
+/// Ranges of ports published on every address: TCP ports to a box's address, where the port is the same.
+const R4TCP: Map = Map { name: "r4tcp", key: element::RANGE, value: &[Type::Ipv4], interval: true };
+
+/// The same for UDP.
+const R4UDP: Map = Map { name: "r4udp", ..R4TCP };
+
+/// The same for IPv6.
+const R6TCP: Map = Map { name: "r6tcp", key: element::RANGE, value: &[Type::Ipv6], interval: true };
+
+/// The same for UDP over IPv6.
+const R6UDP: Map = Map { name: "r6udp", ..R6TCP };
 
 /// Boxes whose connections leave with an address that was chosen: box address to address of the host's.
-const SNAT4: Map = Map { name: "snat4", key: &[Type::Ipv4], value: &[Type::Ipv4] };
+const SNAT4: Map = Map::of("snat4", &[Type::Ipv4], &[Type::Ipv4]);
 
 /// The same for IPv6.
-const SNAT6: Map = Map { name: "snat6", key: &[Type::Ipv6], value: &[Type::Ipv6] };
+const SNAT6: Map = Map::of("snat6", &[Type::Ipv6], &[Type::Ipv6]);
 
 /// The maps of published ports.
 fn port_maps(topology: &Topology) -> Vec<Map> {
-    let six = topology.pool6().map(|_| [T6A, T6W]);
-    [T4A, T4W].into_iter().chain(six.into_iter().flatten()).collect()
+    let six = topology.pool6().map(|_| [T6A, T6W, R6TCP, R6UDP]);
+    [T4A, T4W, R4TCP, R4UDP].into_iter().chain(six.into_iter().flatten()).collect()
 }
 
-/// Address translation to a published port: the one of the address goes first, then the wildcard's.
+/// Address translation to a published port: the one of the address goes first, then the wildcard's, then ranges.
 fn publish(topology: &Topology) -> Chain {
-    use Field::{DestinationAddress, DestinationAddress6, DestinationPort, L4Protocol};
-    let dnat = |family, key, map: Map| Rule::from([Statement::Dnat { family, key, map: map.name }]);
+    use Field::{DestinationAddress, DestinationAddress6, DestinationPort, L4Protocol, TcpPort, UdpPort};
+    let dnat = |family, key, map: Map| {
+        Rule::from([Statement::Dnat { family, key, map: map.name, keeps_port: map.interval }])
+    };
     let anywhere: &[Field] = &[L4Protocol, DestinationPort];
     let mut rules = vec![
         dnat(Nfproto::Ipv4, &[DestinationAddress, L4Protocol, DestinationPort], T4A),
         dnat(Nfproto::Ipv4, anywhere, T4W),
+        dnat(Nfproto::Ipv4, &[TcpPort], R4TCP),
+        dnat(Nfproto::Ipv4, &[UdpPort], R4UDP),
     ];
     if topology.pool6().is_some() {
         rules.extend([
             dnat(Nfproto::Ipv6, &[DestinationAddress6, L4Protocol, DestinationPort], T6A),
             dnat(Nfproto::Ipv6, anywhere, T6W),
+            dnat(Nfproto::Ipv6, &[TcpPort], R6TCP),
+            dnat(Nfproto::Ipv6, &[UdpPort], R6UDP),
         ]);
     }
     regular("publish", rules)

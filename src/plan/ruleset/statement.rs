@@ -64,6 +64,8 @@ pub enum Statement {
         key: &'static [Field],
         /// A map to an address and a port.
         map: &'static str,
+        /// Whether the map is to an address only, and the port stays as it is.
+        keeps_port: bool,
     },
     /// `snat ip to`, `snat ip6 to`: for connections of the address's family.
     Snat(IpAddr),
@@ -129,6 +131,9 @@ pub enum Nfproto {
     Ipv6,
 }
 
+/// So many ports, from a multiple of it on, are a block: a power of two.
+pub const BLOCK: u16 = 32;
+
 /// What can be looked up in a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
@@ -146,6 +151,12 @@ pub enum Field {
     L4Protocol,
     /// `th dport`: the destination port of TCP, UDP and SCTP.
     DestinationPort,
+    /// `th dport & …`: the first port of the destination port's [block](BLOCK).
+    DestinationBlock,
+    /// `tcp dport`. Other packets never match.
+    TcpPort,
+    /// `udp dport`. Other packets never match.
+    UdpPort,
 }
 
 impl Field {
@@ -155,7 +166,12 @@ impl Field {
         match self {
             Self::SourceAddress | Self::DestinationAddress => Some(Nfproto::Ipv4),
             Self::SourceAddress6 | Self::DestinationAddress6 => Some(Nfproto::Ipv6),
-            Self::InputInterface | Self::L4Protocol | Self::DestinationPort => None,
+            Self::InputInterface
+            | Self::L4Protocol
+            | Self::DestinationPort
+            | Self::DestinationBlock
+            | Self::TcpPort
+            | Self::UdpPort => None,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use ipnet::IpNet;
 
 use super::{
-    Address, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto, Operator,
-    Policy, Rule, Statement, Table, Type, priority,
+    Address, BLOCK, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto,
+    Operator, Policy, Rule, Statement, Table, Type, priority,
 };
 
 /// The text of `tables`, each element inside the set or map of its name.
@@ -45,6 +45,9 @@ fn write_table(out: &mut String, table: &Table, elements: &[Element]) -> fmt::Re
             Concatenated(map.key),
             Concatenated(map.value)
         )?;
+        if map.interval {
+            writeln!(out, "\t\tflags interval")?;
+        }
         write_elements(out, map.name, elements)?;
     }
     for (index, chain) in table.chains.iter().enumerate() {
@@ -170,7 +173,7 @@ impl fmt::Display for Statement {
             Self::Lookup(fields, set) => write!(f, "{} @{set}", Concatenated(fields)),
             Self::SetMark(bits) => write!(f, "meta mark set meta mark | 0x{bits:08x}"),
             Self::SetPacketForHost => f.write_str("meta pkttype set host"),
-            Self::Dnat { family, key, map } => {
+            Self::Dnat { family, key, map, keeps_port: _ } => {
                 let family = match family {
                     Nfproto::Ipv4 => "ip",
                     Nfproto::Ipv6 => "ip6",
@@ -209,6 +212,9 @@ impl fmt::Display for Operator {
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::DestinationBlock => return write!(f, "th dport & {}", !(BLOCK - 1)),
+            Self::TcpPort => "tcp dport",
+            Self::UdpPort => "udp dport",
             Self::InputInterface => "iifname",
             Self::SourceAddress => "ip saddr",
             Self::DestinationAddress => "ip daddr",
@@ -243,6 +249,7 @@ impl fmt::Display for Datum {
             Self::Proto(132) => f.write_str("sctp"),
             Self::Proto(number) => number.fmt(f),
             Self::Port(port) => port.fmt(f),
+            Self::Ports(first, last) => write!(f, "{first}-{last}"),
         }
     }
 }
