@@ -49,8 +49,6 @@ const NFT_CT_STATUS: u32 = 2;
 const ESTABLISHED_RELATED: u32 = 0b110;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const NEW: u32 = 0b1000;
-/// The bits of `ct state`: `NF_CT_STATE_INVALID_BIT` and `NF_CT_STATE_UNTRACKED_BIT` (net/netfilter/nf_conntrack.h).
-const INVALID_UNTRACKED: u32 = 0b100_0001;
 /// `IPS_DST_NAT`.
 const DST_NAT: u32 = 1 << 5;
 
@@ -63,6 +61,9 @@ const NFT_REJECT_ICMPX_UNREACH: u32 = 2;
 const NFT_REJECT_ICMPX_ADMIN_PROHIBITED: u8 = 3;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
+
+/// The number of the loopback interface in every network namespace (include/net/flow.h).
+const LOOPBACK_IFINDEX: u32 = 1;
 
 /// The length of an interface's name with its padding, in bytes (`IFNAMSIZ`).
 const IFNAMSIZ: usize = 16;
@@ -103,6 +104,13 @@ impl Encoder<'_> {
     fn statement(&mut self, statement: &Statement) {
         match statement {
             Statement::Interface(direction, operator, name) => self.interface(*direction, *operator, name),
+            Statement::Loopback(direction) => {
+                let key = match direction {
+                    Direction::In => MetaKey::Iif,
+                    Direction::Out => MetaKey::Oif,
+                };
+                self.match_meta(key, CmpOperator::Equal, LOOPBACK_IFINDEX.to_ne_bytes().to_vec());
+            }
             Statement::Address(address, operator, net) => self.address(*address, *operator, net),
             Statement::Nfproto(family) => self.need(*family),
             Statement::FrameOf(family) => {
@@ -133,7 +141,7 @@ impl Encoder<'_> {
             Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED_RELATED),
             Statement::New => self.conntrack(NFT_CT_STATE, NEW),
             Statement::ConnectionsOver { set, limit } => self.connections_over(set, *limit),
-            Statement::Untranslatable => self.conntrack(NFT_CT_STATE, INVALID_UNTRACKED),
+            Statement::Translatable => self.conntrack(NFT_CT_STATE, NEW | ESTABLISHED_RELATED),
             Statement::TranslatedDestination => self.conntrack(NFT_CT_STATUS, DST_NAT),
             Statement::LocalDestination => {
                 let register = number(1, Register::Reg1.into());

@@ -7,12 +7,12 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::element::{PUBLISHED_AT, PUBLISHED_AT6};
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr};
 use super::{
-    ChainType, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, Table, Type, base, closed, port_maps,
-    priority, publish, regular,
+    ChainType, Direction, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, Table, Type, base, closed,
+    port_maps, priority, publish, regular,
 };
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
 use Statement::{
-    Accept, Drop, EchoRequest, Established, Jump, L4Protocol, Lookup, Notrack, RejectProhibited,
+    Accept, Drop, EchoRequest, Established, Jump, L4Protocol, Lookup, Loopback, Notrack, RejectProhibited,
     RejectWithReset, Return, Snat, ToPort, TranslatedDestination,
 };
 
@@ -60,9 +60,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         None => Statement::Nfproto(Nfproto::Ipv6),
     };
     let mut pre = vec![
-        Rule::from([closed6, Drop]),
-        Rule::from([iifname("lo"), Accept]),
-        Rule::from([iifname(OUT), Accept]),
+        Rule::from([iifname(OUT), Jump("received")]),
         // Not tracked, forth and back: however many a box asks, no connection of another's is in want of a place.
         Rule::from([
             daddr(RESOLVERS),
@@ -76,6 +74,8 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     if pool6.is_some() {
         pre.push(Rule::from([Lookup(&[InputInterface, SourceAddress6], "boxes6"), Accept]));
     }
+    pre.push(Rule::from([Loopback(Direction::In), Jump("received")]));
+    let received = vec![Rule::from([closed6, Drop]), Rule::from([Accept])];
     let answers = vec![Rule::from([saddr(RESOLVERS), Notrack])];
     // Boxes' way to published ports: translated here, or the fence around the host would reject it.
     let mut prenat = vec![
@@ -88,9 +88,9 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     let mut forwarded = vec![
         // An address of the pool that no box has leads to lo, so that what is sent there comes by here and is
         // answered. What was let through all the same, of a box that has just ended, ends with its second visit.
-        Rule::from([iifname("lo"), Drop]),
+        Rule::from([Loopback(Direction::In), Drop]),
         Rule::from([Established, Accept]),
-        Rule::from([oifname("lo"), Jump("deny")]),
+        Rule::from([Loopback(Direction::Out), Jump("deny")]),
     ];
     // The same of IPv6, where such addresses lead out. By ICMP alone a connection attempt would not end at once: the error comes
     // back while the socket is still busy with the attempt (net/ipv6/tcp_ipv6.c, `tcp_v6_err`).
@@ -126,7 +126,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     }
     forwarded.push(Rule::from([Accept]));
     let mut tohost = vec![
-        Rule::from([iifname("lo"), Accept]),
+        Rule::from([Loopback(Direction::In), Accept]),
         Rule::from([Established, Accept]),
         Rule::from([iifname(OUT), Drop]),
         too_many(connections),
@@ -182,6 +182,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
             closed("forwarded", Forward, priority::FILTER, forwarded),
             closed("tohost", Input, priority::FILTER, tohost),
             base("postnat", Nat, Postrouting, priority::SRCNAT, postnat),
+            regular("received", received),
             regular("deny", deny),
             publish(topology),
         ],

@@ -6,14 +6,14 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr, saddr_not};
 use super::{
-    Chain, ChainType, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, SNAT4, SNAT6, Set, Statement,
-    Table, Type, base, port_maps, priority, publish,
+    Chain, ChainType, Direction, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, SNAT4, SNAT6, Set,
+    Statement, Table, Type, base, port_maps, priority, publish, regular,
 };
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
-    Accept, Drop, Established, FrameOf, Jump, L4Protocol, LocalDestination, Lookup, Masquerade,
-    RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, SnatBySource,
-    TranslatedDestination, Untranslatable,
+    Accept, Drop, Established, FrameOf, Jump, L4Protocol, LocalDestination, Lookup, Loopback, Masquerade,
+    RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, SnatBySource, Translatable,
+    TranslatedDestination,
 };
 
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
@@ -45,7 +45,7 @@ fn guard(topology: &Topology) -> Table {
     let rules = families
         .into_iter()
         .flatten()
-        .map(|family| Rule::from([FrameOf(family), SetPacketForHost]))
+        .map(|family| Rule::from([FrameOf(family), SetPacketForHost, Accept]))
         .collect();
     Table {
         family: Family::Netdev,
@@ -63,21 +63,25 @@ fn fence(topology: &Topology) -> Table {
     let pools = || topology.pools().map(|(pool, _)| pool);
     let family = Statement::Nfproto;
 
-    // Nothing may address the pool before the host's own translation, whatever it came by, and nothing
-    // but the link has the pool as its source. The mark is for the reverse look-up of strict rp_filter.
-    let mut pre = vec![
-        // Those of IPv6 the kernel itself drops (net/ipv6/ip6_input.c, `ip6_rcv_core`).
-        Rule::from([iifname_not("lo"), saddr(LOOPBACK), Drop]),
-        Rule::from([iifname_not("lo"), daddr(LOOPBACK), Drop]),
-    ];
-    if pool6.is_none() {
-        pre.insert(0, Rule::from([iifname(&link), family(Nfproto::Ipv6), Drop]));
-    }
+    // Every packet comes by here, so what most of them meet is first, and little is asked twice. Nothing may address the pool
+    // before the host's own translation, whatever it came by, and nothing but the link has the pool as its source.
+    let mut pre = vec![Rule::from([iifname(&link), Jump("sent")])];
     pre.extend(pools().map(|pool| Rule::from([daddr(pool), Drop])));
-    pre.extend(pools().map(|pool| Rule::from([iifname_not(&link), saddr(pool), Drop])));
-    pre.push(Rule::from([iifname_not(&link), Return]));
-    pre.extend(pools().map(|pool| Rule::from([saddr_not(pool), Drop])));
-    pre.push(Rule::from([SetMark(MARK)]));
+    pre.extend(pools().map(|pool| Rule::from([saddr(pool), Drop])));
+    pre.extend([
+        Rule::from([Loopback(Direction::In), Accept]),
+        // Those of IPv6 the kernel itself drops (net/ipv6/ip6_input.c, `ip6_rcv_core`).
+        Rule::from([saddr(LOOPBACK), Drop]),
+        Rule::from([daddr(LOOPBACK), Drop]),
+    ]);
+    // By the link. The mark is for the reverse look-up of strict rp_filter.
+    let mut sent = Vec::new();
+    if pool6.is_none() {
+        sent.push(Rule::from([family(Nfproto::Ipv6), Drop]));
+    }
+    sent.extend(pools().map(|pool| Rule::from([saddr_not(pool), Drop])));
+    sent.extend(pools().map(|pool| Rule::from([daddr(pool), Drop])));
+    sent.extend([Rule::from([daddr(LOOPBACK), Drop]), Rule::from([SetMark(MARK)]), Rule::from([Accept])]);
     // What boxes send to published ports was translated in the gateway already.
     let mut prenat = vec![Rule::from([iifname(&link), Return])];
     // What the host sends to its loopback addresses is for the relay, and so is what anybody sends to its link-local ones: it
@@ -92,14 +96,17 @@ fn fence(topology: &Topology) -> Table {
     }
     // After the translation, forth and back: the way to the pool is open to marked packets only.
     let setmark = pools().map(|pool| Rule::from([daddr(pool), SetMark(MARK)])).collect();
+    let inward = vec![
+        Rule::from([Established, Accept]),
+        Rule::from([TranslatedDestination, Accept]),
+        Rule::from([Drop]),
+    ];
     let mut forwarded = vec![
-        Rule::from([oifname(&link), Established, Accept]),
-        Rule::from([oifname(&link), TranslatedDestination, Accept]),
-        Rule::from([oifname(&link), Drop]),
+        Rule::from([oifname(&link), Jump("inward")]),
         // NAT passes over what belongs to no known connection: it would leave with the pool as its source. A late answer to a
         // box that has just ended is one (the ICMP error of a closed port).
-        Rule::from([iifname(&link), Untranslatable, Drop]),
-        Rule::from([iifname(&link), Accept]),
+        Rule::from([iifname(&link), Translatable, Accept]),
+        Rule::from([iifname(&link), Drop]),
         Rule::from([family(Nfproto::Ipv4), Lookup(&[Field::InputInterface], "switched"), Drop]),
     ];
     let mut sets = vec![Set::of("switched", &[Type::Ifname])];
@@ -153,6 +160,8 @@ fn fence(topology: &Topology) -> Table {
             base("fromhost", Filter, Output, priority::FILTER, fromhost),
             base("outnat", Nat, Output, priority::DSTNAT, outnat),
             base("postnat", Nat, Postrouting, priority::SRCNAT, postnat),
+            regular("sent", sent),
+            regular("inward", inward),
             publish(topology),
         ],
     }

@@ -167,6 +167,8 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
             };
             compare(meta(key), operator, text(name.clone()))
         }
+        Statement::Loopback(Direction::In) => equals(meta(MetaKey::Iif), text("lo")),
+        Statement::Loopback(Direction::Out) => equals(meta(MetaKey::Oif), text("lo")),
         Statement::Address(address, operator, net) => {
             let protocol = match net {
                 IpNet::V4(_) => "ip",
@@ -193,7 +195,7 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
         Statement::EchoRequest(Nfproto::Ipv4) => equals(payload("icmp", "type"), text("echo-request")),
         Statement::EchoRequest(Nfproto::Ipv6) => equals(payload("icmpv6", "type"), text("echo-request")),
         Statement::Established => has(ct("state"), &["established", "related"]),
-        Statement::Untranslatable => has(ct("state"), &["invalid", "untracked"]),
+        Statement::Translatable => has(ct("state"), &["established", "related", "new"]),
         Statement::TranslatedDestination => has(ct("status"), &["dnat"]),
         Statement::LocalDestination => {
             let flags = [FibFlag::Daddr].into();

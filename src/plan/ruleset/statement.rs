@@ -19,6 +19,8 @@ impl<const N: usize> From<[Statement; N]> for Rule {
 pub enum Statement {
     /// `iifname`/`oifname`: the name of the interface. One that ends with `*` stands for all that begin so.
     Interface(Direction, Operator, String),
+    /// `iif lo`/`oif lo`: the loopback interface, by its number, which is always 1 and compared faster than a name.
+    Loopback(Direction),
     /// `ip saddr`/`ip daddr`, `ip6 saddr`/`ip6 daddr`: the address is in a network. Packets of the other family never
     /// match, whatever the operator.
     Address(Address, Operator, IpNet),
@@ -43,8 +45,8 @@ pub enum Statement {
         /// As many are let through.
         limit: u32,
     },
-    /// `ct state invalid,untracked`: no connection that is known, and so none that is translated.
-    Untranslatable,
+    /// `ct state established,related,new`: a connection that is known, and so may be translated. Not invalid, not untracked.
+    Translatable,
     /// `ct status dnat`: the connection's destination was translated.
     TranslatedDestination,
     /// `fib daddr type local`: the destination is an address of this machine.

@@ -140,6 +140,8 @@ impl fmt::Display for Statement {
                 };
                 write!(f, "{field} {operator}\"{name}\"")
             }
+            Self::Loopback(Direction::In) => f.write_str("iif \"lo\""),
+            Self::Loopback(Direction::Out) => f.write_str("oif \"lo\""),
             Self::Address(address, operator, net) => {
                 let field = match (address, net) {
                     (Address::Source, IpNet::V4(_)) => "ip saddr",
@@ -167,7 +169,7 @@ impl fmt::Display for Statement {
             Self::ConnectionsOver { set, limit } => {
                 write!(f, "add @{set} {{ iifname ct count over {limit} }}")
             }
-            Self::Untranslatable => f.write_str("ct state invalid,untracked"),
+            Self::Translatable => f.write_str("ct state established,related,new"),
             Self::TranslatedDestination => f.write_str("ct status dnat"),
             Self::LocalDestination => f.write_str("fib daddr type local"),
             Self::Lookup(fields, set) => write!(f, "{} @{set}", Concatenated(fields)),
