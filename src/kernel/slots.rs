@@ -9,11 +9,13 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
 /// FUTEX_OWNER_DIED and FUTEX_TID_MASK of include/uapi/linux/futex.h.
 const OWNER_DIED: u32 = 0x4000_0000;
@@ -90,20 +92,36 @@ impl Slots {
     /// Maps `file`, growing it first when it is shorter than the table. What is in it is never trusted: every
     /// bit pattern is a legal table.
     ///
+    /// It is full of holes: only where a slot was ever taken does it take room, and only there is it looked at.
+    ///
     /// # Errors
     /// ENOSPC, ENOMEM; InvalidInput for a table of no slots.
     pub fn map(file: &File, count: usize) -> io::Result<Self> {
         let size = Self::file_size(count);
         if file.metadata()?.len() < size as u64 {
-            // Not only its length: to write to a hole of a full file system is SIGBUS.
-            rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size as u64)?;
+            file.set_len(size as u64)?;
         }
         let length = NonZeroUsize::new(size).ok_or(io::ErrorKind::InvalidInput)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: no address is asked for, so nothing that is mapped is replaced. The file is netbox's own,
         // never shortened, so the pages stay valid as long as the mapping.
         let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
-        Ok(Self { base: base.cast(), count, taken: None })
+        let slots = Self { base: base.cast(), count, taken: None };
+        slots.make_room(Self::counters_at(count)..size)?;
+        Ok(slots)
+    }
+
+    /// Has the file system give these bytes of the file room: to touch a hole of a full one is SIGBUS.
+    fn make_room(&self, bytes: Range<usize>) -> io::Result<()> {
+        const PAGE: usize = 4096;
+        let start = bytes.start / PAGE * PAGE;
+        let Some(first) = NonNull::new(self.base.as_ptr().wrapping_add(start)) else { return Ok(()) };
+        // SAFETY: within the mapping, from a page's beginning, and a write fault changes no byte.
+        match unsafe { madvise(first.cast(), bytes.end - start, MmapAdvise::MADV_POPULATE_WRITE) } {
+            // madvise(2): where touching it would be SIGBUS.
+            Err(Errno::EFAULT) => Err(Errno::ENOSPC.into()),
+            other => Ok(other?),
+        }
     }
 
     fn word(&self, slot: usize) -> &AtomicU32 {
@@ -131,6 +149,9 @@ impl Slots {
     /// What slot `slot` is.
     #[must_use]
     pub fn state(&self, slot: usize) -> SlotState {
+        if !self.is_marked(slot) {
+            return SlotState::Free;
+        }
         match self.word(slot).load(SeqCst) {
             0 => SlotState::Free,
             word if word & OWNER_DIED != 0 => SlotState::Dead,
@@ -154,6 +175,10 @@ impl Slots {
             .filter(|slot| *slot < self.count && self.state(*slot) != SlotState::Free)
     }
 
+    fn is_marked(&self, slot: usize) -> bool {
+        self.marks(slot / BITS).load(SeqCst) & (1 << (slot % BITS)) != 0
+    }
+
     fn marks(&self, group: usize) -> &AtomicU64 {
         self.wide(Self::marks_at(self.count) + group * 8)
     }
@@ -161,6 +186,9 @@ impl Slots {
     /// The note beside slot `slot`.
     #[must_use]
     pub fn note(&self, slot: usize) -> SlotNote {
+        if !self.is_marked(slot) {
+            return SlotNote::default();
+        }
         let at = Self::notes_at(self.count) + slot * 16;
         let [a, b, c, d, e, f, g, h] = self.wide(at + 8).load(SeqCst).to_ne_bytes();
         SlotNote {
@@ -170,7 +198,7 @@ impl Slots {
         }
     }
 
-    /// Writes the note beside slot `slot`.
+    /// Writes the note beside slot `slot`, which somebody has taken.
     pub fn set_note(&self, slot: usize, note: &SlotNote) {
         let at = Self::notes_at(self.count) + slot * 16;
         let [a, b] = note.bits.to_ne_bytes();
@@ -201,8 +229,9 @@ impl Slots {
     /// Makes this thread the keeper of `slot`: from the moment the word is written, its death shows in it.
     ///
     /// # Errors
-    /// Those of set_robust_list(2): ENOSYS where futexes are missing.
+    /// ENOSPC; those of set_robust_list(2): ENOSYS where futexes are missing.
     pub fn take(&mut self, slot: usize, note: &SlotNote) -> io::Result<()> {
+        self.make_room_for(slot)?;
         let word: *const u8 = self.word(slot).as_ptr().cast();
         let mut robust = Box::new(Robust {
             list: std::ptr::null(),
@@ -223,6 +252,12 @@ impl Slots {
         Ok(())
     }
 
+    fn make_room_for(&self, slot: usize) -> io::Result<()> {
+        let (word, note) = (slot * 4, Self::notes_at(self.count) + slot * 16);
+        self.make_room(word..word + 4)?;
+        self.make_room(note..note + 16)
+    }
+
     fn set_word(&self, slot: usize, tid: u32) {
         // Marked first: a word without a mark would be seen by nobody.
         self.marks(slot / BITS).fetch_or(1 << (slot % BITS), SeqCst);
@@ -232,14 +267,17 @@ impl Slots {
     /// As if a keeper of this thread id had taken the slot.
     #[cfg(test)]
     pub(crate) fn pretend(&self, slot: usize, tid: u32) {
+        self.make_room_for(slot).expect("room");
         self.set_word(slot, tid);
     }
 
     /// Gives `slot` back, whoever had it.
     pub fn give_back(&self, slot: usize) {
-        self.word(slot).store(0, SeqCst);
-        self.marks(slot / BITS).fetch_and(!(1 << (slot % BITS)), SeqCst);
-        self.set_note(slot, &SlotNote::default());
+        if self.is_marked(slot) {
+            self.word(slot).store(0, SeqCst);
+            self.set_note(slot, &SlotNote::default());
+            self.marks(slot / BITS).fetch_and(!(1 << (slot % BITS)), SeqCst);
+        }
     }
 }
 

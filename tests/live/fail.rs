@@ -40,6 +40,7 @@ const STEPS: &[&str] = &[
     "getsockname",
     "ioctl",
     "listen",
+    "madvise",
     "mkdir",
     "mkdirat",
     "mmap",

@@ -240,16 +240,29 @@ fn a_kill_of_everything_is_swept_by_the_next_command() {
 
 const NO_DATA: Option<&str> = None;
 
-/// R2, L1: a /run that is full.
+/// R2, L1: a /run that is full, at whatever step.
 fn a_state_directory_without_room_is_an_error_and_goes() {
     let lab = Lab::new(Shape::OwnLan);
     std::fs::create_dir_all("/run/netbox").expect("a directory");
-    mount(Some("tmpfs"), "/run/netbox", Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
-        .expect("a small file system");
-    let output = lab.run(&[], &["exit", "0"]);
-    assert_eq!(output.status.code(), Some(125), "{}", crate::lab::words(&output));
-    assert_eq!(std::fs::read_dir("/run/netbox/0").expect("the user's directory").count(), 0);
-    umount2("/run/netbox", MntFlags::empty()).expect("to unmount it");
+    let statuses = (1..12).map(|pages| {
+        let size = format!("size={}k,mode=755", pages * 4);
+        mount(Some("tmpfs"), "/run/netbox", Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
+            .expect("a small file system");
+        let output = lab.run(&[], &["exit", "0"]);
+        let said = crate::lab::words(&output);
+        let end = Instant::now() + Duration::from_secs(3);
+        let left = || std::fs::read_dir("/run/netbox/0").map_or(0, Iterator::count);
+        while left() > 0 {
+            assert!(Instant::now() < end, "{size}: something is left; {said}");
+        }
+        while umount2("/run/netbox", MntFlags::empty()).is_err() {
+            assert!(Instant::now() < end, "{size}: somebody is left; {said}");
+        }
+        output.status.code().unwrap_or_else(|| panic!("{size}: {said}"))
+    });
+    let statuses: Vec<_> = statuses.collect();
+    let fit = statuses.iter().take_while(|status| **status == 125).count();
+    assert!(fit > 0 && statuses[fit..].iter().all(|status| *status == 0), "{statuses:?}");
 }
 
 /// R2, L2: said at once, with no process left that tries again.
