@@ -1,25 +1,39 @@
 //! Mount attributes, which no crate wraps.
 
-use std::ffi::CString;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-/// Makes the mount that `path` is on, and every mount below it, ignore set-user-id bits and file capabilities (mount_setattr(2),
+/// Makes the mount at `path`, and every mount below it, ignore set-user-id bits and file capabilities (mount_setattr(2),
 /// Linux ≥ 5.12).
 ///
 /// # Errors
 /// ENOSYS on older kernels; EPERM without CAP_SYS_ADMIN over the mount namespace.
-pub fn set_nosuid_below(path: &str) -> nix::Result<()> {
-    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+pub fn set_nosuid_below(path: &CStr) -> nix::Result<()> {
+    set_below(libc::AT_FDCWD, path, 0, libc::MOUNT_ATTR_NOSUID)
+}
+
+/// Makes a mount and every mount below it read-only, without set-user-id bits, devices and programs.
+///
+/// # Errors
+/// As [`set_nosuid_below`].
+pub fn set_read_only_below(tree: BorrowedFd<'_>) -> nix::Result<()> {
     let attributes =
-        libc::mount_attr { attr_set: libc::MOUNT_ATTR_NOSUID, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: both pointers are to locals that outlive the call, and the size is that of the structure; the kernel only reads.
+        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    set_below(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH, attributes)
+}
+
+fn set_below(directory: libc::c_int, path: &CStr, flags: libc::c_int, attr_set: u64) -> nix::Result<()> {
+    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: both pointers are to values that outlive the call, and the size is that of the structure; the kernel only
+    // reads.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
+            directory,
             path.as_ptr(),
-            libc::AT_RECURSIVE,
+            flags | libc::AT_RECURSIVE,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

@@ -62,7 +62,10 @@ impl FirstProcess {
             Some(_) => return Err(Error::new("the box's init skipped a step")),
             None => return Err(Error::new("the box's init was killed before the command ran")),
         };
-        let process = Process::of_pidfd(pidfd).context(|| "cannot watch the command")?;
+        // ESRCH: it has ended already, and said why.
+        let process = Process::of_pidfd(pidfd)
+            .context(|| "cannot watch the command")
+            .map_err(|seen| self.explain(seen))?;
         Ok(Some(init.command.get_or_init(|| process)))
     }
 

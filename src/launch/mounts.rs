@@ -1,6 +1,6 @@
 //! The box's own mounts: made in its first process, seen by nobody else, gone with it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -8,6 +8,7 @@ use nix::sys::statfs::{FsType, SYSFS_MAGIC, statfs};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::{Context, Error, Result};
+use crate::kernel::mount::{set_nosuid_below, set_read_only_below};
 use crate::plan::mounts::{Mount, RESOLVED, TMPFS_OF_HIDDEN};
 
 const HARMLESS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
@@ -22,12 +23,10 @@ const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 pub fn make(planned: &Mount) -> Result<()> {
     match planned {
         Mount::Separate { apart } => separate(*apart),
-        Mount::Nosuid => crate::kernel::mount::set_nosuid_below("/")
-            .context(|| "cannot ignore file capabilities in the box"),
+        Mount::Nosuid => set_nosuid_below(c"/").context(|| "cannot ignore file capabilities in the box"),
         Mount::Sysfs { read_only } => sysfs(*read_only),
         Mount::Hide { directory, with_resolver } => hide(directory, *with_resolver),
-        Mount::Proc => mount(Some("proc"), "/proc", Some("proc"), HARMLESS, NOTHING)
-            .context(|| "cannot mount a /proc for the box's processes"),
+        Mount::Proc => proc(),
         Mount::MessageQueues => message_queues(),
         Mount::ReadOnly(path) => bind_read_only(path),
     }
@@ -54,6 +53,19 @@ fn separate(apart: bool) -> Result<()> {
             Errno::EINVAL => error
                 .because("the root directory is not a mount point, as in a chroot")
                 .hint("make it one before the chroot: mount --bind DIR DIR"),
+            _ => error,
+        }
+    })
+}
+
+fn proc() -> Result<()> {
+    mount(Some("proc"), "/proc", Some("proc"), HARMLESS, NOTHING).map_err(|errno| {
+        let error = Error::new("cannot mount a /proc for the box's processes").os(&errno.into());
+        match errno {
+            // `mount_too_revealing` of fs/namespace.c.
+            Errno::EPERM => error
+                .because("parts of /proc are covered here, as in a container, and a user namespace must not show them")
+                .hint("without --unshare-pid, or without capabilities beyond the default, no new /proc is needed"),
             _ => error,
         }
     })
@@ -146,8 +158,21 @@ fn cover(directory: &str, with_resolver: bool) -> std::io::Result<()> {
 
 fn bind_read_only(path: &str) -> Result<()> {
     // Not recursive: what is mounted below (binfmt_misc) is not for the box either.
-    mount(Some(path), path, NOTHING, MsFlags::MS_BIND, NOTHING)
-        .context(|| format!("cannot protect {path}"))?;
+    match mount(Some(path), path, NOTHING, MsFlags::MS_BIND, NOTHING) {
+        // user_namespaces(7): of what came from the parent nothing may be uncovered, so what is below stays.
+        Err(Errno::EINVAL) => return bind_all_read_only(path).context(|| format!("cannot protect {path}")),
+        other => other.context(|| format!("cannot protect {path}"))?,
+    }
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | HARMLESS;
     mount(NOTHING, path, NOTHING, flags, NOTHING).context(|| format!("cannot protect {path}"))
+}
+
+fn bind_all_read_only(path: &str) -> nix::Result<()> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let here = rustix::fs::CWD;
+    let as_errno = |errno: rustix::io::Errno| Errno::from_raw(errno.raw_os_error());
+    let tree = open_tree(here, path, flags).map_err(as_errno)?;
+    set_read_only_below(tree.as_fd())?;
+    move_mount(&tree, "", here, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(as_errno)
 }

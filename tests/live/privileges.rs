@@ -16,6 +16,7 @@ live_tests![
     a_user_asked_for_is_the_commands_user,
     a_box_that_may_configure_its_network_configures_no_other,
     a_box_that_may_configure_its_network_still_reaches_nobody,
+    what_is_mounted_below_the_settings_is_no_obstacle_and_protected,
     capabilities_are_added_and_taken_as_asked,
     what_cannot_be_added_is_refused_before_anything_is_changed,
     set_user_id_programs_work_where_they_may,
@@ -187,6 +188,27 @@ fn a_box_that_may_configure_its_network_still_reaches_nobody() {
         assert!(probe::udp(wan).reached(), "by the same way, later: the honest one arrives");
     });
     assert_eq!(lab.wan_udp.visits(), 1, "{:?}", lab.wan_udp.visitors());
+}
+
+/// I5: systemd mounts binfmt_misc there.
+fn what_is_mounted_below_the_settings_is_no_obstacle_and_protected() {
+    const BELOW: &str = "/proc/sys/vm";
+    let lab = Lab::new(Shape::OwnLan);
+    mount(Some("tmpfs"), BELOW, Some("tmpfs"), MsFlags::empty(), Some("mode=777")).expect("to mount");
+    let script = format!("test -d {BELOW} && ! touch {BELOW}/new && ! echo 1 >/proc/sys/net/ipv4/ip_forward");
+    let run = |options: &[&str]| {
+        let arguments = [&["run"], options, &["--", "sh", "-c", &script]].concat();
+        lab.netbox(&arguments).output().expect("netbox can be started")
+    };
+    for options in [&[][..], &["--cap-add", "NET_ADMIN"], &["--unshare-pid"]] {
+        let output = run(options);
+        assert!(output.status.success(), "{options:?}: {}", words(&output));
+    }
+    // The kernel has no new /proc for a user namespace that sees an old one in part.
+    let output = run(&["--cap-add", "NET_ADMIN", "--unshare-pid"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(words(&output).contains("cannot mount a /proc for the box's processes"), "{}", words(&output));
+    umount2(BELOW, MntFlags::empty()).expect("to unmount it");
 }
 
 /// I5: the sets of the command, and nothing but what was asked for.
