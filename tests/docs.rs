@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test says what is wrong by failing")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,16 +60,27 @@ fn options(root: &Command) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// The same, as the manual page has it: the `.It Fl` lines of each command's section.
-fn documented(page: &str) -> BTreeMap<String, BTreeSet<String>> {
+/// The manual page of a command that has one of its own; every other is in [`OVERVIEW`].
+const PAGES: [(&str, &str); 1] = [("run", "man/netbox-run.1")];
+
+/// The manual page of netbox itself.
+const OVERVIEW: &str = "man/netbox.1";
+
+/// Every manual page: what its options belong to, and where it is.
+fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [("netbox", OVERVIEW)].into_iter().chain(PAGES)
+}
+
+/// The options as a manual page has them: its `.It Fl` lines, in the overview by section, each of which is about a command.
+fn documented(command: &str, page: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut section = "netbox".to_owned();
+    let mut section = command.to_owned();
     for line in page.lines() {
-        if let Some(name) = line.strip_prefix(".Ss ") {
+        if let Some(name) = line.strip_prefix(".Ss ").filter(|_| command == "netbox") {
             section = name.to_owned();
             found.entry(section.clone()).or_default();
         } else if line.starts_with(".Sh ") {
-            section = "netbox".to_owned();
+            section = command.to_owned();
         } else if let Some(item) = line.strip_prefix(".It ") {
             let words: Vec<_> = item.split_whitespace().collect();
             let flags = words.windows(2).filter(|pair| pair[0] == "Fl").map(|pair| format!("-{}", pair[1]));
@@ -80,21 +92,150 @@ fn documented(page: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn the_manual_page_has_the_options_of_every_command_and_no_others() {
+fn the_manual_pages_have_the_options_of_every_command_and_no_others() {
     let mut command = netbox::cli::command();
     command.build();
-    assert_eq!(documented(&read("man/netbox.1")), options(&command));
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (command, page) in pages() {
+        for (section, flags) in documented(command, &read(page)) {
+            found.entry(section).or_default().extend(flags);
+        }
+    }
+    assert_eq!(found, options(&command));
+}
+
+#[test]
+fn the_manual_pages_say_something_about_every_option() {
+    for (_, page) in pages() {
+        let text = read(page);
+        let lines: Vec<_> = text.lines().collect();
+        for pair in lines.windows(2).filter(|pair| pair[0].starts_with(".It Fl ")) {
+            assert!(![".It", ".El"].iter().any(|end| pair[1].starts_with(end)), "{page}: {}", pair[0]);
+        }
+    }
+}
+
+/// The section of a manual page with this name.
+fn section<'a>(page: &'a str, name: &str) -> &'a str {
+    let rest = page.split_once(&format!("\n.Sh {name}\n")).unwrap_or_else(|| panic!("no section {name}")).1;
+    rest.split("\n.Sh ").next().unwrap()
+}
+
+/// What a reader is to type: the lines after a prompt, those that go on in the next one as one line.
+fn examples(page: &str) -> Vec<String> {
+    let lines = section(page, "EXAMPLES").lines();
+    let typed =
+        lines.filter_map(|line| ["# ", "$ ", "> "].iter().find_map(|prompt| line.strip_prefix(prompt)));
+    // A backslash is `\e` to roff.
+    let whole = typed.collect::<Vec<_>>().join("\n").replace("\\e\n", " ");
+    whole.lines().map(str::to_owned).collect()
+}
+
+/// The command line of netbox's that is part of a line for a shell, with `true` in the place of the box's command.
+fn command_line(line: &str) -> Option<Vec<OsString>> {
+    let (_, rest) = line.split_once("netbox ")?;
+    let (own, end): (_, &[&str]) = match rest.split_once(" -- ") {
+        Some((own, _)) => (own, &["--", "true"]),
+        None => (rest.split(['|', '&', ';', '>']).next()?, &[]),
+    };
+    // A variable is some word, and quotes are the shell's.
+    let words = own.split_whitespace().map(|word| word.replace(['$', '\''], ""));
+    Some(
+        ["netbox".into()]
+            .into_iter()
+            .chain(words.map(OsString::from))
+            .chain(end.iter().map(OsString::from))
+            .collect(),
+    )
+}
+
+#[test]
+fn the_examples_of_the_manual_pages_are_command_lines() {
+    for (_, page) in pages() {
+        let lines = examples(&read(page));
+        let found: Vec<_> = lines.iter().filter_map(|line| command_line(line)).collect();
+        assert!(found.len() >= 2, "{page} has few examples");
+        for arguments in found {
+            if let Err(stop) = netbox::cli::parse(arguments.clone()) {
+                panic!("{page}: {arguments:?}: {}", stop.text);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_manual_pages_refer_to_pages_that_exist_and_to_each_other() {
+    for (_, page) in pages() {
+        let text = read(page);
+        let references: BTreeSet<_> =
+            text.lines().filter_map(|line| line.strip_prefix(".Xr netbox")).collect();
+        for reference in references {
+            let words: Vec<_> = reference.split_whitespace().collect();
+            let (name, number) = match words[..] {
+                // `.Xr netbox 1`
+                [number, ..] if number.parse::<u8>().is_ok() => ("", number),
+                [name, number, ..] => (name, number),
+                _ => panic!("{page}: .Xr netbox{reference}"),
+            };
+            let path = format!("man/netbox{name}.{number}");
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path).exists(), "{page} refers to {path}");
+        }
+        for (_, other) in pages().filter(|(_, other)| *other != page) {
+            let name = other.trim_start_matches("man/").replace('.', " ");
+            assert!(section(&text, "SEE ALSO").contains(&format!(".Xr {name}")), "{page} lacks {name}");
+        }
+    }
+    let readme = read("README.md");
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man")).unwrap() {
+        let path = format!("man/{}", file.unwrap().file_name().to_string_lossy());
+        assert!(pages().any(|(_, page)| page == path), "{path} is no page that is looked at here");
+        assert!(readme.contains(&path), "README.md does not name {path}");
+    }
 }
 
 #[test]
 fn the_manual_page_has_the_exit_statuses_and_the_variables() {
-    let page = read("man/netbox.1");
+    let page = read("man/netbox-run.1");
     for status in ["2", "124", "125", "126", "127"] {
-        assert!(page.contains(&format!("\n.It {status}\n")), "{status}");
+        let item = format!("\n.It {status}\n");
+        assert!(page.contains(&item) && read(OVERVIEW).contains(&item), "{status}");
     }
-    for name in ["ID", "NAME", "IPV4", "GATEWAY"] {
+    for name in ["ID", "NAME", "IPV4", "IPV6", "GATEWAY"] {
         assert!(page.contains(&format!(".It Ev NETBOX_{name}\n")), "NETBOX_{name}");
     }
+}
+
+/// The names of the fields of a JSON value, less those that are not netbox's: of nft's form, and of variables.
+fn fields(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                found.insert(name.clone());
+                if name != "nftables" && name != "set" {
+                    fields(value, found);
+                }
+            }
+        }
+        serde_json::Value::Array(array) => array.iter().for_each(|value| fields(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_manual_page_has_every_field_of_the_plan() {
+    let golden = read("tests/plan/run.json.txt");
+    // The rules follow, in another form.
+    let mut plan = serde_json::Deserializer::from_str(&golden).into_iter::<serde_json::Value>();
+    let mut found = BTreeSet::new();
+    fields(&plan.next().unwrap().unwrap(), &mut found);
+    let page = read("man/netbox-run.1");
+    let words: BTreeSet<_> = [section(&page, "DRY RUN"), section(&page, "STATUS MESSAGES")]
+        .iter()
+        .flat_map(|text| text.lines().filter(|line| line.contains("Cm ")))
+        .flat_map(str::split_whitespace)
+        .collect();
+    let missing: Vec<_> = found.iter().filter(|name| !words.contains(name.as_str())).collect();
+    assert!(missing.is_empty() && found.len() > 20, "not documented: {missing:?}");
 }
 
 /// `module::test` for every test: a function after `#[test]`, or named in `live_tests!`.
