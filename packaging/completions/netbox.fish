@@ -62,7 +62,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -l clear-env -d 'Star
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l json -d 'With --dry-run: say it as JSON'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s q -l quiet -d 'No warnings'
-complete -c netbox -n "__fish_netbox_using_subcommand run" -l verbose -d 'Say what is decided and why; twice for more'
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l verbose -d 'Say what is decided and why'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l rm -d 'A box is always removed'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s i -l interactive -d 'A box always has the caller\'s stdin'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s t -l tty -d 'A box always has the caller\'s terminal'

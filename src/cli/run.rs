@@ -152,7 +152,7 @@ struct RunArgs {
     #[arg(short, long, help_heading = "Output")]
     quiet: bool,
 
-    /// Say what is decided and why; 
+    /// Say what is decided and why
     #[arg(long, action = ArgAction::Count, help_heading = "Output")]
     verbose: u8,
 
