@@ -1,21 +1,24 @@
 //! Who cannot talk to whom.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, sendto, socket,
 };
 
 use crate::lab::{
-    ECHO, HOST, HOST_LAN, Lab, RunningBox, Service, Shape, WAN, links, live_tests, nftables, probe,
+    ECHO, HOST, HOST_LAN, HOST6, Lab, RunningBox, Service, Shape, WAN, WAN6, links, live_tests, nftables,
+    probe,
 };
 
 live_tests![
     a_box_reaches_no_service_of_the_host,
     a_box_reaches_no_other_box,
     a_box_cannot_spoof_a_source_address,
+    a_box_cannot_forge_errors_about_connections_of_others,
     what_belongs_to_no_connection_does_not_leave_a_box,
     a_neighbour_with_a_route_reaches_no_box,
     a_neighbour_on_the_uplink_with_a_route_reaches_no_box,
@@ -102,6 +105,112 @@ fn a_box_cannot_spoof_a_source_address() {
     });
     assert_eq!(lab.wan_udp.visits(), 1, "{:?}", lab.wan_udp.visitors());
     assert!(!lab.seen_by_wan(|packet| packet.source() == Some(stranger.into())));
+}
+
+/// The checksum of RFC 1071.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("16 bits")
+}
+
+/// Says that a datagram could not be delivered ("port unreachable"; RFC 792, RFC 4443 §3.1), to the one who sent it.
+fn send_error(about_from: SocketAddr, about_to: SocketAddr) {
+    let ports = [about_from.port(), about_to.port()].map(u16::to_be_bytes).concat();
+    let udp = [&ports[..], &[0, 8, 0, 0]].concat();
+    let (family, protocol, mut message) = match (about_from.ip(), about_to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = [0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+            let quoted = [&header[..], &from.octets(), &to.octets(), &udp].concat();
+            (AddressFamily::Inet, SockProtocol::Icmp, [&[3, 3, 0, 0, 0, 0, 0, 0], &quoted[..]].concat())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let header = [0x60, 0, 0, 0, 0, 8, 17, 64];
+            let quoted = [&header[..], &from.octets(), &to.octets(), &udp].concat();
+            (AddressFamily::Inet6, SockProtocol::IcmpV6, [&[1, 4, 0, 0, 0, 0, 0, 0], &quoted[..]].concat())
+        }
+        _ => panic!("two families"),
+    };
+    // That of ICMPv6 is the kernel's work (RFC 3542 §3.1).
+    if family == AddressFamily::Inet {
+        let sum = checksum(&message).to_be_bytes();
+        message[2..4].copy_from_slice(&sum);
+    }
+    let raw = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).expect("a raw socket");
+    let to = SockaddrStorage::from(SocketAddr::new(about_from.ip(), 0));
+    sendto(raw.as_raw_fd(), &message, &to, MsgFlags::empty()).expect("to send");
+}
+
+/// A datagram there and back, and nothing heard of an error before.
+fn assert_undisturbed(socket: &UdpSocket, what: &str) {
+    let result = socket.send(b"who am I?").and_then(|_| socket.recv(&mut [0; 64]));
+    assert!(result.is_ok(), "{what}: {result:?}");
+}
+
+fn assert_told(socket: &UdpSocket, what: &str) {
+    let error = socket.recv(&mut [0; 64]).expect_err(what);
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{what}");
+}
+
+fn bound(ip: IpAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).expect("to bind");
+    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a time-out");
+    socket
+}
+
+/// I2: with the rights of NET_RAW, neither to the other box nor, in its name, to those it talks with. What the outside has to
+/// tell of the connection arrives, and so does what a box has to tell of its own.
+fn a_box_cannot_forge_errors_about_connections_of_others() {
+    let lab = Lab::new(Shape::OwnLan);
+    let (victim, forger) = (lab.start(&[], &["sleep"]), lab.start(&[], &["sleep"]));
+    let own6 = victim.address6.expect("an IPv6 address");
+    for (own, wan) in [(IpAddr::V4(victim.address), IpAddr::V4(WAN)), (own6.into(), WAN6.into())] {
+        let echo = SocketAddr::new(wan, ECHO);
+        let (socket, outside) = victim.inside(|| {
+            let socket = bound(own);
+            socket.connect(echo).expect("to connect");
+            socket.send(b"who am I?").expect("to send");
+            let mut answer = [0; 64];
+            let length = socket.recv(&mut answer).expect("an answer");
+            let outside = String::from_utf8_lossy(&answer[..length]).parse::<SocketAddr>();
+            (socket, outside.expect("an address"))
+        });
+        let at = socket.local_addr().expect("an address");
+        forger.inside(|| {
+            send_error(at, echo);
+            // By the same way: when this is answered, the other has arrived.
+            assert!(probe::udp(echo).reached());
+        });
+        assert_undisturbed(&socket, "an error that another box forged");
+        lab.wan(|| send_error(outside, echo));
+        assert_told(&socket, "an error from outside");
+
+        let peer = lab.wan(|| bound(wan));
+        let there = peer.local_addr().expect("an address");
+        let socket = victim.inside(|| bound(own));
+        let at = socket.local_addr().expect("an address");
+        socket.send_to(b"hello", there).expect("to send");
+        let (_, from) = peer.recv_from(&mut [0; 64]).expect("a datagram");
+        peer.connect(from).expect("to connect");
+        forger.inside(|| {
+            send_error(there, at);
+            assert!(probe::udp(echo).reached());
+        });
+        let heard = peer.take_error().expect("a socket");
+        assert!(heard.is_none(), "an error in the name of another box: {heard:?}");
+        drop(socket);
+        peer.send(b"are you there?").expect("to send");
+        assert_told(&peer, "an error of the box's own, about a connection it opened");
+    }
+    let server = lab.start(&["-p", "5353:5353/udp"], &["sleep"]);
+    for address in [IpAddr::V4(HOST), HOST6.into()] {
+        let outcome = lab.wan(|| probe::udp(SocketAddr::new(address, 5353)));
+        assert!(outcome.refused(), "nobody listens in the box: {outcome}");
+    }
+    drop(server);
 }
 
 /// I4: not even with the lab's rights. NAT passes over what connection tracking finds invalid, an answer to a ping that

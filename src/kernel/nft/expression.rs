@@ -45,8 +45,14 @@ const RTN_LOCAL: u32 = 2;
 
 const NFT_CT_STATE: u32 = 0;
 const NFT_CT_STATUS: u32 = 2;
-/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
-const ESTABLISHED_RELATED: u32 = 0b110;
+const NFT_CT_SRC_IP: u32 = 19;
+const NFT_CT_SRC_IP6: u32 = 21;
+const IP_CT_DIR_ORIGINAL: u8 = 0;
+const IP_CT_DIR_REPLY: u8 = 1;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`.
+const ESTABLISHED: u32 = 0b10;
+/// `NF_CT_STATE_BIT(IP_CT_RELATED)`.
+const RELATED: u32 = 0b100;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const NEW: u32 = 0b1000;
 /// `IPS_DST_NAT`.
@@ -138,10 +144,12 @@ impl Encoder<'_> {
                 self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
                 self.compare(CmpOperator::Equal, vec![kind]);
             }
-            Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED_RELATED),
+            Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED),
+            Statement::Related => self.conntrack(NFT_CT_STATE, RELATED),
+            Statement::Known => self.conntrack(NFT_CT_STATE, ESTABLISHED | RELATED),
             Statement::New => self.conntrack(NFT_CT_STATE, NEW),
             Statement::ConnectionsOver { set, limit } => self.connections_over(set, *limit),
-            Statement::Translatable => self.conntrack(NFT_CT_STATE, NEW | ESTABLISHED_RELATED),
+            Statement::Translatable => self.conntrack(NFT_CT_STATE, NEW | ESTABLISHED | RELATED),
             Statement::TranslatedDestination => self.conntrack(NFT_CT_STATUS, DST_NAT),
             Statement::LocalDestination => {
                 let register = number(1, Register::Reg1.into());
@@ -273,6 +281,10 @@ impl Encoder<'_> {
                 Field::DestinationAddress6 => {
                     self.load_address(register, Address::Destination, Nfproto::Ipv6)
                 }
+                Field::Opener => self.load_party(register, Nfproto::Ipv4, IP_CT_DIR_ORIGINAL),
+                Field::Answerer => self.load_party(register, Nfproto::Ipv4, IP_CT_DIR_REPLY),
+                Field::Opener6 => self.load_party(register, Nfproto::Ipv6, IP_CT_DIR_ORIGINAL),
+                Field::Answerer6 => self.load_party(register, Nfproto::Ipv6, IP_CT_DIR_REPLY),
                 Field::L4Protocol => {
                     self.load_meta(register, MetaKey::L4Proto);
                     4
@@ -298,6 +310,17 @@ impl Encoder<'_> {
             Nfproto::Ipv4 => 4,
             Nfproto::Ipv6 => 16,
         }
+    }
+
+    /// The source of what a connection has in that direction. Returns how many bytes of registers the address takes.
+    fn load_party(&mut self, register: Register, family: Nfproto, direction: u8) -> usize {
+        let (key, length) = match family {
+            Nfproto::Ipv4 => (NFT_CT_SRC_IP, 4),
+            Nfproto::Ipv6 => (NFT_CT_SRC_IP6, 16),
+        };
+        let direction = DefaultNla::new(3, vec![direction]);
+        self.push("ct", &[number(2, key), number(1, register.into()), direction]);
+        length
     }
 
     fn match_meta(&mut self, key: MetaKey, operator: CmpOperator, data: Vec<u8>) {

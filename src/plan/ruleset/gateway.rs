@@ -13,7 +13,7 @@ use super::{
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
 use Statement::{
     Accept, Drop, EchoRequest, Established, Jump, L4Protocol, Lookup, Loopback, Notrack, RejectProhibited,
-    RejectWithReset, Return, Snat, ToPort, TranslatedDestination,
+    RejectWithReset, Related, Return, Snat, ToPort, TranslatedDestination,
 };
 
 /// The port of name servers (RFC 1035, 4.2).
@@ -90,6 +90,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         // answered. What was let through all the same, of a box that has just ended, ends with its second visit.
         Rule::from([Loopback(Direction::In), Drop]),
         Rule::from([Established, Accept]),
+        Rule::from([Related, Jump("errors")]),
         Rule::from([Loopback(Direction::Out), Jump("deny")]),
     ];
     // The same of IPv6, where such addresses lead out. By ICMP alone a connection attempt would not end at once: the error comes
@@ -128,6 +129,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     let mut tohost = vec![
         Rule::from([Loopback(Direction::In), Accept]),
         Rule::from([Established, Accept]),
+        Rule::from([Related, Jump("errors")]),
         Rule::from([iifname(OUT), Drop]),
         too_many(connections),
         Rule::from([EchoRequest(Nfproto::Ipv4), Accept]),
@@ -183,10 +185,29 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
             closed("tohost", Input, priority::FILTER, tohost),
             base("postnat", Nat, Postrouting, priority::SRCNAT, postnat),
             regular("received", received),
+            regular("errors", errors(topology)),
             regular("deny", deny),
             publish(topology),
         ],
     }]
+}
+
+/// ICMP errors about known connections. The kernel compares where they go with the connection, not where they come from
+/// (net/netfilter/nf_conntrack_proto_icmp.c, `nf_conntrack_inet_error`): of boxes only those that take part in it are heard.
+/// Outside, any router may be the one that has something to tell.
+fn errors(topology: &Topology) -> Vec<Rule> {
+    use Field::{Answerer, Answerer6, InputInterface, Opener, Opener6};
+    let mut rules = vec![
+        Rule::from([iifname(OUT), Accept]),
+        Rule::from([Lookup(&[InputInterface, Opener], "boxes4"), Accept]),
+        Rule::from([Lookup(&[InputInterface, Answerer], "boxes4"), Accept]),
+    ];
+    if topology.pool6().is_some() {
+        rules.push(Rule::from([Lookup(&[InputInterface, Opener6], "boxes6"), Accept]));
+        rules.push(Rule::from([Lookup(&[InputInterface, Answerer6], "boxes6"), Accept]));
+    }
+    rules.push(Rule::from([Drop]));
+    rules
 }
 
 /// Past so many connections of one box new ones are denied, so that neither this namespace's connection tracking nor the

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
-    Accept, Drop, Established, FrameOf, Jump, L4Protocol, LocalDestination, Lookup, Loopback, Masquerade,
+    Accept, Drop, FrameOf, Jump, Known, L4Protocol, LocalDestination, Lookup, Loopback, Masquerade,
     RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, SnatBySource, Translatable,
     TranslatedDestination,
 };
@@ -96,11 +96,8 @@ fn fence(topology: &Topology) -> Table {
     }
     // After the translation, forth and back: the way to the pool is open to marked packets only.
     let setmark = pools().map(|pool| Rule::from([daddr(pool), SetMark(MARK)])).collect();
-    let inward = vec![
-        Rule::from([Established, Accept]),
-        Rule::from([TranslatedDestination, Accept]),
-        Rule::from([Drop]),
-    ];
+    let inward =
+        vec![Rule::from([Known, Accept]), Rule::from([TranslatedDestination, Accept]), Rule::from([Drop])];
     let mut forwarded = vec![
         Rule::from([oifname(&link), Jump("inward")]),
         // NAT passes over what belongs to no known connection: it would leave with the pool as its source. A late answer to a
@@ -120,7 +117,7 @@ fn fence(topology: &Topology) -> Table {
     }
     let tohost = vec![
         Rule::from([iifname_not(&link), Accept]),
-        Rule::from([Established, Accept]),
+        Rule::from([Known, Accept]),
         Rule::from([L4Protocol(6), RejectWithReset]),
         Rule::from([RejectProhibited]),
     ];

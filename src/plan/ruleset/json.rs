@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 use nftables::expr::{
-    BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Map as MapExpression, Meta, MetaKey,
+    BinaryOperation, CT, CTDir, Expression, Fib, FibFlag, FibResult, Map as MapExpression, Meta, MetaKey,
     NamedExpression, Payload, PayloadField, Prefix, Range,
 };
 use nftables::schema::{self, NfCmd, NfListObject, NfObject, Nftables, SetFlag, SetType, SetTypeValue};
@@ -194,7 +194,9 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
         Statement::ToPort(port) => equals(payload("th", "dport"), Expression::Number((*port).into())),
         Statement::EchoRequest(Nfproto::Ipv4) => equals(payload("icmp", "type"), text("echo-request")),
         Statement::EchoRequest(Nfproto::Ipv6) => equals(payload("icmpv6", "type"), text("echo-request")),
-        Statement::Established => has(ct("state"), &["established", "related"]),
+        Statement::Established => has(ct("state"), &["established"]),
+        Statement::Related => has(ct("state"), &["related"]),
+        Statement::Known => has(ct("state"), &["established", "related"]),
         Statement::Translatable => has(ct("state"), &["established", "related", "new"]),
         Statement::TranslatedDestination => has(ct("status"), &["dnat"]),
         Statement::LocalDestination => {
@@ -288,6 +290,10 @@ fn field(field: &Field) -> Expression<'static> {
         Field::DestinationAddress => payload("ip", "daddr"),
         Field::SourceAddress6 => payload("ip6", "saddr"),
         Field::DestinationAddress6 => payload("ip6", "daddr"),
+        Field::Opener => ct_of("ip saddr", CTDir::Original),
+        Field::Answerer => ct_of("ip saddr", CTDir::Reply),
+        Field::Opener6 => ct_of("ip6 saddr", CTDir::Original),
+        Field::Answerer6 => ct_of("ip6 saddr", CTDir::Reply),
         Field::L4Protocol => meta(MetaKey::L4proto),
         Field::DestinationPort => payload("th", "dport"),
         Field::DestinationBlock => {
@@ -369,6 +375,10 @@ const fn meta(key: MetaKey) -> Expression<'static> {
 
 fn ct(key: &'static str) -> Expression<'static> {
     named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
+}
+
+fn ct_of(key: &'static str, dir: CTDir) -> Expression<'static> {
+    named(NamedExpression::CT(CT { key: key.into(), family: None, dir: Some(dir) }))
 }
 
 fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {

@@ -34,8 +34,12 @@ pub enum Statement {
     ToPort(u16),
     /// `icmp type echo-request`, `icmpv6 type echo-request`: a ping.
     EchoRequest(Nfproto),
-    /// `ct state established,related`.
+    /// `ct state established`.
     Established,
+    /// `ct state related`: an ICMP error about a known connection, whoever sent it.
+    Related,
+    /// `ct state established,related`.
+    Known,
     /// `ct state new`.
     New,
     /// `add @set { iifname ct count over … }`: the interface that the packet came in by has more connections than that.
@@ -149,6 +153,14 @@ pub enum Field {
     SourceAddress6,
     /// `ip6 daddr`.
     DestinationAddress6,
+    /// `ct original ip saddr`: who opened the connection.
+    Opener,
+    /// `ct reply ip saddr`: who answers in the connection.
+    Answerer,
+    /// `ct original ip6 saddr`.
+    Opener6,
+    /// `ct reply ip6 saddr`.
+    Answerer6,
     /// `meta l4proto`.
     L4Protocol,
     /// `th dport`: the destination port of TCP, UDP and SCTP.
@@ -162,12 +174,15 @@ pub enum Field {
 }
 
 impl Field {
-    /// The one family whose packets have it.
+    /// The one family whose packets have it, where that must be asked for first.
     #[must_use]
     pub const fn family(self) -> Option<Nfproto> {
         match self {
             Self::SourceAddress | Self::DestinationAddress => Some(Nfproto::Ipv4),
             Self::SourceAddress6 | Self::DestinationAddress6 => Some(Nfproto::Ipv6),
+            // Of a connection of the other family the kernel knows none, and the rule ends (net/netfilter/nft_ct.c,
+            // `nft_ct_get_eval`).
+            Self::Opener | Self::Answerer | Self::Opener6 | Self::Answerer6 => None,
             Self::InputInterface
             | Self::L4Protocol
             | Self::DestinationPort

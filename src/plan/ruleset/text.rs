@@ -164,7 +164,9 @@ impl fmt::Display for Statement {
             Self::ToPort(port) => write!(f, "th dport {port}"),
             Self::EchoRequest(Nfproto::Ipv4) => f.write_str("icmp type echo-request"),
             Self::EchoRequest(Nfproto::Ipv6) => f.write_str("icmpv6 type echo-request"),
-            Self::Established => f.write_str("ct state established,related"),
+            Self::Established => f.write_str("ct state established"),
+            Self::Related => f.write_str("ct state related"),
+            Self::Known => f.write_str("ct state established,related"),
             Self::New => f.write_str("ct state new"),
             Self::ConnectionsOver { set, limit } => {
                 write!(f, "add @{set} {{ iifname ct count over {limit} }}")
@@ -222,6 +224,10 @@ impl fmt::Display for Field {
             Self::DestinationAddress => "ip daddr",
             Self::SourceAddress6 => "ip6 saddr",
             Self::DestinationAddress6 => "ip6 daddr",
+            Self::Opener => "ct original ip saddr",
+            Self::Answerer => "ct reply ip saddr",
+            Self::Opener6 => "ct original ip6 saddr",
+            Self::Answerer6 => "ct reply ip6 saddr",
             Self::L4Protocol => "meta l4proto",
             Self::DestinationPort => "th dport",
         })
