@@ -154,15 +154,17 @@ fn same_as_nft(tables: &[Table], elements: &[Element]) {
 
 /// That the ruleset's JSON makes the same of an empty namespace as netlink does.
 ///
-/// In four steps, for what nft 1.0.6 does not read from JSON: a table's comment, a map to concatenated values, and that a set
-/// is dynamic, which it sees only from rules that come with it.
+/// In four steps, for what nft 1.0.6 does not read from JSON: a table's comment, what a timeout's policy is, a map to
+/// concatenated values, and that a set is dynamic, which it sees only from rules that come with it.
 fn same_from_json(tables: &[Table], elements: &[Element]) {
     let part = |sets: bool| {
         let mut document = ruleset::to_json(tables, elements).unwrap();
         document["nftables"].as_array_mut().unwrap().retain(|object| {
             let object = &object["add"];
             let early = object.get("table").or(object.get("set")).is_some();
-            early == sets && !object["map"]["map"].is_array() && object["set"]["name"] != "conns"
+            early == sets
+                && !object["map"]["map"].is_array()
+                && !object["set"]["name"].as_str().is_some_and(|name| name.starts_with("conns"))
         });
         document
     };
@@ -171,7 +173,7 @@ fn same_from_json(tables: &[Table], elements: &[Element]) {
     let named = ruleset::to_text(&tables.iter().map(bare).collect::<Vec<_>>(), &[]);
     let with_maps = |table: &Table| {
         let dynamic = table.sets.iter().copied().filter(|set| set.dynamic).collect();
-        Table { sets: dynamic, maps: table.maps.clone(), ..bare(table) }
+        Table { timeouts: Vec::new(), sets: dynamic, maps: table.maps.clone(), ..bare(table) }
     };
     let maps = ruleset::to_text(&tables.iter().map(with_maps).collect::<Vec<_>>(), &[]);
     let early = part(true);
@@ -188,7 +190,7 @@ fn same_from_json(tables: &[Table], elements: &[Element]) {
     same_rules(&ruleset::to_json(tables, elements).unwrap(), &shell(false, "nft -j list ruleset", ""));
 }
 
-/// That the document has the rules as nft lists them.
+/// That the document has the rules and timeouts as nft lists them.
 fn same_rules(document: &Value, listed: &str) {
     let listed: Value = serde_json::from_str(listed).unwrap();
     let rules = |document: &Value| -> BTreeMap<[String; 3], Vec<Value>> {
@@ -203,6 +205,17 @@ fn same_rules(document: &Value, listed: &str) {
     let (ours, theirs) = (rules(document), rules(&listed));
     assert!(!ours.is_empty());
     assert_eq!(ours, theirs);
+    let timeouts = |document: &Value| -> Vec<Value> {
+        let objects = document["nftables"].as_array().unwrap().iter();
+        let mut found: Vec<_> = objects
+            .filter_map(|object| object.get("add").unwrap_or(object).get("ct timeout").cloned())
+            .collect();
+        for timeout in &mut found {
+            timeout.as_object_mut().unwrap().remove("handle");
+        }
+        found
+    };
+    assert_eq!(timeouts(document), timeouts(&listed));
 }
 
 /// Compares line by line, without blank lines and handles, which count in the order of creation.
@@ -227,7 +240,7 @@ fn same_lines(ours: &str, theirs: &str) {
 fn the_hosts_rules_are_what_nft_makes_of_their_text() {
     let name = "the_hosts_rules_are_what_nft_makes_of_their_text";
     if peers(name) && inside(name) {
-        same_as_nft(&ruleset::host(&topology()), &host_elements());
+        same_as_nft(&ruleset::host(&topology(), 8192), &host_elements());
     }
 }
 
@@ -243,7 +256,7 @@ fn the_gateways_rules_are_what_nft_makes_of_their_text() {
 fn the_rules_without_ipv6_are_what_nft_makes_of_their_text() {
     let name = "the_rules_without_ipv6_are_what_nft_makes_of_their_text";
     if peers(name) && inside(name) {
-        same_as_nft(&ruleset::host(&Topology { ipv6: Ipv6::Closed, ..topology() }), &[]);
+        same_as_nft(&ruleset::host(&Topology { ipv6: Ipv6::Closed, ..topology() }, 8192), &[]);
     }
 }
 
@@ -251,7 +264,7 @@ fn the_rules_without_ipv6_are_what_nft_makes_of_their_text() {
 fn the_hosts_rules_are_what_nft_makes_of_their_json() {
     let name = "the_hosts_rules_are_what_nft_makes_of_their_json";
     if peers(name) && inside(name) {
-        same_from_json(&ruleset::host(&topology()), &host_elements());
+        same_from_json(&ruleset::host(&topology(), 8192), &host_elements());
     }
 }
 
@@ -267,7 +280,7 @@ fn the_gateways_rules_are_what_nft_makes_of_their_json() {
 fn the_text_is_as_nft_prints_it() {
     let name = "the_text_is_as_nft_prints_it";
     if peers(name) && inside(name) {
-        let mut tables = ruleset::host(&topology());
+        let mut tables = ruleset::host(&topology(), 8192);
         same_as_nft(&tables, &[]);
         let mut batch = Batch::new();
         for table in tables.drain(..) {
@@ -346,7 +359,7 @@ fn rules_are_replaced_in_one_batch() {
         return;
     }
     let mut nft = Nft::open().unwrap();
-    let (tables, elements) = (ruleset::host(&topology()), host_elements());
+    let (tables, elements) = (ruleset::host(&topology(), 8192), host_elements());
     shell(false, LINK, "");
     // From nothing, from all, and from one table of the two: as after somebody's flush.
     for (round, portable) in [false, false, true, false, true].into_iter().enumerate() {
@@ -461,4 +474,29 @@ fn connections_are_forgotten_by_address_and_by_port() {
         conntrack.flush(&[by_source, by_port]).unwrap();
     }
     println!("figure: flush of an empty table: {:?}", start.elapsed() / 100);
+}
+
+/// As it is where the kernel has no timeouts of single connections.
+#[test]
+fn a_refused_timeout_is_told_and_the_rules_do_without() {
+    if !inside("a_refused_timeout_is_told_and_the_rules_do_without") {
+        return;
+    }
+    let whole = ruleset::host(&topology(), 8192);
+    let refused = |mut table: Table| {
+        // Longer than any name may be.
+        table.timeouts.iter_mut().for_each(|timeout| timeout.name = "x".repeat(300).leak());
+        table
+    };
+    shell(false, LINK, "");
+    let mut nft = Nft::open().unwrap();
+    let tables: Vec<_> = whole.iter().cloned().map(refused).collect();
+    let error = nft.commit(filled(&tables, &[])).unwrap_err();
+    assert!(error.lacks_timeouts(), "{error}");
+    let tables: Vec<_> = whole.iter().cloned().map(Table::without_timeouts).collect();
+    nft.commit(filled(&tables, &[])).unwrap();
+    // Whoever looks whether the rules are intact does not miss them.
+    assert!(whole.iter().all(|table| nft.has_chains_of(table).unwrap()));
+    let again = nft.commit(filled(&tables, &[])).unwrap_err();
+    assert!(!again.lacks_timeouts(), "{again}");
 }

@@ -57,7 +57,7 @@ fn the_hosts_rules() {
     elements.extend(ruleset::leaves_as(BOX.into(), HOST.into()));
     elements.extend(ruleset::leaves_as(BOX6.into(), HOST6.into()));
     assert_eq!(ruleset::leaves_as(BOX6.into(), HOST.into()), None);
-    let text = ruleset::to_text(&ruleset::host(&topology()), &elements);
+    let text = ruleset::to_text(&ruleset::host(&topology(), 8192), &elements);
     golden("host.nft", &text, include_str!("plan/host.nft"));
 }
 
@@ -81,7 +81,7 @@ fn the_gateways_rules() {
 #[test]
 fn the_rules_without_ipv6() {
     let topology = Topology { ipv6: Ipv6::Closed, ..topology() };
-    let tables = [ruleset::host(&topology), ruleset::gateway(&topology, 8192)].concat();
+    let tables = [ruleset::host(&topology, 8192), ruleset::gateway(&topology, 8192)].concat();
     let text = ruleset::to_text(&tables, &[]);
     golden("without-ipv6.nft", &text, include_str!("plan/without-ipv6.nft"));
 }

@@ -16,7 +16,7 @@ use crate::plan::gateway::GatewayPlan;
 use crate::plan::ipv6::GlobalId;
 use crate::plan::place::Wanted;
 use crate::plan::record::GatewayRecord;
-use crate::plan::ruleset::{self, Element, Family};
+use crate::plan::ruleset::{self, Element, Family, Table};
 use crate::plan::topology::{HOST_MAC, Ipv6, NUMBERS, OUT, TABLE, Topology};
 use crate::plan::{self, gateway, routing, settings};
 
@@ -151,10 +151,11 @@ fn make(locked: &Locked<'_>, host: &mut Host, census: &Census, wanted: &Wanted) 
     let (network, route, nft) = new_namespace(host, plan.topology.ipv6)?;
     let cookie = netns_cookie(route.as_fd()).context(|| "cannot identify the gateway's network namespace")?;
     let GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6, connections } = plan;
-    let record = GatewayRecord { topology, cookie, switched, switched6, host_addresses, without_ipv6 };
+    let record =
+        GatewayRecord { topology, cookie, switched, switched6, host_addresses, without_ipv6, connections };
     write_record(locked, &record)?;
     let mut gateway = Gateway { record: record.clone(), network, route, nft };
-    match build(&mut gateway, connections, &mut host_route, host.nft(locked, census)?) {
+    match build(&mut gateway, &mut host_route, host, locked, census) {
         Ok(()) => Ok(gateway),
         Err(error) => {
             let problems = take_down(locked, host, census, &record);
@@ -208,12 +209,23 @@ fn new_namespace(host: &Host, ipv6: Ipv6) -> Result<(OwnedFd, Route, Nft)> {
     made
 }
 
-fn build(gateway: &mut Gateway, connections: u32, host_route: &mut Route, host_nft: &mut Nft) -> Result<()> {
+fn build(
+    gateway: &mut Gateway,
+    host_route: &mut Route,
+    host: &mut Host,
+    locked: &Locked<'_>,
+    census: &Census,
+) -> Result<()> {
     let topology = gateway.record.topology;
-    gateway_rules(gateway, connections)?;
+    gateway_rules(gateway)?;
+    // With the rules the kernel has loaded connection tracking.
+    namespace::inside(gateway.network.as_fd(), host.network().as_fd(), || {
+        wiring::set(&settings::of_tracking(), "in the gateway")
+    })
+    .context(|| "cannot enter the gateway")??;
     let (inner, outer) = add_link(gateway, host_route, &topology)?;
     wiring::set(&settings::of_host_link(&topology.host_link(), topology.ipv6), "on the host")?;
-    host_rules(host_nft, &gateway.record, &[])?;
+    host_rules(host.nft(locked, census)?, &gateway.record, &[])?;
     host_routing(host_route, &gateway.record, outer)?;
     gateway_routing(gateway, &topology, inner)?;
     wiring::pipeline(host_route, &[link::settle(outer)], "the host")?;
@@ -226,9 +238,9 @@ pub(super) fn switched(record: &GatewayRecord) -> impl Iterator<Item = (settings
     four.chain(record.switched6.iter().map(|interface| (settings::Family::Ipv6, interface)))
 }
 
-fn gateway_rules(gateway: &mut Gateway, connections: u32) -> Result<()> {
+fn gateway_rules(gateway: &mut Gateway) -> Result<()> {
     let mut batch = Batch::new();
-    for table in ruleset::gateway(&gateway.record.topology, connections) {
+    for table in ruleset::gateway(&gateway.record.topology, gateway.record.connections) {
         batch.create_table(&table);
     }
     for address in &gateway.record.host_addresses {
@@ -253,10 +265,22 @@ pub(super) fn add_link(
 
 /// Puts the host's tables in place of what is there, in one transaction.
 pub(super) fn host_rules(nft: &mut Nft, record: &GatewayRecord, published: &[Element]) -> Result<()> {
+    let tables = ruleset::host(&record.topology, record.connections);
+    match nft.commit(host_batch(&tables, record, published)) {
+        Err(error) if error.lacks_timeouts() => {
+            let tables: Vec<_> = tables.into_iter().map(Table::without_timeouts).collect();
+            nft.commit(host_batch(&tables, record, published))
+        }
+        result => result,
+    }
+    .map_err(Error::from)
+}
+
+fn host_batch(tables: &[Table], record: &GatewayRecord, published: &[Element]) -> Batch {
     let mut batch = Batch::new();
-    for table in ruleset::host(&record.topology) {
+    for table in tables {
         batch.delete_table(table.family, table.name);
-        batch.create_table(&table);
+        batch.create_table(table);
     }
     for interface in &record.switched {
         batch.put_element(Family::Inet, TABLE, &ruleset::switched(interface));
@@ -267,7 +291,7 @@ pub(super) fn host_rules(nft: &mut Nft, record: &GatewayRecord, published: &[Ele
     for element in published {
         batch.put_element(Family::Inet, TABLE, element);
     }
-    nft.commit(batch).map_err(Error::from)
+    batch
 }
 
 fn host_routing(route: &mut Route, record: &GatewayRecord, link: u32) -> Result<()> {

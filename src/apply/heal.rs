@@ -318,7 +318,7 @@ fn restriction(family: settings::Family, interface: &str) -> Element {
 }
 
 fn are_intact(nft: &mut Nft, record: &GatewayRecord) -> Result<bool> {
-    for table in ruleset::host(&record.topology) {
+    for table in ruleset::host(&record.topology, record.connections) {
         if nft.table_is_ours(table.family, table.name)? != Some(true) || !nft.has_chains_of(&table)? {
             return Ok(false);
         }

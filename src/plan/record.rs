@@ -162,6 +162,14 @@ pub struct GatewayRecord {
     pub host_addresses: Vec<IpAddr>,
     /// Why boxes have no IPv6, where they have none.
     pub without_ipv6: Option<String>,
+    /// How many connections a box may have at a time.
+    #[serde(default = "most_connections")]
+    pub connections: u32,
+}
+
+/// Where an earlier netbox wrote the record, which did not write it down.
+fn most_connections() -> u32 {
+    super::gateway::connections(None)
 }
 
 #[cfg(test)]

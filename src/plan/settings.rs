@@ -90,6 +90,16 @@ pub fn of_gateway(ipv6: Ipv6) -> Vec<Setting> {
     settings
 }
 
+/// How long the gateway's connection tracking remembers closed TCP connections: as [`CLOSED`](super::ruleset::CLOSED) has it for
+/// the host's. They are there when the rules are. Not without CONFIG_NF_CONNTRACK_PROCFS.
+#[must_use]
+pub fn of_tracking() -> [Setting; 2] {
+    [
+        Setting::new(["netfilter", "nf_conntrack_tcp_timeout_time_wait"], "2").or_absent(),
+        Setting::new(["netfilter", "nf_conntrack_tcp_timeout_close"], "1").or_absent(),
+    ]
+}
+
 /// Those of the host's end of the gateway's link, before it is up.
 #[must_use]
 pub fn of_host_link(link: &str, ipv6: Ipv6) -> Vec<Setting> {
@@ -166,6 +176,13 @@ pub fn switched(four: &[String], six: &[String]) -> Vec<Setting> {
 mod tests {
     use super::*;
     use crate::plan::privileges::OF_ROOT;
+    use crate::plan::ruleset::{CLOSED, Timeout};
+
+    #[test]
+    fn gateway_and_host_remember_closed_connections_as_long() {
+        let Timeout { time_wait, close, .. } = CLOSED;
+        assert_eq!(of_tracking().map(|setting| setting.value.parse()), [Ok(time_wait), Ok(close)]);
+    }
 
     #[test]
     fn a_setting_prints_as_sysctl_reads_it() {

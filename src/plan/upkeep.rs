@@ -127,6 +127,7 @@ mod tests {
             switched6: Vec::new(),
             host_addresses: host_addresses.iter().copied().map(IpAddr::V4).collect(),
             without_ipv6: None,
+            connections: 8192,
         }
     }
 

@@ -1,15 +1,21 @@
 //! One box takes as much as it can get: enough is left for the others.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 
 use crate::isolation::gateways;
-use crate::lab::{ECHO, Lab, RunningBox, Shape, WAN, live_tests, probe, read_sysctl};
+use crate::lab::{
+    ECHO, HOST, HOST6, Lab, PROBE, RunningBox, Shape, WAN, WAN6, live_tests, probe, read_sysctl,
+};
 
 live_tests![
     a_box_uses_up_neither_connections_nor_ports,
     a_box_that_pings_uses_up_no_connections,
     connections_that_have_ended_do_not_count,
+    connections_that_have_ended_are_soon_forgotten,
+    what_the_gateway_takes_for_an_end_counts_on_the_host,
 ];
 
 /// As src/plan/gateway.rs has it.
@@ -89,4 +95,79 @@ fn connections_that_have_ended_do_not_count() {
     });
     hog(&running, limit() - 50);
     assert!(running.inside(|| probe::tcp(wan())).reached());
+}
+
+/// For how many seconds more the closed TCP connections of host and gateway are remembered, as soon as there is one in both.
+fn remembered(lab: &Lab, port: u16) -> Vec<u32> {
+    let end = Instant::now() + Duration::from_secs(1);
+    // As what answers in it, whatever it was called with.
+    let from = format!(" sport={port} ");
+    loop {
+        let host = std::fs::read_to_string("/proc/net/nf_conntrack").expect("the host's connections");
+        let gateway = lab.netbox(&["gateway", "--", PROBE, "cat", "/proc/net/nf_conntrack"]).output();
+        let gateway = String::from_utf8(gateway.expect("netbox gateway").stdout).expect("text");
+        // ipv4 2 tcp 6 SECONDS STATE …
+        let closed = |text: &str| -> Vec<u32> {
+            let lines = text.lines().filter(|line| line.contains(" TIME_WAIT ") && line.contains(&from));
+            lines
+                .map(|line| line.split_whitespace().nth(4).expect("seconds").parse().expect("a number"))
+                .collect()
+        };
+        let (host, gateway) = (closed(&host), closed(&gateway));
+        if !host.is_empty() && !gateway.is_empty() {
+            return [host, gateway].concat();
+        }
+        assert!(Instant::now() < end, "no closed connection to port {port}: {host:?} {gateway:?}");
+    }
+}
+
+/// I2: they are not counted, so a box that opens one after the other must not fill the tables with them. Those that it opens
+/// and those that it answers, over both families.
+fn connections_that_have_ended_are_soon_forgotten() {
+    let lab = Lab::new(Shape::OwnLan);
+    let running = lab.start(&["-p", "8080:80"], &["listen", "tcp", "[::]:80"]);
+    for (host, wan) in [(IpAddr::V4(HOST), IpAddr::V4(WAN)), (HOST6.into(), WAN6.into())] {
+        for inward in [false, true] {
+            let port = if inward {
+                assert!(lab.wan(|| probe::tcp(SocketAddr::new(host, 8080))).reached());
+                80
+            } else {
+                assert!(running.inside(|| probe::tcp(SocketAddr::new(wan, ECHO))).reached());
+                ECHO
+            };
+            let seconds = remembered(&lab, port);
+            assert!(seconds.iter().all(|seconds| *seconds <= 2), "{host}, inward {inward}: {seconds:?}");
+        }
+    }
+}
+
+/// I2: a reset with a TTL of 1, which any program can send, ends a connection for the gateway, and comes no further.
+fn what_the_gateway_takes_for_an_end_counts_on_the_host() {
+    /// So many wait at each server (net.core.somaxconn).
+    const QUEUE: u32 = 4096;
+    let lab = Lab::new(Shape::OwnLan);
+    let greedy = lab.start(&[], &["sleep"]);
+    let other = lab.start(&[], &["sleep"]);
+    let many = limit() + 300;
+    // Never accepted, and so never closed by the other side either.
+    let servers: Vec<_> = lab.wan(|| {
+        let server = || {
+            let server = TcpListener::bind((WAN, 0)).expect("to bind");
+            listen(&server, Backlog::MAXALLOWABLE).expect("a longer queue");
+            server
+        };
+        (0..many.div_ceil(QUEUE)).map(|_| server()).collect()
+    });
+    greedy.inside(|| {
+        for (_, server) in (0..many).zip(servers.iter().cycle()) {
+            let Ok(stream) = TcpStream::connect(server.local_addr().expect("an address")) else { continue };
+            stream.set_ttl(1).expect("a TTL");
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(&stream, sockopt::Linger, &at_once).expect("a reset instead of an end");
+        }
+    });
+    let count = tracked();
+    assert!((limit()..limit() + 20).contains(&count), "{count} connections of {}", limit());
+    assert!(greedy.inside(|| probe::tcp(wan())).refused(), "one more is denied at once");
+    assert!(other.inside(|| probe::tcp(wan())).reached(), "the other box");
 }

@@ -34,6 +34,7 @@ struct Pending {
 enum Step {
     CreateTable(String),
     DestroyTable(String),
+    Timeout(&'static str),
     Set(&'static str),
     Chain(&'static str),
     Rule(&'static str, usize),
@@ -47,9 +48,12 @@ impl Batch {
         Self::default()
     }
 
-    /// Creates the table with its sets, maps, chains and rules. One of that name is `EEXIST`.
+    /// Creates the table with its timeouts, sets, maps, chains and rules. One of that name is `EEXIST`.
     pub fn create_table(&mut self, table: &Table) -> &mut Self {
         self.push(message::new_table(table), Step::CreateTable(table.name.into()));
+        for timeout in &table.timeouts {
+            self.push(message::new_timeout(table, timeout), Step::Timeout(timeout.name));
+        }
         let sets = table.sets.iter().map(|set| {
             let Set { name, key, dynamic } = *set;
             SetKind { name, key, value: &[], dynamic, interval: false }
@@ -183,7 +187,8 @@ impl Batch {
             None => "commit the rules".into(),
         };
         let destroys = matches!(found, Some((_, Step::DestroyTable(_) | Step::Elements(Verb::Destroy, _))));
-        NftError { refusal, step, destroys }
+        let of_timeout = matches!(found, Some((_, Step::Timeout(_))));
+        NftError { refusal, step, destroys, of_timeout }
     }
 }
 
@@ -226,6 +231,7 @@ impl fmt::Display for Step {
         match self {
             Self::CreateTable(name) => write!(f, "create table {name}"),
             Self::DestroyTable(name) => write!(f, "delete table {name}"),
+            Self::Timeout(name) => write!(f, "create ct timeout {name}"),
             Self::Set(name) => write!(f, "create set {name}"),
             Self::Chain(name) => write!(f, "create chain {name}"),
             Self::Rule(chain, number) => write!(f, "create rule {number} of chain {chain}"),

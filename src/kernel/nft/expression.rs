@@ -2,6 +2,8 @@
 //!
 //! The same sequences as nft(8) makes, so that it can read them back into the same text.
 
+mod tracking;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -12,20 +14,15 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::message::NFTA_LIST_ELEM;
+use tracking::{
+    DST_NAT, ESTABLISHED, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, NEW, NFT_CT_STATE, NFT_CT_STATUS, RELATED,
+};
+
 use crate::kernel::netfilter::Draft;
 use crate::plan::ruleset::{Address, BLOCK, Direction, Family, Field, Nfproto, Operator, Rule, Statement};
 
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
-
-const NFTA_DYNSET_SET_NAME: u16 = 1;
-const NFTA_DYNSET_OP: u16 = 3;
-const NFTA_DYNSET_SREG_KEY: u16 = 4;
-const NFTA_DYNSET_EXPR: u16 = 7;
-const NFT_DYNSET_OP_ADD: u32 = 0;
-const NFTA_CONNLIMIT_COUNT: u16 = 1;
-const NFTA_CONNLIMIT_FLAGS: u16 = 2;
-const NFT_CONNLIMIT_F_INV: u32 = 1;
 
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
@@ -42,21 +39,6 @@ const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
 const PACKET_HOST: u8 = 0;
 const RTN_LOCAL: u32 = 2;
-
-const NFT_CT_STATE: u32 = 0;
-const NFT_CT_STATUS: u32 = 2;
-const NFT_CT_SRC_IP: u32 = 19;
-const NFT_CT_SRC_IP6: u32 = 21;
-const IP_CT_DIR_ORIGINAL: u8 = 0;
-const IP_CT_DIR_REPLY: u8 = 1;
-/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`.
-const ESTABLISHED: u32 = 0b10;
-/// `NF_CT_STATE_BIT(IP_CT_RELATED)`.
-const RELATED: u32 = 0b100;
-/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
-const NEW: u32 = 0b1000;
-/// `IPS_DST_NAT`.
-const DST_NAT: u32 = 1 << 5;
 
 const NFTA_FIB_F_DADDR: u32 = 1 << 1;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
@@ -148,8 +130,8 @@ impl Encoder<'_> {
             Statement::Related => self.conntrack(NFT_CT_STATE, RELATED),
             Statement::Known => self.conntrack(NFT_CT_STATE, ESTABLISHED | RELATED),
             Statement::New => self.conntrack(NFT_CT_STATE, NEW),
-            Statement::ConnectionsOver { set, limit } => self.connections_over(set, *limit),
-            Statement::Translatable => self.conntrack(NFT_CT_STATE, NEW | ESTABLISHED | RELATED),
+            Statement::SetTimeout(name) => self.set_timeout(name),
+            Statement::ConnectionsOver { key, set, limit } => self.connections_over(*key, set, *limit),
             Statement::TranslatedDestination => self.conntrack(NFT_CT_STATUS, DST_NAT),
             Statement::LocalDestination => {
                 let register = number(1, Register::Reg1.into());
@@ -312,17 +294,6 @@ impl Encoder<'_> {
         }
     }
 
-    /// The source of what a connection has in that direction. Returns how many bytes of registers the address takes.
-    fn load_party(&mut self, register: Register, family: Nfproto, direction: u8) -> usize {
-        let (key, length) = match family {
-            Nfproto::Ipv4 => (NFT_CT_SRC_IP, 4),
-            Nfproto::Ipv6 => (NFT_CT_SRC_IP6, 16),
-        };
-        let direction = DefaultNla::new(3, vec![direction]);
-        self.push("ct", &[number(2, key), number(1, register.into()), direction]);
-        length
-    }
-
     fn match_meta(&mut self, key: MetaKey, operator: CmpOperator, data: Vec<u8>) {
         self.load_meta(Register::Reg1, key);
         self.compare(operator, data);
@@ -346,12 +317,6 @@ impl Encoder<'_> {
                 Payload::Len(length),
             ],
         );
-    }
-
-    fn conntrack(&mut self, key: u32, bits: u32) {
-        self.push("ct", &[number(2, key), number(1, Register::Reg1.into())]);
-        self.mask(Register::Reg1, bits.to_ne_bytes().to_vec(), vec![0; 4]);
-        self.compare(CmpOperator::NotEqual, vec![0; 4]);
     }
 
     /// `register = (register & mask) ^ xor`, in the byte order that the register has. Both are of the same length.
@@ -409,24 +374,6 @@ impl Encoder<'_> {
 
     fn reject(&mut self, kind: u32, code: u8) {
         self.push("reject", &[number(1, kind), DefaultNla::new(2, vec![code])]);
-    }
-
-    /// Counts in the set's element of the interface's name, and goes on only past the limit.
-    fn connections_over(&mut self, set: &str, limit: u32) {
-        self.load_meta(Register::Reg1, MetaKey::Iifname);
-        self.list.nest(NFTA_LIST_ELEM, |expression| {
-            expression.text(NFTA_EXPR_NAME, "dynset").nest(NFTA_EXPR_DATA, |data| {
-                data.put(&number(NFTA_DYNSET_SREG_KEY, Register::Reg1.into()))
-                    .put(&number(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD))
-                    .text(NFTA_DYNSET_SET_NAME, set)
-                    .nest(NFTA_DYNSET_EXPR, |counter| {
-                        counter.text(NFTA_EXPR_NAME, "connlimit").nest(NFTA_EXPR_DATA, |data| {
-                            data.put(&number(NFTA_CONNLIMIT_COUNT, limit))
-                                .put(&number(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV));
-                        });
-                    });
-            });
-        });
     }
 
     fn push<A: Emitable>(&mut self, name: &str, attributes: &[A]) {

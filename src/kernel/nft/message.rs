@@ -9,7 +9,9 @@ use netlink_packet_netfilter::nftables::{
 
 use super::expression::{interface, write_expressions};
 use crate::kernel::netfilter::Draft;
-use crate::plan::ruleset::{Chain, ChainType, Datum, Element, Family, HookPoint, Policy, Rule, Table, Type};
+use crate::plan::ruleset::{
+    Chain, ChainType, Datum, Element, Family, HookPoint, Policy, Rule, Table, Timeout, Type,
+};
 
 const NFNL_SUBSYS_NFTABLES: u8 = 10;
 const NFNL_SUBSYS_NONE: u8 = 0;
@@ -36,6 +38,19 @@ const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_OBJ_TABLE: u16 = 1;
+const NFTA_OBJ_NAME: u16 = 2;
+const NFTA_OBJ_TYPE: u16 = 3;
+const NFTA_OBJ_DATA: u16 = 4;
+pub(super) const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
+const NFTA_CT_TIMEOUT_L3PROTO: u16 = 1;
+const NFTA_CT_TIMEOUT_L4PROTO: u16 = 2;
+const NFTA_CT_TIMEOUT_DATA: u16 = 3;
+const NFPROTO_INET: u16 = 1;
+const IPPROTO_TCP: u8 = 6;
+/// include/uapi/linux/netfilter/nfnetlink_cttimeout.h.
+const CTA_TIMEOUT_TCP_TIME_WAIT: u16 = 7;
+const CTA_TIMEOUT_TCP_CLOSE: u16 = 8;
 pub(super) const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;
 
 const NFT_MSG_NEWTABLE: u8 = 0;
@@ -47,6 +62,7 @@ const NFT_MSG_NEWRULE: u8 = 6;
 const NFT_MSG_NEWSET: u8 = 9;
 const NFT_MSG_NEWSETELEM: u8 = 12;
 const NFT_MSG_DELSETELEM: u8 = 14;
+const NFT_MSG_NEWOBJ: u8 = 18;
 /// Since Linux 6.3.
 const NFT_MSG_DESTROYTABLE: u8 = 26;
 const NFT_MSG_DESTROYSETELEM: u8 = 30;
@@ -143,6 +159,24 @@ pub(super) fn new_set(table: &Table, set: SetKind, id: u32) -> Vec<u8> {
         userdata.extend(udata(NFTNL_UDATA_SET_DATABYTEORDER, &byte_order(value).to_ne_bytes()));
     }
     draft.put(&SetAttribute::Id(id)).put(&SetAttribute::UserData(userdata));
+    draft.finish()
+}
+
+pub(super) fn new_timeout(table: &Table, timeout: &Timeout) -> Vec<u8> {
+    let mut draft = draft(table.family, NFT_MSG_NEWOBJ, NLM_F_CREATE);
+    draft
+        .text(NFTA_OBJ_TABLE, table.name)
+        .text(NFTA_OBJ_NAME, timeout.name)
+        .value(NFTA_OBJ_TYPE, &NFT_OBJECT_CT_TIMEOUT.to_be_bytes())
+        .nest(NFTA_OBJ_DATA, |data| {
+            data.value(NFTA_CT_TIMEOUT_L3PROTO, &NFPROTO_INET.to_be_bytes())
+                .value(NFTA_CT_TIMEOUT_L4PROTO, &[IPPROTO_TCP])
+                .nest(NFTA_CT_TIMEOUT_DATA, |policy| {
+                    policy
+                        .value(CTA_TIMEOUT_TCP_TIME_WAIT, &timeout.time_wait.to_be_bytes())
+                        .value(CTA_TIMEOUT_TCP_CLOSE, &timeout.close.to_be_bytes());
+                });
+        });
     draft.finish()
 }
 

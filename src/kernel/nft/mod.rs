@@ -49,6 +49,7 @@ pub struct NftError {
     refusal: Refusal,
     step: String,
     destroys: bool,
+    of_timeout: bool,
 }
 
 impl NftError {
@@ -62,6 +63,12 @@ impl NftError {
     #[must_use]
     pub fn step(&self) -> &str {
         &self.step
+    }
+
+    /// Whether it failed at a table's timeouts, which the kernel has not without CONFIG_NF_CONNTRACK_TIMEOUT.
+    #[must_use]
+    pub fn lacks_timeouts(&self) -> bool {
+        self.of_timeout
     }
 
     /// Whether it failed because the kernel (before 6.3) has no word for "delete what may be absent".

@@ -104,6 +104,7 @@ fn gateway_steps(plan: &GatewayPlan) -> Vec<Step> {
     steps
         .extend(settings::of_gateway(topology.ipv6).iter().map(|setting| Step::set(Place::Gateway, setting)));
     steps.push(Step::nft(Place::Gateway, "-f RULES"));
+    steps.extend(settings::of_tracking().iter().map(|setting| Step::set(Place::Gateway, setting)));
     steps.push(Step::ip(Place::Host, Kind::Link, &pair));
     steps.extend(of_link.iter().map(|setting| Step::set(Place::Host, setting)));
     steps.push(Step::nft(Place::Host, "-f RULES"));
@@ -228,7 +229,7 @@ fn host_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
     let mut elements: Vec<_> = plan.switched.iter().map(|name| ruleset::switched(name)).collect();
     elements.extend(plan.switched6.iter().map(|name| ruleset::switched6(name)));
     elements.extend(one.published_on_host.iter().cloned());
-    (ruleset::host(&plan.topology), elements)
+    (ruleset::host(&plan.topology, plan.connections), elements)
 }
 
 /// The gateway's rules, with what the box adds to them.

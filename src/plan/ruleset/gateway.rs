@@ -8,7 +8,7 @@ use super::element::{PUBLISHED_AT, PUBLISHED_AT6};
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr};
 use super::{
     ChainType, Direction, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, Table, Type, base, closed,
-    port_maps, priority, publish, regular,
+    port_maps, priority, publish, regular, too_many,
 };
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
 use Statement::{
@@ -97,7 +97,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     // back while the socket is still busy with the attempt (net/ipv6/tcp_ipv6.c, `tcp_v6_err`).
     forwarded.extend(pool6.map(|pool| Rule::from([oifname(OUT), daddr(pool), Jump("deny")])));
     forwarded.extend([
-        too_many(connections),
+        limited(connections),
         // The host's conntrack is out of sight here, so what comes from it is matched by where it goes.
         Rule::from([iifname(OUT), Lookup(service, "pub4"), Accept]),
         Rule::from([iifname(OUT), Lookup(block, "pub4b"), Accept]),
@@ -131,7 +131,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Rule::from([Established, Accept]),
         Rule::from([Related, Jump("errors")]),
         Rule::from([iifname(OUT), Drop]),
-        too_many(connections),
+        limited(connections),
         Rule::from([EchoRequest(Nfproto::Ipv4), Accept]),
         // Each box's own: its sockets take only what comes by the box's link.
         Rule::from([daddr(RESOLVERS), ToPort(DNS), Accept]),
@@ -175,6 +175,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         family: Family::Inet,
         name: TABLE,
         comment: TABLE,
+        timeouts: Vec::new(),
         sets,
         maps: port_maps(topology),
         chains: vec![
@@ -212,7 +213,6 @@ fn errors(topology: &Topology) -> Vec<Rule> {
 
 /// Past so many connections of one box new ones are denied, so that neither this namespace's connection tracking nor the
 /// host's, nor the host's ports, are used up for the others. One rule for all boxes; the kernel counts for each link.
-fn too_many(connections: u32) -> Rule {
-    let over = Statement::ConnectionsOver { set: "conns", limit: connections };
-    Rule::from([iifname_not(OUT), Statement::New, over, Jump("deny")])
+fn limited(connections: u32) -> Rule {
+    too_many([iifname_not(OUT), Statement::New], Field::InputInterface, "conns", connections)
 }

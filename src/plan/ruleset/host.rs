@@ -6,13 +6,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr, saddr_not};
 use super::{
-    Chain, ChainType, Direction, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, SNAT4, SNAT6, Set,
-    Statement, Table, Type, base, port_maps, priority, publish, regular,
+    CLOSED, Chain, ChainType, Direction, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, SNAT4, SNAT6,
+    Set, Statement, Table, Type, base, port_maps, priority, publish, regular, too_many,
 };
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
-    Accept, Drop, FrameOf, Jump, Known, L4Protocol, LocalDestination, Lookup, Loopback, Masquerade,
-    RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, SnatBySource, Translatable,
+    Accept, Drop, FrameOf, Jump, Known, L4Protocol, LocalDestination, Lookup, Loopback, Masquerade, New,
+    RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, SetTimeout, SnatBySource,
     TranslatedDestination,
 };
 
@@ -22,10 +22,11 @@ const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 
 const MULTICAST6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 /// The host's tables. The link of the topology need not exist yet on Linux 6.18, which
-/// attaches the guard when it comes; kernels without that refuse them (`ENOENT`, chain guard).
+/// attaches the guard when it comes; kernels without that refuse them (`ENOENT`, chain guard). `connections`: how many each box
+/// may have at a time.
 #[must_use]
-pub fn host(topology: &Topology) -> Vec<Table> {
-    vec![guard(topology), fence(topology)]
+pub fn host(topology: &Topology, connections: u32) -> Vec<Table> {
+    vec![guard(topology), fence(topology, connections)]
 }
 
 /// Makes frames from the gateway, which are addressed to a wrong machine on purpose, frames for this one.
@@ -51,13 +52,14 @@ fn guard(topology: &Topology) -> Table {
         family: Family::Netdev,
         name: TABLE,
         comment: TABLE,
+        timeouts: Vec::new(),
         sets: Vec::new(),
         maps: Vec::new(),
         chains: vec![Chain { name: "guard", hook: Some(hook), rules }],
     }
 }
 
-fn fence(topology: &Topology) -> Table {
+fn fence(topology: &Topology, connections: u32) -> Table {
     let link = topology.host_link();
     let pool6 = topology.pool6();
     let pools = || topology.pools().map(|(pool, _)| pool);
@@ -96,16 +98,24 @@ fn fence(topology: &Topology) -> Table {
     }
     // After the translation, forth and back: the way to the pool is open to marked packets only.
     let setmark = pools().map(|pool| Rule::from([daddr(pool), SetMark(MARK)])).collect();
-    let inward =
-        vec![Rule::from([Known, Accept]), Rule::from([TranslatedDestination, Accept]), Rule::from([Drop])];
+    let inward = vec![
+        Rule::from([Known, Accept]),
+        Rule::from([TranslatedDestination, SetTimeout(CLOSED.name), Accept]),
+        Rule::from([Drop]),
+    ];
     let mut forwarded = vec![
         Rule::from([oifname(&link), Jump("inward")]),
         // NAT passes over what belongs to no known connection: it would leave with the pool as its source. A late answer to a
         // box that has just ended is one (the ICMP error of a closed port).
-        Rule::from([iifname(&link), Translatable, Accept]),
+        Rule::from([iifname(&link), Known, Accept]),
+        Rule::from([iifname(&link), New, Jump("outward")]),
         Rule::from([iifname(&link), Drop]),
         Rule::from([family(Nfproto::Ipv4), Lookup(&[Field::InputInterface], "switched"), Drop]),
     ];
+    // Counted in the gateway already. But what that takes for the end of a connection need not come as far as here: a reset with
+    // a TTL of 1 does not, and the connection would stay here for five days.
+    let mut outward = vec![too_many([], Field::SourceAddress, "conns4", connections)];
+    let dynamic = |name, key| Set { dynamic: true, ..Set::of(name, key) };
     let mut sets = vec![Set::of("switched", &[Type::Ifname])];
     if pool6.is_some() {
         forwarded.push(Rule::from([
@@ -113,8 +123,13 @@ fn fence(topology: &Topology) -> Table {
             Lookup(&[Field::InputInterface], "switched6"),
             Drop,
         ]));
+        outward.push(too_many([], Field::SourceAddress6, "conns6", connections));
         sets.push(Set::of("switched6", &[Type::Ifname]));
     }
+    sets.push(dynamic("conns4", &[Type::Ipv4]));
+    sets.extend(pool6.map(|_| dynamic("conns6", &[Type::Ipv6])));
+    outward.push(Rule::from([SetTimeout(CLOSED.name), Accept]));
+    let deny = vec![Rule::from([L4Protocol(6), RejectWithReset]), Rule::from([RejectProhibited])];
     let tohost = vec![
         Rule::from([iifname_not(&link), Accept]),
         Rule::from([Known, Accept]),
@@ -146,6 +161,7 @@ fn fence(topology: &Topology) -> Table {
         family: Family::Inet,
         name: TABLE,
         comment: TABLE,
+        timeouts: vec![CLOSED],
         sets,
         maps,
         chains: vec![
@@ -159,6 +175,8 @@ fn fence(topology: &Topology) -> Table {
             base("postnat", Nat, Postrouting, priority::SRCNAT, postnat),
             regular("sent", sent),
             regular("inward", inward),
+            regular("outward", outward),
+            regular("deny", deny),
             publish(topology),
         ],
     }

@@ -15,7 +15,7 @@ use nftables::expr::{
 };
 use nftables::schema::{self, NfCmd, NfListObject, NfObject, Nftables, SetFlag, SetType, SetTypeValue};
 use nftables::stmt::{self, CTCount, JumpTarget, Mangle, Match, NAT, NATFamily, Reject, RejectType, SetOp};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
+use nftables::types::{CTHProto, NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
 use serde_json::{Value, json};
 
 use super::{
@@ -34,6 +34,17 @@ pub fn to_json(tables: &[Table], elements: &[Element]) -> serde_json::Result<Val
     let written = added(&mut document, "table").filter_map(Value::as_object_mut);
     for (object, table) in written.zip(tables) {
         object.insert("comment".to_owned(), table.comment.into());
+    }
+    // Its timeout has another name than libnftables-json(5) gives it, and room for one state of a connection only.
+    let objects = document.get_mut("nftables").and_then(Value::as_array_mut).into_iter().flatten();
+    let written = objects.filter_map(|object| {
+        let add = object.get_mut("add")?.as_object_mut()?;
+        let timeout = add.remove("cttimeout")?;
+        add.entry("ct timeout").or_insert(timeout).as_object_mut()
+    });
+    for (object, timeout) in written.zip(tables.iter().flat_map(|table| &table.timeouts)) {
+        let policy = json!({ "time_wait": timeout.time_wait, "close": timeout.close });
+        object.insert("policy".to_owned(), policy);
     }
     // The crate writes a statement without anything to it as a bare word, which libnftables-json(5) has not.
     let rules = added(&mut document, "rule").filter_map(|rule| rule.get_mut("expr")?.as_array_mut());
@@ -70,6 +81,16 @@ fn objects(table: &Table, elements: &[Element]) -> Vec<NfListObject<'static>> {
     let (own_family, name) = (family(table.family), Cow::Borrowed(table.name));
     let own = schema::Table { family: own_family, name: name.clone(), handle: None };
     let mut objects = vec![NfListObject::Table(own)];
+    objects.extend(table.timeouts.iter().map(|timeout| {
+        NfListObject::CTTimeout(schema::CTTimeout {
+            family: own_family,
+            table: name.clone(),
+            name: timeout.name.into(),
+            protocol: Some(CTHProto::TCP),
+            l3proto: Some("inet".into()),
+            ..schema::CTTimeout::default()
+        })
+    }));
     objects.extend(table.sets.iter().map(|set| {
         NfListObject::Set(Box::new(schema::Set {
             family: own_family,
@@ -153,12 +174,13 @@ fn statements(rule: &Rule) -> Cow<'static, [stmt::Statement<'static>]> {
 /// One, or a set statement and what each of its elements is to do.
 fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
     let one = match statement {
-        Statement::ConnectionsOver { set, limit } => {
-            let elem = meta(MetaKey::Iifname);
+        Statement::ConnectionsOver { key, set, limit } => {
+            let elem = field(key);
             let set = stmt::Set { op: SetOp::Add, elem, set: format!("@{set}").into() };
             let count = CTCount { val: Expression::Number(*limit), inv: Some(true) };
             return vec![stmt::Statement::Set(set), stmt::Statement::CTCount(count)];
         }
+        Statement::SetTimeout(name) => stmt::Statement::CTTimeout(text(*name)),
         Statement::New => has(ct("state"), &["new"]),
         Statement::Interface(direction, operator, name) => {
             let key = match direction {
@@ -197,7 +219,6 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
         Statement::Established => has(ct("state"), &["established"]),
         Statement::Related => has(ct("state"), &["related"]),
         Statement::Known => has(ct("state"), &["established", "related"]),
-        Statement::Translatable => has(ct("state"), &["established", "related", "new"]),
         Statement::TranslatedDestination => has(ct("status"), &["dnat"]),
         Statement::LocalDestination => {
             let flags = [FibFlag::Daddr].into();

@@ -51,12 +51,49 @@ pub struct Table {
     pub name: &'static str,
     /// What tells our table from another of the same name.
     pub comment: &'static str,
+    /// Its timeouts of connection tracking.
+    pub timeouts: Vec<Timeout>,
     /// Its sets.
     pub sets: Vec<Set>,
     /// Its maps.
     pub maps: Vec<Map>,
     /// Its chains. One that others jump to may stand behind them.
     pub chains: Vec<Chain>,
+}
+
+impl Table {
+    /// The same for a kernel that knows no timeouts of single connections (without CONFIG_NF_CONNTRACK_TIMEOUT). It has as many
+    /// rules.
+    #[must_use]
+    pub fn without_timeouts(mut self) -> Self {
+        self.timeouts.clear();
+        for rule in self.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            rule.0.retain(|statement| !matches!(statement, Statement::SetTimeout(_)));
+        }
+        self
+    }
+}
+
+/// How long connection tracking remembers closed TCP connections, in seconds; open ones as long as it does by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout {
+    /// Its name, unique among the table's.
+    pub name: &'static str,
+    /// After both sides have closed.
+    pub time_wait: u32,
+    /// After a reset.
+    pub close: u32,
+}
+
+/// Closed TCP connections are not counted among those of a box ([`Statement::ConnectionsOver`]), and stay 120 seconds by
+/// themselves: a box that opens one after the other would fill the table. A last FIN that is sent again within that time finds
+/// its connection; later ones are answered by a reset, when all data has been acknowledged.
+pub const CLOSED: Timeout = Timeout { name: "closed", time_wait: 2, close: 1 };
+
+/// Past so many connections by `key` new ones are denied, in the chain `deny`.
+fn too_many<const N: usize>(first: [Statement; N], key: Field, set: &'static str, limit: u32) -> Rule {
+    let over = Statement::ConnectionsOver { key, set, limit };
+    Rule(first.into_iter().chain([over, Statement::Jump("deny")]).collect())
 }
 
 /// A set of (concatenated) values.

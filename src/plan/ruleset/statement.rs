@@ -42,15 +42,19 @@ pub enum Statement {
     Known,
     /// `ct state new`.
     New,
-    /// `add @set { iifname ct count over … }`: the interface that the packet came in by has more connections than that.
+    /// `ct timeout set …`: connection tracking remembers a new connection as long as a [`Timeout`](super::Timeout) of the
+    /// table says.
+    SetTimeout(&'static str),
+    /// `add @set { iifname ct count over … }`: the interface that the packet came in by, or the address that it is from, has
+    /// more connections than that.
     ConnectionsOver {
+        /// By what is counted.
+        key: Field,
         /// The dynamic set that counts.
         set: &'static str,
         /// As many are let through.
         limit: u32,
     },
-    /// `ct state established,related,new`: a connection that is known, and so may be translated. Not invalid, not untracked.
-    Translatable,
     /// `ct status dnat`: the connection's destination was translated.
     TranslatedDestination,
     /// `fib daddr type local`: the destination is an address of this machine.

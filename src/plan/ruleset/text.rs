@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     Address, BLOCK, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto,
-    Operator, Policy, Rule, Statement, Table, Type, priority,
+    Operator, Policy, Rule, Statement, Table, Timeout, Type, priority,
 };
 
 /// The text of `tables`, each element inside the set or map of its name.
@@ -29,6 +29,10 @@ fn write_table(out: &mut String, table: &Table, elements: &[Element]) -> fmt::Re
     };
     writeln!(out, "table {family} {} {{", table.name)?;
     writeln!(out, "\tcomment \"{}\"", table.comment)?;
+    for Timeout { name, time_wait, close } in &table.timeouts {
+        writeln!(out, "\tct timeout {name} {{\n\t\tprotocol tcp\n\t\tl3proto inet")?;
+        writeln!(out, "\t\tpolicy = {{ time_wait : {time_wait}, close : {close} }}\n\t}}\n")?;
+    }
     for set in &table.sets {
         writeln!(out, "\tset {} {{\n\t\ttype {}", set.name, Concatenated(set.key))?;
         if set.dynamic {
@@ -168,10 +172,10 @@ impl fmt::Display for Statement {
             Self::Related => f.write_str("ct state related"),
             Self::Known => f.write_str("ct state established,related"),
             Self::New => f.write_str("ct state new"),
-            Self::ConnectionsOver { set, limit } => {
-                write!(f, "add @{set} {{ iifname ct count over {limit} }}")
+            Self::SetTimeout(name) => write!(f, "ct timeout set \"{name}\""),
+            Self::ConnectionsOver { key, set, limit } => {
+                write!(f, "add @{set} {{ {key} ct count over {limit} }}")
             }
-            Self::Translatable => f.write_str("ct state established,related,new"),
             Self::TranslatedDestination => f.write_str("ct status dnat"),
             Self::LocalDestination => f.write_str("fib daddr type local"),
             Self::Lookup(fields, set) => write!(f, "{} @{set}", Concatenated(fields)),
