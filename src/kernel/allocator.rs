@@ -17,7 +17,7 @@ const PAGE: usize = 4096;
 /// to a `Vec<u8>`.
 const ALIGN: usize = 16;
 
-/// The first [`SIZE`] bytes in a row, and what is allocated when they are used up from the C library.
+/// The first half MiB in a row, and what is allocated when they are used up from the C library.
 ///
 /// Of the row only the last block can be given back; others are used up. So a process that runs for long ends with the C
 /// library's allocator, and has lost a row's length at most.
