@@ -1,6 +1,7 @@
 //! Tracked connections: a later box must not inherit those of one that has ended with its address or a port.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::kernel::conntrack::{Conntrack, Selector};
@@ -14,7 +15,11 @@ use super::gateway::Gateway;
 use super::host::Host;
 use super::state::Locked;
 
-/// Deletes what connection tracking knows of the addresses of the box in `slot`, in the gateway and on the host. Cheap where nothing is tracked at all.
+/// So long the gateway remembers every connection at least (`settings::of_tracking`), a ping, a reset and a denied one too.
+const REMEMBERED: Duration = Duration::from_millis(900);
+
+/// Deletes what connection tracking knows of the addresses of the box in `slot`, in the gateway and on the host. Cheap for a box
+/// of that age (`None`: unknown) where nothing is tracked at all.
 ///
 /// # Errors
 /// Those of ctnetlink.
@@ -25,6 +30,7 @@ pub fn forget(
     gateway: Option<&Gateway>,
     topology: &Topology,
     slot: u32,
+    age: Option<Duration>,
 ) -> Result<()> {
     if !topology.has(slot) {
         // A box without a network had it: the address would be somebody else's.
@@ -35,11 +41,13 @@ pub fn forget(
     let selectors: Vec<_> = addresses.into_iter().flatten().map(Selector::Address).collect();
     if let Some(gateway) = gateway {
         let mut inside = Conntrack::on(&gateway.nft)?;
-        // What the gateway has not seen has not reached the host either.
-        if inside.count()? == 0 {
+        if inside.count()? != 0 {
+            inside.flush(&selectors)?;
+        } else if age.is_some_and(|age| age < REMEMBERED) {
+            // What the gateway has not seen has not reached the host either. What it has forgotten by now may be there still:
+            // the host's timeouts are others, and what ends a connection here need not come as far as there.
             return Ok(());
         }
-        inside.flush(&selectors)?;
     }
     Conntrack::on(host.nft(locked, census)?)?.flush(&selectors)
 }

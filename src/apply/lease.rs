@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
@@ -55,9 +56,17 @@ pub struct Lease {
     pub name: Option<BoxName>,
     /// boxes/ID, locked.
     directory: OwnedFd,
+    /// When it was taken.
+    since: Instant,
 }
 
 impl Lease {
+    /// For how long it has been held.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Takes a fresh id, the name that was asked for, and the slot that was, or else a free one. A box without a place at the
     /// gateway has a slot that a small pool has not.
     ///
@@ -86,7 +95,8 @@ impl Lease {
         locked.slots_mut().take(slot, &note).context(|| "cannot register as the keeper of a slot")?;
         match Self::make_directory(locked, &id, name) {
             Ok(directory) => {
-                Ok(Self { slot: u32::try_from(slot).unwrap_or(u32::MAX), id, name: name.cloned(), directory })
+                let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+                Ok(Self { slot, id, name: name.cloned(), directory, since: Instant::now() })
             }
             Err(error) => {
                 let problems = remove(locked, slot, id.as_str(), name.map(BoxName::as_str));

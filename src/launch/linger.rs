@@ -47,7 +47,7 @@ pub fn linger(remains: Remains) {
     };
     let topology = gateway.record.topology;
     let mut clean = all_undone;
-    clean &= forget_connections(&mut state, &mut host, &gateway, lease.slot).is_ok();
+    clean &= forget_connections(&mut state, &mut host, &gateway, &lease).is_ok();
     if was_last {
         // The last descriptor of its network namespace: the kernel takes the rest.
         drop(gateway);
@@ -64,8 +64,9 @@ pub fn linger(remains: Remains) {
 }
 
 /// Deletes what connection tracking knows of the box.
-fn forget_connections(state: &mut State, host: &mut Host, gateway: &Gateway, slot: u32) -> Result<()> {
+fn forget_connections(state: &mut State, host: &mut Host, gateway: &Gateway, lease: &Lease) -> Result<()> {
     let locked = state.lock()?;
     let found = census(locked.slots());
-    connections::forget(&locked, host, &found, Some(gateway), &gateway.record.topology, slot)
+    let (topology, age) = (&gateway.record.topology, Some(lease.age()));
+    connections::forget(&locked, host, &found, Some(gateway), topology, lease.slot, age)
 }
