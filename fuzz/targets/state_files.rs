@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = attach::host_elements(&attachment, &record.ports);
     }
     if let Ok(record) = serde_json::from_slice::<GatewayRecord>(bytes) {
-        let _ = ruleset::host(&record.topology);
+        let _ = ruleset::host(&record.topology, 8192);
         let _ = ruleset::gateway(&record.topology, 8192);
         let _ = routing::host_rules(&record.topology, &record.switched, &record.switched6);
         let _ = routing::host_routes(&record.topology);
