@@ -5,6 +5,9 @@
 use libfuzzer_sys::fuzz_target;
 use netbox::plan::question::{Reply, Transport, Verdict, judge};
 
+/// A header, a question whose name is not compressed any more, an OPT record (RFC 1035, 4.1 and 2.3.4; RFC 6891, 6.1.2).
+const LONGEST: usize = 12 + 255 + 4 + 11;
+
 /// Where the message of the box ends and that of the server begins: the first two bytes say.
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
@@ -16,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     let question = match judge(sent) {
         Verdict::Ignore => return,
         Verdict::Answer(answer) => {
-            assert!(answer[..2] == sent[..2] && answer[2] & 0x80 != 0 && answer.len() <= 12 + sent.len());
+            assert!(answer[..2] == sent[..2] && answer[2] & 0x80 != 0 && answer.len() <= LONGEST);
             return;
         }
         Verdict::Ask(question) => question,
