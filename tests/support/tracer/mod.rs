@@ -201,6 +201,8 @@ impl<'a> Tracer<'a> {
     fn at_event(&mut self, pid: Pid, event: i32) {
         match event {
             libc::PTRACE_EVENT_EXEC if pid == self.launcher => {
+                // It is within execve(2), whatever was seen before: the helper may have been seized in the midst of a call.
+                self.inside.insert(pid);
                 self.roles.insert(pid, Some(Role::Launcher));
             }
             // The command: no business of ours.
