@@ -19,6 +19,7 @@ use crate::spec::request::RunRequest;
 use super::census::{Census, census};
 use super::gateway;
 use super::lease::{self, DRAINING};
+use super::registry;
 use super::state::{Locked, State};
 
 /// How long a run waits for an address whose box has ended, while its keeper sees its link off: 65 ms as a rule.
@@ -128,8 +129,8 @@ fn making(request: &RunRequest) -> Result<Wanted> {
 /// The boxes that hang off the gateway, as many as a line has room for. One that is just starting has no name yet.
 fn names(locked: &Locked<'_>) -> String {
     const SHOWN: usize = 5;
-    let living = |id: String| lease::look_up(locked.root(), &id).filter(|(_, alive)| *alive)?.0;
-    let all: Vec<_> = lease::all_ids(locked.root())
+    let living = |id: String| registry::look_up(locked.root(), &id).filter(|(_, alive)| *alive)?.0;
+    let all: Vec<_> = registry::all_ids(locked.root())
         .into_iter()
         .filter_map(living)
         .filter(|record| record.attachment.is_some())

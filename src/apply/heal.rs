@@ -23,7 +23,7 @@ use super::census::Census;
 use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::state::Locked;
-use super::{lease, publish, wiring};
+use super::{publish, registry, wiring};
 
 /// How it went.
 #[derive(Debug)]
@@ -93,9 +93,9 @@ fn install(locked: &Locked<'_>, nft: &mut Nft, record: &GatewayRecord) -> Result
 /// What the host's maps have of all living boxes of the gateway. Takes time for each of them.
 fn published(locked: &Locked<'_>, topology: &Topology) -> Vec<Element> {
     let living = |id: String| -> Option<BoxRecord> {
-        lease::look_up(locked.root(), &id).filter(|(_, alive)| *alive).and_then(|(record, _)| record)
+        registry::look_up(locked.root(), &id).filter(|(_, alive)| *alive).and_then(|(record, _)| record)
     };
-    let boxes = lease::all_ids(locked.root()).into_iter().filter_map(living);
+    let boxes = registry::all_ids(locked.root()).into_iter().filter_map(living);
     let elements = boxes.filter_map(|record| {
         let attachment = record.attachment.filter(|attachment| attachment.topology == *topology)?;
         Some(host_elements(&attachment, &record.ports))

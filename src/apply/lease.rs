@@ -14,6 +14,7 @@ use crate::plan::record::BoxRecord;
 use crate::spec::name::{BoxId, BoxName};
 
 use super::address::Place;
+use super::registry;
 use super::state::{self, Locked, State};
 
 /// The box hangs off the gateway, which must live as long as it does.
@@ -41,9 +42,9 @@ pub const RESOLV_CONF: &str = "resolv.conf";
 /// The other one.
 pub const HOSTS: &str = "hosts";
 
-const RECORD: &str = "box.json";
+pub(super) const RECORD: &str = "box.json";
 /// What the record is called once the box has ended, for whoever has to take down what its keeper could not.
-const ENDED: &str = "ended.json";
+pub(super) const ENDED: &str = "ended.json";
 
 /// What a box holds in the state directory.
 #[derive(Debug)]
@@ -206,7 +207,7 @@ pub fn remove(locked: &Locked<'_>, slot: usize, id: &str, name: Option<&str>) ->
 
 /// Frees a name, if it is still that of the box with this id.
 fn free_name(locked: &Locked<'_>, id: &str, name: &str) -> Option<String> {
-    if owner_of(locked, name).as_deref() != Some(id) {
+    if registry::owner_of(locked, name).as_deref() != Some(id) {
         return None;
     }
     let removed = state::remove(locked.root(), &format!("names/{name}"));
@@ -228,48 +229,6 @@ fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String
     problems
 }
 
-/// The name that leads to the box with this id, looked for among all: for a box that died before it wrote its record.
-#[must_use]
-pub fn name_of(locked: &Locked<'_>, id: &str) -> Option<String> {
-    names_in(locked.root(), "names").into_iter().find(|name| owner_of(locked, name).as_deref() == Some(id))
-}
-
-/// The id that `names/NAME` leads to.
-pub fn owner_of(locked: &Locked<'_>, name: &str) -> Option<String> {
-    let target = rustix::fs::readlinkat(locked.root(), format!("names/{name}").as_str(), Vec::new()).ok()?;
-    target.into_string().ok()
-}
-
-/// Whether a keeper holds the box's directory.
-///
-/// # Errors
-/// Those of flock(2), but for the one that means yes.
-pub fn is_held(directory: &OwnedFd) -> io::Result<bool> {
-    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => {
-            rustix::fs::flock(directory, FlockOperation::Unlock)?;
-            Ok(false)
-        }
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// A box as its directory describes it, and whether it lives. `None`: no such directory.
-pub fn look_up(root: &OwnedFd, id: &str) -> Option<(Option<BoxRecord>, bool)> {
-    let directory = state::open_directory(root, &format!("boxes/{id}")).ok()?;
-    // A lock that cannot be tried is taken to be held: nothing of the living is ever swept.
-    let alive = is_held(&directory).unwrap_or(true);
-    Some((state::read_json(&directory, RECORD), alive))
-}
-
-/// The record that a dead box left, whether it had ended or not.
-#[must_use]
-pub fn left_behind(root: &OwnedFd, id: &str) -> Option<BoxRecord> {
-    let directory = state::open_directory(root, &format!("boxes/{id}")).ok()?;
-    state::read_json(&directory, RECORD).or_else(|| state::read_json(&directory, ENDED))
-}
-
 /// Whether a box may have the name.
 ///
 /// # Errors
@@ -279,8 +238,8 @@ pub fn check_name(locked: &Locked<'_>, name: &BoxName) -> Result<()> {
 }
 
 fn name_is_free(locked: &Locked<'_>, name: &BoxName) -> Result<()> {
-    let Some(owner) = owner_of(locked, name.as_str()) else { return Ok(()) };
-    match look_up(locked.root(), &owner) {
+    let Some(owner) = registry::owner_of(locked, name.as_str()) else { return Ok(()) };
+    match registry::look_up(locked.root(), &owner) {
         Some((record, true)) => {
             let pid = record.map(|record| format!(" (pid {})", record.pid)).unwrap_or_default();
             Err(Error::new(format!("cannot call the box {name}"))
@@ -313,7 +272,7 @@ pub fn slot_is_free(locked: &Locked<'_>, slot: u32, address: IpAddr) -> Result<(
         SlotState::Alive(keeper) => {
             let note = locked.slots().note(slot);
             let id = String::from_utf8_lossy(&note.id).into_owned();
-            match look_up(locked.root(), &id) {
+            match registry::look_up(locked.root(), &id) {
                 Some((Some(record), _)) => format!("box {} (pid {}) has it", record.name, record.pid),
                 _ if note.bits & DRAINING != 0 => {
                     format!("box {id}, which has ended, is not yet gone (pid {keeper})")
@@ -338,20 +297,6 @@ fn free_slot(slots: &Slots, limit: Option<u32>) -> Option<usize> {
     Some(slot)
 }
 
-/// The first living box whose record fits. Takes time for each: not for the way of a run.
-#[must_use]
-pub fn find(state: &State, fits: impl Fn(&BoxRecord) -> bool) -> Option<BoxRecord> {
-    let living =
-        |id: String| look_up(state.root(), &id).filter(|(_, alive)| *alive).and_then(|(record, _)| record);
-    all_ids(state.root()).into_iter().filter_map(living).find(fits)
-}
-
-/// The ids of all box directories. Takes time for each: not for the way of a run.
-#[must_use]
-pub fn all_ids(root: &OwnedFd) -> Vec<String> {
-    names_in(root, "boxes").into_iter().filter(|name| BoxId::parse(name).is_ok()).collect()
-}
-
 /// Removes the directory of a dead box that no slot knows.
 pub fn remove_directory(locked: &Locked<'_>, id: &str) -> Vec<String> {
     remove_files(locked, id, None)
@@ -359,20 +304,12 @@ pub fn remove_directory(locked: &Locked<'_>, id: &str) -> Vec<String> {
 
 /// Removes the names that lead to no box.
 pub fn remove_dangling_names(locked: &Locked<'_>) {
-    for name in names_in(locked.root(), "names") {
-        let dangling = owner_of(locked, &name).is_none_or(|id| look_up(locked.root(), &id).is_none());
+    for name in registry::names_in(locked.root(), "names") {
+        let dangling = registry::owner_of(locked, &name)
+            .is_none_or(|id| registry::look_up(locked.root(), &id).is_none());
         if dangling && BoxName::parse(&name).is_ok() {
             // The next sweep tries again.
             let _ = state::remove(locked.root(), &format!("names/{name}"));
         }
     }
-}
-
-fn names_in(root: &OwnedFd, directory: &str) -> Vec<String> {
-    let Ok(directory) = state::open_directory(root, directory) else { return Vec::new() };
-    let Ok(entries) = rustix::fs::Dir::read_from(&directory) else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned))
-        .filter(|n| !n.starts_with('.'))
-        .collect()
 }

@@ -10,6 +10,7 @@ pub mod host;
 pub mod lease;
 pub mod names;
 pub mod publish;
+pub mod registry;
 pub mod reserve;
 pub mod state;
 pub mod sweep;

@@ -18,7 +18,7 @@ use crate::plan::record::PortMap;
 use crate::plan::reserved::ReservedPorts;
 use crate::spec::port::{HostPort, PortRequest, Protocol};
 
-use super::lease;
+use super::registry;
 use super::state::State;
 
 /// As many as the kernel allows (`net.core.somaxconn`).
@@ -216,7 +216,8 @@ fn name_of_holder(request: &PortRequest, port: u16) -> (SocketAddr, String) {
     };
     // Only now, when the run has failed, is there time to look at every box.
     let state = State::open_existing().ok().flatten();
-    let record = state.and_then(|state| lease::find(&state, |record| Some(record.keeper_pid) == holder.pid));
+    let record =
+        state.and_then(|state| registry::find(&state, |record| Some(record.keeper_pid) == holder.pid));
     let name = match record {
         Some(record) => format!("box {} (pid {})", record.name, record.pid),
         None => holder.to_string(),

@@ -18,7 +18,7 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::state::{Locked, State};
-use super::{attach, connections, lease, publish};
+use super::{attach, connections, lease, publish, registry};
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -98,12 +98,12 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
         locked.slots().give_back(slot);
         return;
     }
-    if lease::look_up(locked.root(), &id).is_some_and(|(_, alive)| alive) {
+    if registry::look_up(locked.root(), &id).is_some_and(|(_, alive)| alive) {
         // The lock is the proof, the slot only a hint.
         return;
     }
     let mut problems = Vec::new();
-    let record = lease::left_behind(locked.root(), &id).filter(|record| record.id == id);
+    let record = registry::left_behind(locked.root(), &id).filter(|record| record.id == id);
     if let Some(record) = &record {
         note_problem(&mut problems, "cannot end its processes", kill_processes(record));
     }
@@ -137,7 +137,7 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
         }
     }
     if problems.is_empty() {
-        let name = lease::name_of(locked, &id);
+        let name = registry::name_of(locked, &id);
         problems.extend(lease::remove(locked, slot, &id, name.as_deref()));
     }
     swept.problems.extend(problems.iter().map(|problem| format!("box {id}: {problem}")));
@@ -224,7 +224,7 @@ fn free_false_slots(locked: &Locked<'_>) {
     for slot in 0..slots.count() {
         let id = String::from_utf8_lossy(&slots.note(slot).id).into_owned();
         let held = || {
-            BoxId::parse(&id).is_ok() && lease::look_up(locked.root(), &id).is_some_and(|(_, alive)| alive)
+            BoxId::parse(&id).is_ok() && registry::look_up(locked.root(), &id).is_some_and(|(_, alive)| alive)
         };
         if matches!(slots.state(slot), SlotState::Alive(_)) && !held() {
             slots.give_back(slot);
@@ -234,12 +234,12 @@ fn free_false_slots(locked: &Locked<'_>) {
 
 /// Directories and names that no slot knows: from before a lost slot table, or put there by somebody.
 fn add_orphaned_directories(locked: &Locked<'_>, swept: &mut Swept) {
-    for id in lease::all_ids(locked.root()) {
+    for id in registry::all_ids(locked.root()) {
         let known = (0..locked.slots().count()).any(|slot| locked.slots().note(slot).id == id.as_bytes());
-        if known || lease::look_up(locked.root(), &id).is_none_or(|(_, alive)| alive) {
+        if known || registry::look_up(locked.root(), &id).is_none_or(|(_, alive)| alive) {
             continue;
         }
-        if let Some((Some(record), _)) = lease::look_up(locked.root(), &id)
+        if let Some((Some(record), _)) = registry::look_up(locked.root(), &id)
             && record.id == id
         {
             note_problem(

@@ -1,6 +1,7 @@
 //! The commands on running boxes.
 
 pub mod dry_run;
+pub mod find;
 pub mod gateway;
 pub mod gc;
 pub mod ps;

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::apply::lease;
-use crate::apply::state::State;
+use super::find;
 use crate::error::{Error, Result};
 use crate::plan::listing::Listed;
 use crate::plan::record::PortMap;
@@ -23,17 +22,7 @@ pub fn ps(json: bool) -> Result<String> {
 }
 
 fn rows() -> Result<Vec<Listed>> {
-    let Some(state) = State::open_existing()? else { return Ok(Vec::new()) };
-    let mut rows: Vec<_> = lease::all_ids(state.root())
-        .iter()
-        .filter_map(|id| match lease::look_up(state.root(), id) {
-            // A box without a record is about to start.
-            Some((Some(record), true)) if record.id == *id => Some(Listed::from(record)),
-            _ => None,
-        })
-        .collect();
-    rows.sort_by(|a, b| (&a.started, &a.id).cmp(&(&b.started, &b.id)));
-    Ok(rows)
+    Ok(find::all()?.into_iter().map(Listed::from).collect())
 }
 
 fn table(rows: &[Listed]) -> String {

@@ -1,0 +1,113 @@
+//! Which box a user means, among those that live.
+
+use crate::apply::registry;
+use crate::apply::state::State;
+use crate::error::{Context, Error, Result};
+use crate::kernel::process::{self, Process};
+use crate::plan::record::BoxRecord;
+use crate::spec::name::BoxId;
+use crate::spec::reference::BoxRef;
+
+/// A box that lived when it was looked for.
+#[derive(Debug)]
+pub struct Found {
+    state: State,
+    /// As its keeper wrote it down.
+    pub record: BoxRecord,
+}
+
+/// The living box with this name, else with this id, else the only one whose id begins so.
+///
+/// Takes no lock, and time for the name alone; a beginning of an id takes the reading of one directory.
+///
+/// # Errors
+/// When there is none, or several; when it is only just starting; a state directory that is not ours.
+pub fn find(wanted: &BoxRef) -> Result<Found> {
+    let state = State::open_existing()?.ok_or_else(|| wanted.unknown())?;
+    let id = match registry::with_name(&state, wanted.as_str()) {
+        Some(id) => id,
+        None => {
+            let ids = registry::all_ids(state.root());
+            let ids: Vec<_> = ids.iter().filter_map(|id| BoxId::parse(id).ok()).collect();
+            *wanted.among(&ids)?
+        }
+    };
+    let record = living(&state, &id, wanted)?;
+    Ok(Found { state, record })
+}
+
+/// Every living box, in the order in which they started. A box without a record is about to start, and not among them.
+///
+/// # Errors
+/// A state directory that is not ours.
+pub fn all() -> Result<Vec<BoxRecord>> {
+    let Some(state) = State::open_existing()? else { return Ok(Vec::new()) };
+    let mut records: Vec<_> = registry::all_ids(state.root())
+        .iter()
+        .filter_map(|id| match registry::look_up(state.root(), id) {
+            Some((Some(record), true)) if record.id == *id => Some(record),
+            _ => None,
+        })
+        .collect();
+    records.sort_by(|a, b| (&a.started, &a.id).cmp(&(&b.started, &b.id)));
+    Ok(records)
+}
+
+fn living(state: &State, id: &BoxId, wanted: &BoxRef) -> Result<BoxRecord> {
+    match registry::look_up(state.root(), id.as_str()) {
+        Some((Some(record), true)) if record.id == id.as_str() => Ok(record),
+        Some((None, true)) if !registry::has_ended(state.root(), id.as_str()) => {
+            Err(Error::new(format!("box {wanted} is only just starting")).hint("try again in a moment"))
+        }
+        _ => Err(wanted.unknown()),
+    }
+}
+
+impl Found {
+    /// The state directory that it was found in.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The command, to be signalled, entered or waited for. It is the box's and nobody else's: the box still lived after the
+    /// process was opened, and a keeper waits for its command only when it takes the box down.
+    ///
+    /// # Errors
+    /// When the box has ended meanwhile.
+    pub fn command(&self) -> Result<Process> {
+        self.open(self.record.box_pid)
+    }
+
+    /// The `netbox run` process, likewise.
+    ///
+    /// # Errors
+    /// When the box has ended meanwhile.
+    pub fn launcher(&self) -> Result<Process> {
+        self.open(self.record.pid)
+    }
+
+    /// Its keeper, likewise.
+    ///
+    /// # Errors
+    /// When the box has ended meanwhile.
+    pub fn keeper(&self) -> Result<Process> {
+        self.open(self.record.keeper_pid)
+    }
+
+    fn open(&self, pid: i32) -> Result<Process> {
+        let name = &self.record.name;
+        let ended = || Error::new(format!("box {name} has just ended"));
+        let number = u32::try_from(pid).map_err(|_| ended())?;
+        let process = match process::open(number) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(ended()),
+            other => other.context(|| format!("cannot watch process {pid} of box {name}"))?,
+        };
+        match registry::look_up(self.state.root(), &self.record.id) {
+            Some((Some(record), true)) if record.id == self.record.id => {
+                Ok(Process::from_parts(nix::unistd::Pid::from_raw(pid), process))
+            }
+            _ => Err(ended()),
+        }
+    }
+}
