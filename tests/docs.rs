@@ -206,6 +206,70 @@ fn the_manual_page_has_the_exit_statuses_and_the_variables() {
 }
 
 /// The names of the fields of a JSON value, less those that are not netbox's: of nft's form, and of variables.
+/// The text of a source as the compiler sees its strings: continued lines put together.
+fn with_whole_strings(source: &str) -> String {
+    source
+        .split("\\\n")
+        .map(str::trim_start)
+        .collect::<Vec<_>>()
+        .join("")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The parts of a message that are the same whatever it is about: at least two words in a row without a number, a name or an
+/// address of the example.
+fn constant_parts(message: &str) -> Vec<String> {
+    const EXAMPLES: [&str; 6] = ["web", "db", "web:", "nat", "jobb:", "..."];
+    let is_example = |word: &&str| {
+        EXAMPLES.contains(word)
+            || word.starts_with(['-', '/', '.', '"', '('])
+            || word.contains(|c: char| c.is_ascii_digit() || c == '_')
+    };
+    let mut parts = vec![Vec::new()];
+    for word in message.split_whitespace() {
+        if is_example(&word) {
+            // Who it is about may be a box or a process.
+            if let Some(part) = parts.last_mut() {
+                part.pop_if(|last| *last == "box");
+            }
+            parts.push(Vec::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(word.trim_end_matches(':'));
+            // What comes after a colon is written down elsewhere.
+            if word.ends_with(':') {
+                parts.push(Vec::new());
+            }
+        }
+    }
+    parts.into_iter().filter(|part| part.len() >= 2).map(|part| part.join(" ")).collect()
+}
+
+#[test]
+fn the_diagnostics_of_the_manual_page_are_what_netbox_says() {
+    let all: Vec<_> =
+        sources("src").iter().map(|path| with_whole_strings(&fs::read_to_string(path).unwrap())).collect();
+    // What the kernel says is told in small letters.
+    let errors = (1..133).map(|errno| nix::errno::Errno::from_raw(errno).desc().to_lowercase());
+    let all: Vec<_> = all.into_iter().chain(errors).collect();
+    let page = read("man/netbox-run.1");
+    let messages: Vec<_> =
+        section(&page, "DIAGNOSTICS").lines().filter_map(|line| line.strip_prefix(".It ")).collect();
+    assert!(messages.len() > 10, "{messages:?}");
+    for message in messages {
+        let text = message.trim_matches('"').replace("\"\"", "\"");
+        let parts = constant_parts(&text);
+        assert!(!parts.is_empty(), "nothing of {text:?} can be looked for");
+        for part in parts {
+            assert!(
+                all.iter().any(|source| source.contains(&part)),
+                "netbox never says {part:?}, as in {text:?}"
+            );
+        }
+    }
+}
+
 fn fields(value: &serde_json::Value, found: &mut BTreeSet<String>) {
     match value {
         serde_json::Value::Object(object) => {

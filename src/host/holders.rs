@@ -19,6 +19,8 @@ pub struct Holder {
     pub name: Option<String>,
     /// The user the socket belongs to.
     pub uid: u32,
+    /// No process has the socket any more: the kernel closes the connection.
+    pub is_orphan: bool,
 }
 
 impl fmt::Display for Holder {
@@ -26,6 +28,7 @@ impl fmt::Display for Holder {
         match (&self.name, self.pid) {
             (Some(name), Some(pid)) => write!(f, "{name} (pid {pid})"),
             (None, Some(pid)) => write!(f, "process {pid}"),
+            _ if self.is_orphan => f.write_str("a connection that is being closed"),
             _ => write!(f, "a process of user {}", self.uid),
         }
     }
@@ -37,12 +40,17 @@ impl fmt::Display for Holder {
 /// failure, so it has none of its own.
 #[must_use]
 pub fn holder_of_port(protocol: Protocol, at: SocketAddr) -> Option<Holder> {
-    let sockets = bound_to(protocol.number(), at.port()).ok()?;
-    let socket = sockets.into_iter().find(|socket| stands_in_the_way(socket, at.ip()))?;
+    let in_the_way = |connected| {
+        let sockets = bound_to(protocol.number(), at.port(), connected).ok()?;
+        sockets.into_iter().find(|socket| stands_in_the_way(socket, at.ip()))
+    };
+    // Who waits for connections is told before one of those that it has.
+    let socket = in_the_way(false).or_else(|| in_the_way(true))?;
     // Others could look into their own processes only; they are told the user, always.
     let pid = if geteuid().is_root() { process_with(socket.inode) } else { None };
     let name = pid.and_then(|pid| fs::read(format!("/proc/{pid}/comm")).ok()).map(|comm| printable(&comm));
-    Some(Holder { pid, name: name.filter(|name| !name.is_empty()), uid: socket.uid })
+    let name = name.filter(|name| !name.is_empty());
+    Some(Holder { pid, name, uid: socket.uid, is_orphan: socket.inode == 0 })
 }
 
 /// netbox's own sockets are of one family only.
@@ -107,10 +115,12 @@ mod tests {
 
     #[test]
     fn a_holder_is_named_as_far_as_it_is_known() {
-        let known = Holder { pid: Some(4121), name: Some("nginx".to_owned()), uid: 33 };
+        let known = Holder { pid: Some(4121), name: Some("nginx".to_owned()), uid: 33, is_orphan: false };
         assert_eq!(known.to_string(), "nginx (pid 4121)");
-        let unknown = Holder { pid: None, name: None, uid: 1000 };
+        let unknown = Holder { pid: None, name: None, uid: 1000, is_orphan: false };
         assert_eq!(unknown.to_string(), "a process of user 1000");
+        let orphan = Holder { pid: None, name: None, uid: 0, is_orphan: true };
+        assert_eq!(orphan.to_string(), "a connection that is being closed");
         assert_eq!(printable(b"\x1b[31mred\n"), "[31mred");
     }
 }

@@ -17,6 +17,9 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 /// without effect before).
 const TCP_STATES: u32 = 1 << 10 | 1 << 13;
 
+/// Every state but `TCP_TIME_WAIT`, which keeps nobody off who binds with SO_REUSEADDR.
+const TCP_ALL_STATES: u32 = !(1 << 6);
+
 /// Of another protocol every socket that is bound keeps others off, whatever its state.
 const ALL_STATES: u32 = u32::MAX;
 
@@ -43,15 +46,21 @@ pub struct BoundSocket {
 }
 
 /// The sockets bound to a port of a protocol (by its IP protocol number) in the calling thread's network namespace, IPv4
-/// before IPv6.
+/// before IPv6; of TCP those that wait for connections, or with `connected` all: a connection that the host itself opened
+/// keeps its port for itself too.
 ///
 /// # Errors
 /// Those of the socket; ENOENT on a kernel without `CONFIG_INET_DIAG`, or without that protocol's part of it.
-pub fn bound_to(protocol: u8, port: u16) -> io::Result<Vec<BoundSocket>> {
+pub fn bound_to(protocol: u8, port: u16, connected: bool) -> io::Result<Vec<BoundSocket>> {
     let mut socket = Netlink::open(SockProtocol::NetlinkSockDiag)?;
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut question = question(u8::try_from(family).map_err(io::Error::other)?, protocol, port);
+        let states = match (protocol, connected) {
+            (TCP, false) => TCP_STATES,
+            (TCP, true) => TCP_ALL_STATES,
+            _ => ALL_STATES,
+        };
+        let mut question = question(u8::try_from(family).map_err(io::Error::other)?, protocol, states, port);
         // A dump of UDP does not look at the port that was asked for.
         found.extend(socket.dump(&mut question, |payload| decode(payload, port))?);
     }
@@ -60,14 +69,13 @@ pub fn bound_to(protocol: u8, port: u16) -> io::Result<Vec<BoundSocket>> {
 
 /// A dump request: `struct nlmsghdr`, then `struct inet_diag_req_v2` with nothing but the family, the
 /// protocol, the states and the port filled in.
-fn question(family: u8, protocol: u8, port: u16) -> [u8; HEADER + 56] {
+fn question(family: u8, protocol: u8, states: u32, port: u16) -> [u8; HEADER + 56] {
     let mut bytes = [0; HEADER + 56];
     bytes[0..4].copy_from_slice(&72_u32.to_ne_bytes());
     bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     bytes[16] = family;
     bytes[17] = protocol;
-    let states = if protocol == TCP { TCP_STATES } else { ALL_STATES };
     bytes[20..24].copy_from_slice(&states.to_ne_bytes());
     bytes[24..26].copy_from_slice(&port.to_be_bytes());
     bytes

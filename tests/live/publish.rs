@@ -1,7 +1,7 @@
 //! Published ports: who reaches them, and who holds them.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -220,6 +220,10 @@ fn a_port_taken_by_a_process_is_an_error_that_names_it() {
     let _tcp = TcpListener::bind("0.0.0.0:8080").expect("a free port");
     let _udp = UdpSocket::bind("127.0.0.1:8081").expect("a free port");
     let _udp6 = UdpSocket::bind("[2001:db8:2::1]:8082").expect("a free port");
+    // The host's own connections keep their ports too.
+    let connection = TcpStream::connect("127.0.0.1:8080").expect("a listener");
+    let local = connection.local_addr().expect("an address");
+    let (connected, at) = (format!("{}:80", local.port()), format!("0.0.0.0:{}", local.port()));
     for (spec, place) in [
         ("8080:80", "0.0.0.0:8080"),
         ("8081:80/udp", "0.0.0.0:8081"),
@@ -227,6 +231,7 @@ fn a_port_taken_by_a_process_is_an_error_that_names_it() {
         ("127.0.0.1:8081:80/udp", "127.0.0.1:8081"),
         ("[::]:8082:80/udp", "[::]:8082"),
         ("8080-8080:80", "0.0.0.0:8080"),
+        (&connected, &at),
     ] {
         let output = lab.run(&["-p", spec], &["exit", "0"]);
         assert_eq!(output.status.code(), Some(125), "{spec}: {}", words(&output));
