@@ -252,8 +252,16 @@ fn with_terminal(path: &str, program: &str) -> ExitCode {
     nix::unistd::setsid().expect("a session");
     // Without O_NOCTTY a session's leader gets the terminal that it opens (tty_ioctl(4)).
     let open = || fs::File::options().read(true).write(true).open(path).expect("a terminal");
-    let mut command = std::process::Command::new(program);
-    command.args(env::args_os().skip(4)).stdin(open()).stdout(open()).stderr(open());
+    // A shell without job control starts what is in its background with both ignored, and then every program below ignores them:
+    // the test is not to depend on who started it.
+    let mut command = std::process::Command::new("env");
+    command
+        .arg("--default-signal=INT,QUIT")
+        .arg(program)
+        .args(env::args_os().skip(4))
+        .stdin(open())
+        .stdout(open())
+        .stderr(open());
     panic!("{program}: {}", command.exec());
 }
 
