@@ -320,22 +320,27 @@ fn a_resting_keeper_is_not_woken_by_other_boxes() {
     wait_until_watched(&first, &[&second]);
     let keepers = [keeper(&first), keeper(&second)];
     let resting = || keepers.map(sleeps);
-    let mut before = resting();
-    // The kernel may take a second to notice that both ends of a link are up; and the keepers have a last look.
+    // The kernel may take a second to notice that both ends of a link are up.
     within(2 * A_SECOND, "the links have settled", links::all_running);
-    within(2 * A_SECOND, "the keepers rest", || {
-        std::thread::sleep(Duration::from_millis(250));
-        let now = resting();
-        std::mem::replace(&mut before, now) == now
-    });
-    for _ in 0..5 {
-        assert!(lab.run(&["-p", "8080:80"], &["exit", "0"]).status.success());
-    }
-    // One that stands in the line itself, behind both.
-    let third = lab.start(&["-p", "8080:80"], &["sleep"]);
-    wait_until_watched(&first, &[&third]);
-    third.end();
-    assert_eq!(resting(), before);
+    let stay_at_rest = || {
+        // They have a last look.
+        let mut before = resting();
+        within(2 * A_SECOND, "the keepers rest", || {
+            std::thread::sleep(Duration::from_millis(250));
+            let now = resting();
+            std::mem::replace(&mut before, now) == now
+        });
+        for _ in 0..5 {
+            assert!(lab.run(&["-p", "8080:80"], &["exit", "0"]).status.success());
+        }
+        // One that stands in the line itself, behind both.
+        let third = lab.start(&["-p", "8080:80"], &["sleep"]);
+        wait_until_watched(&first, &[&third]);
+        third.end();
+        resting() == before
+    };
+    // The kernel's own late news of the host's links may come at any time; other boxes would wake them every time.
+    assert!((0..3).any(|_| stay_at_rest()), "woken each time");
 }
 
 /// N2, I1.
