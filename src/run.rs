@@ -32,20 +32,21 @@ use crate::host::{caller, source};
 use crate::kernel::channel::Channel;
 use crate::kernel::inherited;
 use crate::kernel::namespace::{self, MountNamespace};
-use crate::kernel::process::{self, Birth, Process, Side};
+use crate::kernel::process::{self, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
+use crate::launch::control::Control;
 use crate::launch::duties::{Duties, Files};
 use crate::launch::errands;
 use crate::launch::first_process::FirstProcess;
-use crate::launch::inside::{self, Inside};
+use crate::launch::inside::Inside;
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
 use crate::launch::linger::{Remains, linger};
 use crate::launch::message::{BoxFacts, FromBox, ToLauncher, introduce, tell};
 use crate::launch::status_stream::StatusStream;
-use crate::launch::supervise::{End, kill_box, launcher_is_there, supervise};
+use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
 use crate::plan::privileges::{Privileges, privileges};
-use crate::plan::record::{Attachment, BoxRecord, PortMap};
+use crate::plan::record::{Attachment, BoxRecord, MountIdentity, PortMap};
 use crate::plan::refusal;
 use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::report::Report;
@@ -83,6 +84,7 @@ fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStrea
         launcher: nix::unistd::getpid(),
         take_terminal: takes_terminal_at_once(),
         mask: signal::block_all().context(|| "cannot block signals")?,
+        reached_at_once: false,
     };
     // The keeper's orphans come here if the keeper dies.
     process::become_subreaper().context(|| "cannot become a subreaper")?;
@@ -132,7 +134,12 @@ struct Start<'a> {
     launcher: Pid,
     take_terminal: bool,
     mask: OriginalMask,
+    /// Whether other netbox commands can reach the box from its start on, and not only once it has lived for a moment.
+    reached_at_once: bool,
 }
+
+/// The status of a command that got SIGKILL.
+const KILLED: u8 = 128 + 9;
 
 /// The keeper, from its birth to its end.
 fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
@@ -142,16 +149,27 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
             let mut keeper = Keeper::new(start, launcher, &first);
             let ended = keeper.build().and_then(|()| keeper.watch(signals));
             let mut problems = Vec::new();
-            if let Err(error) = kill_box(&first.process) {
+            let mut control = std::mem::take(&mut keeper.control);
+            control.dismiss_execs();
+            let killed = kill_box(&first.process).and(control.await_execs(keeper.mounts()));
+            if let Err(error) = killed {
                 problems.push(format!("cannot end the processes of the box: {error}"));
             }
             let remains = keeper.take_down(&mut problems);
-            match ended {
-                Ok(End::Command(status)) => tell(launcher, &ToLauncher::Ended(status, problems)),
-                // Nobody is left to be told.
-                Ok(End::LauncherGone) => {}
-                Err(error) => tell(launcher, &ToLauncher::Failed(error, problems)),
-            }
+            let status = match ended {
+                Ok(End::Command(status)) => {
+                    tell(launcher, &ToLauncher::Ended(status, problems));
+                    status
+                }
+                // Nobody is left to be told, but who waits for the box: its command was killed.
+                Ok(End::LauncherGone) => KILLED,
+                Err(error) => {
+                    let status = error.exit_status();
+                    tell(launcher, &ToLauncher::Failed(error, problems));
+                    status
+                }
+            };
+            control.tell_end(status);
             if first.was_stopped() {
                 wake(start.launcher);
             }
@@ -171,41 +189,12 @@ fn wake(launcher: Pid) {
     }
 }
 
-/// Starts the box's first process, while this one still has everything that the command inherits, and then lets go of it.
+/// Starts the box's first process, while this one still has everything that the command inherits.
 fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstProcess, Signals)> {
-    let own = Pid::from_raw(0);
-    // What is sent to the launcher's process group is not for the keeper.
-    nix::unistd::setpgid(own, own).context(|| "cannot make a process group")?;
-    process::become_subreaper().context(|| "cannot become a subreaper")?;
+    let Start { request, identity, privileges, mask, take_terminal, .. } = *start;
     let keeper = nix::unistd::getpid();
-    let (to_box, to_keeper) = Channel::pair().context(|| "cannot make a channel")?;
-    let (news, init) = match start.request.unshare.pid {
-        true => Channel::pair().map(|(news, init)| (Some(news), Some(init))),
-        false => Ok((None, None)),
-    }
-    .context(|| "cannot make a channel")?;
-    let privileges = start.privileges;
-    let birth = Birth { pids: init.is_some(), users: privileges.own_users };
-    let pid = match process::fork_into(birth).context(|| "cannot start the box's first process")? {
-        Side::Parent(pid) => pid,
-        Side::Child => {
-            drop((to_box, news));
-            let (request, identity) = (start.request, start.identity);
-            let (mask, take_terminal) = (start.mask, start.take_terminal);
-            let inside = Inside { request, identity, privileges, mask, take_terminal, keeper, init };
-            process::exit_now(inside::first_process(inside, &to_keeper))
-        }
-    };
-    drop((to_keeper, init));
-    let kept: Vec<_> = [launcher, &to_box].into_iter().chain(&news).map(AsFd::as_fd).collect();
-    process::close_all_but(&kept).context(|| "cannot close the inherited descriptors")?;
-    process::let_go_of_standard_descriptors().context(|| "cannot open /dev/null")?;
-    let process = Process::of_child(pid).context(|| "cannot watch the box's first process")?;
-    if news.is_none() {
-        introduce(launcher, &process);
-    }
-    let signals = Signals::of_children().context(|| "cannot watch for children")?;
-    Ok((FirstProcess::new(process, to_box, news), signals))
+    let inside = Inside { request, identity, privileges, mask, take_terminal, keeper, init: None };
+    FirstProcess::start(inside, launcher)
 }
 
 /// What the keeper holds of its box. What is `None` was not made yet, or is undone.
@@ -223,10 +212,13 @@ struct Keeper<'a> {
     files: Vec<BoxFile>,
     questions: Option<Questions>,
     watch: Option<Watch>,
+    control: Control,
+    /// As it is written down.
+    record: Option<BoxRecord>,
 }
 
 impl<'a> Keeper<'a> {
-    const fn new(start: &'a Start<'a>, launcher: &'a Channel, first: &'a FirstProcess) -> Self {
+    fn new(start: &'a Start<'a>, launcher: &'a Channel, first: &'a FirstProcess) -> Self {
         Self {
             start,
             launcher,
@@ -241,6 +233,8 @@ impl<'a> Keeper<'a> {
             files: Vec::new(),
             questions: None,
             watch: None,
+            control: Control::default(),
+            record: None,
         }
     }
 
@@ -255,7 +249,7 @@ impl<'a> Keeper<'a> {
         self.provide_names()?;
         self.add_link()?;
         self.first.configure(self.facts(), &self.files)?;
-        let record = self.write_record()?;
+        self.write_record()?;
         self.first.wait_until(FromBox::Configured)?;
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
             attach::settle(gateway, lease.slot)?;
@@ -263,8 +257,11 @@ impl<'a> Keeper<'a> {
         self.map_ports()?;
         launcher_is_there(self.launcher)?;
         self.first.become_command()?;
-        if let (Some(_), Some(record)) = (self.start.request.json_status_fd, record) {
-            tell(self.launcher, &ToLauncher::Started(Box::new(record)));
+        if let Some(lease) = self.lease.as_ref().filter(|_| self.start.reached_at_once) {
+            self.control.open(lease)?;
+        }
+        if let (Some(_), Some(record)) = (self.start.request.json_status_fd, &self.record) {
+            tell(self.launcher, &ToLauncher::Started(Box::new(record.clone())));
         }
         Ok(())
     }
@@ -358,8 +355,8 @@ impl<'a> Keeper<'a> {
         attach::add_link(gateway, lease.id.as_str(), &attachment, end, &network)
     }
 
-    fn write_record(&self) -> Result<Option<BoxRecord>> {
-        let Some(lease) = &self.lease else { return Ok(None) };
+    fn write_record(&mut self) -> Result<()> {
+        let Some(lease) = &self.lease else { return Ok(()) };
         let request = self.start.request;
         let pid = self.first.command().pid.as_raw();
         let mounts = match request.has_own_mounts() {
@@ -382,7 +379,13 @@ impl<'a> Keeper<'a> {
             mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
         };
         lease.write(&record)?;
-        Ok(Some(record))
+        self.record = Some(record);
+        Ok(())
+    }
+
+    /// The box's mount namespace, where it has one of its own.
+    fn mounts(&self) -> Option<MountIdentity> {
+        self.record.as_ref().and_then(|record| record.mounts)
     }
 
     fn map_ports(&mut self) -> Result<()> {
@@ -410,10 +413,12 @@ impl<'a> Keeper<'a> {
         let helpers = errands::helpers(place, address6, waiting, questions, &self.start.request.dns)?;
         let files = Some(&self.files[..]).filter(|files| !files.is_empty());
         let files = files.map(|files| Files::new(files, self.first.process.pid));
-        let mut duties = Duties::new(helpers, files);
+        let (duties, mounts) = (Duties::new(helpers, files), self.mounts());
         let time = self.start.request.timeout;
         self.watch = place.map(|(_, slot)| Watch::new(slot));
-        supervise(self.first, self.launcher, &mut signals, time, &mut duties, self.watch.as_mut())
+        let (watch, control, lease) = (self.watch.as_mut(), &mut self.control, self.lease.as_ref());
+        let care = Care { duties, watch, control, lease, mounts };
+        supervise(self.first, self.launcher, &mut signals, time, care)
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -41,6 +41,11 @@ const NEXT_SLOT: usize = 0;
 pub const RESOLV_CONF: &str = "resolv.conf";
 /// The other one.
 pub const HOSTS: &str = "hosts";
+
+/// The socket by which other netbox commands talk to the keeper.
+pub const CONTROL: &str = "control";
+/// The same until it listens.
+pub const NEW_CONTROL: &str = "control.new";
 
 pub(super) const RECORD: &str = "box.json";
 /// What the record is called once the box has ended, for whoever has to take down what its keeper could not.
@@ -123,6 +128,12 @@ impl Lease {
                 .context(|| format!("cannot register the name {name}"))?;
         }
         Ok(directory)
+    }
+
+    /// boxes/ID.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
     /// Tells the other runs under which numbers this process holds what they may share. The caller holds the run lock.
@@ -217,7 +228,7 @@ fn free_name(locked: &Locked<'_>, id: &str, name: &str) -> Option<String> {
 fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {
     let mut problems: Vec<_> = name.and_then(|name| free_name(locked, id, name)).into_iter().collect();
     let path = format!("boxes/{id}");
-    for file in [RECORD, "box.json.new", ENDED, RESOLV_CONF, HOSTS] {
+    for file in [RECORD, "box.json.new", ENDED, RESOLV_CONF, HOSTS, CONTROL, NEW_CONTROL] {
         if let Err(error) = state::remove(locked.root(), &format!("{path}/{file}")) {
             problems.push(format!("cannot remove {path}/{file}: {error}"));
         }

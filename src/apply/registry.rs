@@ -41,6 +41,14 @@ pub fn has_ended(root: &OwnedFd, id: &str) -> bool {
     rustix::fs::statat(root, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
+/// The directory of the box with this id, opened.
+///
+/// # Errors
+/// ENOENT: there is no such box.
+pub fn directory_of(root: &OwnedFd, id: &BoxId) -> io::Result<OwnedFd> {
+    state::open_directory(root, &format!("boxes/{id}"))
+}
+
 /// Whether a keeper holds the box's directory.
 ///
 /// # Errors

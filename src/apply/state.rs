@@ -7,7 +7,7 @@
 //! lock            the run lock: read-decide-write of everything below, and of what is shared on the host
 //! slots           who lives (kernel::slots), and two counters
 //! gateway         JSON: the gateway, written before the first thing that it describes is made
-//! boxes/ID/       one directory per box, locked by its keeper for life; box.json in it
+//! boxes/ID/       one directory per box, locked by its keeper for life; in it box.json, and the socket `control`
 //! names/NAME      symbolic link to the id of the box with that name
 //! ```
 //! Everything is opened without following links, and refused when it belongs to somebody else. The last keeper removes it.

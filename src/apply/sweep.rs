@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernel::namespace::MountNamespace;
 use crate::kernel::nft::NftError;
 use crate::kernel::slots::{SlotNote, SlotState};
-use crate::plan::record::{Attachment, BoxRecord, PortMap};
+use crate::plan::record::{Attachment, BoxRecord, MountIdentity, PortMap};
 use crate::plan::topology::box_link;
 use crate::spec::name::BoxId;
 
@@ -198,7 +198,14 @@ fn note_problem(problems: &mut Vec<String>, what: &str, result: io::Result<()>) 
 /// # Errors
 /// Where /proc cannot be read.
 pub fn kill_processes(record: &BoxRecord) -> io::Result<()> {
-    let Some((inode, id)) = record.mounts else { return Ok(()) };
+    record.mounts.map_or(Ok(()), |mounts| kill_in(mounts, |_| true))
+}
+
+/// Kills every process in a mount namespace that `doomed` picks, until there is none.
+///
+/// # Errors
+/// Where /proc cannot be read.
+pub fn kill_in((inode, id): MountIdentity, doomed: impl Fn(i32) -> bool) -> io::Result<()> {
     let own = MountNamespace { inode, id };
     loop {
         let mut found = false;
@@ -207,7 +214,7 @@ pub fn kill_processes(record: &BoxRecord) -> io::Result<()> {
                 continue;
             };
             // ENOENT, ESRCH: it ended meanwhile. The id, where the kernel has one, is never used twice; the inode is.
-            if MountNamespace::of(pid).is_ok_and(|namespace| namespace == own) {
+            if MountNamespace::of(pid).is_ok_and(|namespace| namespace == own) && doomed(pid) {
                 found = kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() || found;
             }
         }

@@ -8,6 +8,7 @@ pub mod entry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod inherited;
+pub mod listener;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

@@ -210,6 +210,19 @@ pub fn children() -> io::Result<Vec<Pid>> {
     Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect())
 }
 
+/// The parent of process `pid`; 0 where it has none in this pid namespace.
+///
+/// # Errors
+/// ENOENT, ESRCH when the process is gone.
+pub fn parent_of(pid: i32) -> io::Result<i32> {
+    let text = std::fs::read(format!("/proc/{pid}/stat"))?;
+    // proc_pid_stat(5): the name is in parentheses, and may have any in it.
+    let rest = text.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let parent =
+        std::str::from_utf8(rest).ok().and_then(|rest| rest.split_ascii_whitespace().nth(1)?.parse().ok());
+    parent.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Marks every descriptor from `first` on to be closed by the next exec (close_range(2), Linux ≥ 5.11).
 ///
 /// # Errors

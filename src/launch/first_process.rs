@@ -6,14 +6,17 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 
 use crate::apply::names::BoxFile;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace;
-use crate::kernel::process::Process;
+use crate::kernel::process::{self, Birth, Process, Side};
+use crate::kernel::signal::Signals;
 
-use super::message::{BoxFacts, FromBox, FromInit, ToBox};
+use super::inside::{self, Inside};
+use super::message::{BoxFacts, FromBox, FromInit, ToBox, introduce};
 
 /// The box's first process.
 #[derive(Debug)]
@@ -35,10 +38,44 @@ struct Init {
 
 impl FirstProcess {
     /// `channel`: the end whose other end the process has; `news`: likewise, where it stays as init.
-    #[must_use]
-    pub fn new(process: Process, channel: Channel, news: Option<Channel>) -> Self {
+    fn new(process: Process, channel: Channel, news: Option<Channel>) -> Self {
         let init = news.map(|news| Init { news, command: OnceCell::new() });
         Self { process, channel, init, stopped: Cell::new(false) }
+    }
+
+    /// Starts it, in a process group of the keeper's own, and lets go of what the command inherits.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM and what else fork(2) and clone(2) know.
+    pub fn start(inside: Inside<'_>, launcher: &Channel) -> Result<(Self, Signals)> {
+        let own = Pid::from_raw(0);
+        // What is sent to the launcher's process group is not for the keeper.
+        nix::unistd::setpgid(own, own).context(|| "cannot make a process group")?;
+        process::become_subreaper().context(|| "cannot become a subreaper")?;
+        let (to_box, to_keeper) = Channel::pair().context(|| "cannot make a channel")?;
+        let (news, init) = match inside.request.unshare.pid {
+            true => Channel::pair().map(|(news, init)| (Some(news), Some(init))),
+            false => Ok((None, None)),
+        }
+        .context(|| "cannot make a channel")?;
+        let birth = Birth { pids: init.is_some(), users: inside.privileges.own_users };
+        let pid = match process::fork_into(birth).context(|| "cannot start the box's first process")? {
+            Side::Parent(pid) => pid,
+            Side::Child => {
+                drop((to_box, news));
+                process::exit_now(inside::first_process(Inside { init, ..inside }, &to_keeper))
+            }
+        };
+        drop((to_keeper, init));
+        let kept: Vec<_> = [launcher, &to_box].into_iter().chain(&news).map(AsFd::as_fd).collect();
+        process::close_all_but(&kept).context(|| "cannot close the inherited descriptors")?;
+        process::let_go_of_standard_descriptors().context(|| "cannot open /dev/null")?;
+        let process = Process::of_child(pid).context(|| "cannot watch the box's first process")?;
+        if news.is_none() {
+            introduce(launcher, &process);
+        }
+        let signals = Signals::of_children().context(|| "cannot watch for children")?;
+        Ok((Self::new(process, to_box, news), signals))
     }
 
     /// The process that is, or becomes, the command.

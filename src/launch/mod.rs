@@ -2,6 +2,7 @@
 
 pub mod box_network;
 pub mod confine;
+pub mod control;
 pub mod deadline;
 pub mod drop;
 pub mod duties;

@@ -8,14 +8,17 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use crate::apply::lease::Lease;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
 use crate::kernel::memory::Rest;
 use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::wait::{self, News};
+use crate::plan::record::MountIdentity;
 use crate::serve::watch::{Watch, Word};
 
+use super::control::Control;
 use super::deadline::{Deadline, Due, TIMED_OUT};
 use super::duties::Duties;
 use super::first_process::FirstProcess;
@@ -30,8 +33,22 @@ pub enum End {
     LauncherGone,
 }
 
-/// Waits until the command or the launcher ends, or the command's `time` has run out, and does its duties meanwhile. `watch`:
-/// this keeper's share in looking after the host.
+/// What the keeper does while it waits.
+#[derive(Debug)]
+pub struct Care<'a> {
+    /// For its box.
+    pub duties: Duties<'a>,
+    /// This keeper's share in looking after the host.
+    pub watch: Option<&'a mut Watch>,
+    /// For other netbox commands.
+    pub control: &'a mut Control,
+    /// What the box holds in the state directory.
+    pub lease: Option<&'a Lease>,
+    /// The box's mount namespace, where it has one of its own.
+    pub mounts: Option<MountIdentity>,
+}
+
+/// Waits until the command or the launcher ends, or the command's `time` has run out, and takes care of the box meanwhile.
 ///
 /// # Errors
 /// When waiting itself fails, or the box's init does; the caller then ends the box.
@@ -40,15 +57,15 @@ pub fn supervise(
     launcher: &Channel,
     signals: &mut Signals,
     time: Option<Duration>,
-    duties: &mut Duties<'_>,
-    mut watch: Option<&mut Watch>,
+    care: Care<'_>,
 ) -> Result<End> {
+    let Care { mut duties, mut watch, control, lease, mounts } = care;
     let cannot_wait = || "cannot wait for the end of the box";
     let mut init = first.news();
     let mut rest = Rest::default();
     let mut deadline = time.map(Deadline::after);
     loop {
-        if let Some(status) = reap(first, launcher, duties).context(cannot_wait)? {
+        if let Some(status) = reap(first, launcher, &mut duties).context(cannot_wait)? {
             let status = if deadline.as_ref().is_some_and(Deadline::has_passed) { TIMED_OUT } else { status };
             return first.failure().map_or(Ok(End::Command(status)), Err);
         }
@@ -64,7 +81,7 @@ pub fn supervise(
             }
         }
         let now = Instant::now();
-        let (launcher_gone, init_speaks, woken, changed) = {
+        let (launcher_gone, init_speaks, woken, changed, asked) = {
             // Nothing asked of the launcher's side: only its end wakes the keeper (poll(2): POLLHUP is
             // always reported).
             let mut wanted = vec![
@@ -78,7 +95,11 @@ pub fn supervise(
             let on_watch = wanted.len();
             let watched = watch.as_ref().and_then(|watch| watch.descriptor());
             wanted.extend(watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            let at_most = rest.timeout_within(duties.timeout(now));
+            let on_control = wanted.len();
+            let (clients, fds): (Vec<_>, Vec<_>) = control.wanted(now).into_iter().unzip();
+            wanted.extend(fds);
+            let pause = duties.timeout(now).into_iter().chain(control.deaf_for(now)).min();
+            let at_most = rest.timeout_within(pause);
             let at_most = deadline.as_ref().map_or(at_most, |deadline| deadline.limit(at_most));
             match poll(&mut wanted, at_most) {
                 Ok(events) => rest.waited(events),
@@ -89,7 +110,9 @@ pub fn supervise(
             let woken = names.into_iter().enumerate().filter(|(at, _)| happened(at + others));
             let woken: Vec<_> = woken.map(|(_, name)| name).collect();
             let changed = watched.is_some() && happened(on_watch);
-            (happened(0), init.is_some() && happened(2), woken, changed)
+            let asked = clients.into_iter().enumerate().filter(|(at, _)| happened(at + on_control));
+            let asked: Vec<_> = asked.map(|(_, who)| who).collect();
+            (happened(0), init.is_some() && happened(2), woken, changed, asked)
         };
         if launcher_gone {
             return Ok(End::LauncherGone);
@@ -117,6 +140,17 @@ pub fn supervise(
                 let _ = launcher.send(&ToLauncher::from(word), &[]);
             }
             // What was needed for that need not stay in memory.
+            rest = Rest::default();
+        }
+        if let Some(lease) = lease.filter(|_| control.is_due())
+            && let Err(error) = control.open(lease)
+        {
+            let line = format!("other netbox commands cannot reach the box: {error}");
+            // A launcher that is gone shows in the next wait.
+            let _ = launcher.send(&ToLauncher::Warning(line), &[]);
+        }
+        if !asked.is_empty() {
+            control.attend(&asked, mounts);
             rest = Rest::default();
         }
         while signals.read().context(cannot_wait)?.is_some() {}

@@ -1,0 +1,147 @@
+//! A connection to the keeper of a living box.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+use super::find::Found;
+use crate::apply::lease::CONTROL;
+use crate::apply::registry;
+use crate::error::{Context, Error, Result};
+use crate::kernel::channel::Channel;
+use crate::kernel::listener;
+use crate::launch::control::message::{Answer, Envelope, PROTOCOL, Request};
+use crate::spec::name::BoxId;
+
+/// A keeper makes its socket when its box has lived for a tenth of a second: one that has none after so long is not well.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connection {
+    channel: Channel,
+    /// The box's name.
+    name: String,
+}
+
+/// Connects to the keeper of the box, and waits for it where the box has only just started.
+///
+/// # Errors
+/// When the box has ended, or its keeper cannot be reached.
+pub fn connect(found: &Found) -> Result<Connection> {
+    let (name, root) = (&found.record.name, found.state().root());
+    let id = BoxId::parse(&found.record.id)?;
+    let ended = || Error::new(format!("box {name} has just ended"));
+    let directory = registry::directory_of(root, &id).map_err(|_| ended())?;
+    let end = Instant::now() + PATIENCE;
+    let mut changes = None;
+    loop {
+        match listener::connect(directory.as_fd(), CONTROL, PATIENCE) {
+            Ok(channel) => return Ok(Connection { channel, name: name.clone() }),
+            // It is not there yet.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => return Err(ended()),
+            Err(error) => {
+                return Err(Error::new(format!("cannot reach the keeper of box {name}")).os(&error));
+            }
+        }
+        if !matches!(registry::look_up(root, id.as_str()), Some((Some(_), true))) {
+            return Err(ended());
+        }
+        let Some(changes) = &changes else {
+            changes = Some(changes_in(directory.as_fd()).context(|| format!("cannot wait for box {name}"))?);
+            // It may have come before anybody looked.
+            continue;
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::new(format!("cannot reach the keeper of box {name}"))
+                .because("it does not listen")
+                .hint("where the box is only just starting, try again in a moment"));
+        }
+        wait_for(changes.as_fd(), left).context(|| format!("cannot wait for box {name}"))?;
+    }
+}
+
+/// What becomes readable with every change of a directory's entries.
+fn changes_in(directory: BorrowedFd<'_>) -> std::io::Result<std::os::fd::OwnedFd> {
+    let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory));
+    let flags = WatchFlags::MOVE | WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::DELETE_SELF;
+    inotify::add_watch(&changes, path, flags)?;
+    Ok(changes)
+}
+
+fn wait_for(changes: BorrowedFd<'_>, limit: Duration) -> std::io::Result<()> {
+    let limit = PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(changes, PollFlags::POLLIN)], limit) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    // What it was shows when one looks. EAGAIN: nothing.
+    let _ = rustix::io::read(changes, &mut [0; 4096]);
+    Ok(())
+}
+
+impl Connection {
+    /// The box's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Says something to the keeper.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn say(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        let envelope = Envelope { protocol: PROTOCOL, request };
+        self.channel
+            .send(&envelope, descriptors)
+            .context(|| format!("cannot talk to the keeper of box {}", self.name))
+    }
+
+    /// Waits for what the keeper says next. `None`: it has hung up.
+    ///
+    /// # Errors
+    /// What the keeper says went wrong, or that it did not understand.
+    pub fn hear(&self) -> Result<Option<Answer>> {
+        let heard = self.channel.receive();
+        let heard = heard.context(|| format!("cannot understand the keeper of box {}", self.name));
+        match heard?.map(|incoming| incoming.message) {
+            Some(Answer::Failed(error)) => Err(error),
+            Some(Answer::Unknown { version, .. }) => {
+                let error = Error::new(format!("box {} cannot do that", self.name));
+                Err(error
+                    .because(format!(
+                        "its keeper is netbox {}, this is {}",
+                        version,
+                        env!("CARGO_PKG_VERSION")
+                    ))
+                    .hint("start the box again with this netbox"))
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// Tells the keeper that process `agent` has a command in the box: see [`Request::Exec`].
+    ///
+    /// # Errors
+    /// When the box ends, or the keeper refuses.
+    pub fn register(&self, agent: BorrowedFd<'_>, command: BorrowedFd<'_>) -> Result<()> {
+        self.say(Request::Exec, &[agent, command])?;
+        match self.hear()? {
+            Some(Answer::Registered) => Ok(()),
+            _ => Err(Error::new(format!("box {} has just ended", self.name))),
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}

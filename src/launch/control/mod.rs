@@ -1,0 +1,363 @@
+//! The control socket of a living box: by it other netbox commands ask the keeper for what it alone can do.
+//!
+//! The keeper has one thread and more to do than to listen: nothing here waits for a peer. Who may connect is the keeper's own
+//! user, or root; what they say is nevertheless taken for anybody's. A bad message ends its connection and no other.
+
+pub mod message;
+mod strays;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::apply::lease::{CONTROL, Lease, NEW_CONTROL};
+use crate::apply::sweep;
+use crate::error::{Context, Error, Result};
+use crate::kernel::channel::{Channel, Heard};
+use crate::kernel::listener::Listener;
+use crate::kernel::memory::REST;
+use crate::kernel::namespace::MountNamespace;
+use crate::kernel::process::Process;
+use crate::plan::record::MountIdentity;
+
+use message::{Answer, Request, Unreadable};
+
+/// So many connections at a time. An `exec` takes three descriptors.
+const MOST: usize = 256;
+/// So many of them may have asked for nothing yet.
+const MOST_IDLE: usize = 64;
+/// So many wait to be accepted.
+const BACKLOG: i32 = 64;
+/// How long to leave those alone when descriptors have run out.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+/// How long a box that ends waits for those that have commands in it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What woke the keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// Somebody connects.
+    Listener,
+    /// This one speaks or hangs up.
+    Client(u64),
+}
+
+/// What somebody wants of the keeper.
+#[derive(Debug)]
+enum Role {
+    /// Nothing so far, or nothing any more.
+    Idle,
+    /// To be told of the end.
+    Waiter,
+    /// To have a command in the box.
+    Exec(Exec),
+}
+
+/// A command in the box that the keeper did not start.
+#[derive(Debug)]
+struct Exec {
+    /// Who did.
+    agent: Process,
+    command: Process,
+}
+
+#[derive(Debug)]
+struct Client {
+    number: u64,
+    channel: Channel,
+    role: Role,
+}
+
+/// The keeper's end of the control socket. Does not listen before [`Control::open`].
+#[derive(Debug)]
+pub struct Control {
+    born: Instant,
+    /// Whether it was tried.
+    opened: bool,
+    listener: Option<Listener>,
+    clients: Vec<Client>,
+    /// Of the next client.
+    number: u64,
+    deaf_until: Option<Instant>,
+    /// Whether anybody else's command ever was in the box.
+    had_execs: bool,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            born: Instant::now(),
+            opened: false,
+            listener: None,
+            clients: Vec::new(),
+            number: 0,
+            deaf_until: None,
+            had_execs: false,
+        }
+    }
+}
+
+impl Control {
+    /// Listens from now on, in the directory of the box.
+    ///
+    /// # Errors
+    /// ENOSPC, EMFILE and their like; it is not tried again.
+    pub fn open(&mut self, lease: &Lease) -> Result<()> {
+        self.opened = true;
+        let listener = Listener::at(lease.directory(), NEW_CONTROL, CONTROL, BACKLOG);
+        self.listener =
+            Some(listener.context(|| format!("cannot make the control socket of box {}", lease.id))?);
+        Ok(())
+    }
+
+    /// Whether the box has lived for long enough for [`Control::open`]: most end before anybody asks them for something.
+    pub(super) fn is_due(&self) -> bool {
+        !self.opened && self.born.elapsed() >= REST
+    }
+
+    /// What to wait for.
+    pub(super) fn wanted(&self, now: Instant) -> Vec<(Woken, PollFd<'_>)> {
+        let listener = self.listener.as_ref().filter(|_| self.deaf_for(now).is_none());
+        let listener = listener.map(|listener| (Woken::Listener, listener.as_fd()));
+        let clients =
+            self.clients.iter().map(|client| (Woken::Client(client.number), client.channel.as_fd()));
+        listener
+            .into_iter()
+            .chain(clients)
+            .map(|(who, fd)| (who, PollFd::new(fd, PollFlags::POLLIN)))
+            .collect()
+    }
+
+    /// For how long it does not listen.
+    pub(super) fn deaf_for(&self, now: Instant) -> Option<Duration> {
+        self.deaf_until?.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// Does what is asked. `mounts`: the box's mount namespace, if it has one of its own.
+    pub(super) fn attend(&mut self, woken: &[Woken], mounts: Option<MountIdentity>) {
+        for who in woken {
+            match who {
+                Woken::Listener => self.accept(),
+                Woken::Client(number) => {
+                    let Some(place) = self.clients.iter().position(|client| client.number == *number) else {
+                        continue;
+                    };
+                    if !self.hear(place, mounts) {
+                        self.part(place, mounts);
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        match listener.accept() {
+            Ok(Some((channel, user))) => {
+                if user != 0 && user != nix::unistd::geteuid().as_raw() {
+                    return;
+                }
+                match place_of_whom(self.clients.iter().map(|client| matches!(client.role, Role::Idle))) {
+                    Room::Free => {}
+                    Room::InPlaceOf(idle) => drop(self.clients.remove(idle)),
+                    Room::None => {
+                        let error = Error::new("too many netbox commands are connected to the box")
+                            .hint("try again when one of them has ended");
+                        // Who does not hear why finds the connection closed.
+                        let _ = channel.send_now(&Answer::Failed(error), &[]);
+                        return;
+                    }
+                }
+                self.number += 1;
+                self.clients.push(Client { number: self.number, channel, role: Role::Idle });
+            }
+            Ok(None) => {}
+            // They wait on, and would wake the keeper without end.
+            Err(_) => self.deaf_until = Some(Instant::now() + OUT_OF_DESCRIPTORS),
+        }
+    }
+
+    /// Hears one message. `false`: the connection is over.
+    fn hear(&mut self, place: usize, mounts: Option<MountIdentity>) -> bool {
+        let Some(client) = self.clients.get_mut(place) else { return false };
+        let (bytes, descriptors) = match client.channel.hear() {
+            Ok(Heard::Message(bytes, descriptors)) => (bytes, descriptors),
+            Ok(Heard::Nothing) => return true,
+            Ok(Heard::HungUp) | Err(_) => return false,
+        };
+        let answer = match message::read(&bytes) {
+            // Each is said once, by who wants nothing else.
+            Ok(Request::Wait | Request::Exec) if !matches!(client.role, Role::Idle) => return false,
+            Ok(Request::Wait) => {
+                client.role = Role::Waiter;
+                return true;
+            }
+            Ok(Request::Exec) => match exec(descriptors, mounts) {
+                Ok(exec) => {
+                    client.role = Role::Exec(exec);
+                    self.had_execs = true;
+                    Answer::Registered
+                }
+                Err(error) => Answer::Failed(error),
+            },
+            Ok(Request::Goodbye) => {
+                client.role = Role::Idle;
+                return false;
+            }
+            Err(Unreadable::Foreign) => message::unknown(),
+            Err(Unreadable::Garbage) => return false,
+        };
+        // Who does not read what it asked for has asked for enough.
+        client.channel.send_now(&answer, &[]).is_ok()
+    }
+
+    /// Ends a connection, and what of an `exec` has lost its master.
+    fn part(&mut self, place: usize, mounts: Option<MountIdentity>) {
+        if let Role::Exec(exec) = self.clients.remove(place).role {
+            kill(&exec.command);
+            if let Some(mounts) = mounts {
+                let others = self.execs().flat_map(|exec| [exec.agent.pid, exec.command.pid]);
+                let entitled: Vec<_> = others.chain([nix::unistd::getpid()]).collect();
+                // What cannot be found now dies with the box.
+                let _ = strays::kill(mounts, &entitled);
+            }
+        }
+    }
+
+    fn execs(&self) -> impl Iterator<Item = &Exec> {
+        self.clients.iter().filter_map(|client| match &client.role {
+            Role::Exec(exec) => Some(exec),
+            Role::Idle | Role::Waiter => None,
+        })
+    }
+
+    /// The box ends: what others have in it is killed, and nobody can have more. To be called before the box's own processes
+    /// are killed, and [`Control::await_execs`] after.
+    pub fn dismiss_execs(&self) {
+        for client in &self.clients {
+            if let Role::Exec(exec) = &client.role {
+                kill(&exec.command);
+                // Who has no room for it sees the connection close.
+                let _ = client.channel.send_now(&Answer::Over, &[]);
+            }
+        }
+    }
+
+    /// Waits, not for long, until those who had commands in the box have ended what descends from them, and kills what is left.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read.
+    pub fn await_execs(&mut self, mounts: Option<MountIdentity>) -> io::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (numbers, mut wanted): (Vec<_>, Vec<_>) = self
+                .clients
+                .iter()
+                .filter(|client| matches!(client.role, Role::Exec(_)))
+                .map(|client| (client.number, PollFd::new(client.channel.as_fd(), PollFlags::POLLIN)))
+                .unzip();
+            let left = end.saturating_duration_since(Instant::now());
+            if numbers.is_empty() || left.is_zero() {
+                break;
+            }
+            // EINTR: the time is looked at again.
+            let _ = poll(
+                &mut wanted,
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+            );
+            let ready: Vec<_> = wanted.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+            let ready: Vec<_> = numbers.into_iter().zip(ready).filter(|(_, ready)| *ready).collect();
+            self.clients.retain(|client| {
+                let speaks = ready.iter().any(|(number, _)| *number == client.number);
+                !speaks || matches!(client.channel.hear(), Ok(Heard::Nothing))
+            });
+        }
+        match mounts.filter(|_| self.had_execs) {
+            Some(mounts) => sweep::kill_in(mounts, |_| true),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells those who wait for it how the box ended, and closes all connections.
+    pub fn tell_end(mut self, status: u8) {
+        // Who came in the last moment may have been left waiting.
+        for _ in 0..=BACKLOG {
+            self.accept();
+        }
+        for client in self.clients {
+            let waits = match client.role {
+                Role::Idle => said(&client.channel) == Some(Request::Wait),
+                Role::Waiter => true,
+                Role::Exec(_) => false,
+            };
+            if waits {
+                // Who does not read sees the connection close.
+                let _ = client.channel.send_now(&Answer::Ended(status), &[]);
+            }
+        }
+    }
+}
+
+fn said(channel: &Channel) -> Option<Request> {
+    match channel.hear() {
+        Ok(Heard::Message(bytes, _)) => message::read(&bytes).ok(),
+        _ => None,
+    }
+}
+
+fn kill(command: &Process) {
+    // EPERM cannot be for a process of the box. One that is gone is no error.
+    let _ = command.signal(Signal::SIGKILL as i32);
+}
+
+/// Looks at what came with [`Request::Exec`].
+fn exec(descriptors: Vec<OwnedFd>, mounts: Option<MountIdentity>) -> Result<Exec> {
+    let [agent, command] = <[OwnedFd; 2]>::try_from(descriptors)
+        .map_err(|_| Error::new("a command in the box comes with two process descriptors"))?;
+    let open = |fd| Process::of_pidfd(fd).context(|| "cannot watch a command in the box");
+    let exec = Exec { agent: open(agent)?, command: open(command)? };
+    // The keeper kills it at the end: nobody may name a process that is not the box's.
+    if let Some((inode, id)) = mounts
+        && !MountNamespace::of(exec.command.pid.as_raw()).is_ok_and(|own| own == MountNamespace { inode, id })
+    {
+        return Err(Error::new(format!("process {} is not in the box", exec.command.pid)));
+    }
+    Ok(exec)
+}
+
+/// Where one more connection has room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// The oldest that has asked for nothing goes.
+    InPlaceOf(usize),
+    None,
+}
+
+/// `idle`: of each connection, in the order in which they came, whether it has asked for nothing.
+fn place_of_whom(idle: impl Iterator<Item = bool> + Clone) -> Room {
+    let (all, idle_ones) = (idle.clone().count(), idle.clone().filter(|idle| *idle).count());
+    if all < MOST && idle_ones < MOST_IDLE {
+        return Room::Free;
+    }
+    idle.into_iter().position(|idle| idle).map_or(Room::None, Room::InPlaceOf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_nothing_goes_first() {
+        let room = |idle: &[bool]| place_of_whom(idle.iter().copied());
+        assert_eq!(room(&[]), Room::Free);
+        assert_eq!(room(&[true; MOST_IDLE - 1]), Room::Free);
+        assert_eq!(room(&[&[false][..], &[true; MOST_IDLE]].concat()), Room::InPlaceOf(1));
+        assert_eq!(room(&[false; MOST - 1]), Room::Free);
+        assert_eq!(room(&[&[false; MOST - 1][..], &[true]].concat()), Room::InPlaceOf(MOST - 1));
+        assert_eq!(room(&[false; MOST]), Room::None);
+    }
+}
