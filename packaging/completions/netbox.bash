@@ -31,6 +31,9 @@ _netbox() {
             netbox,run)
                 cmd="netbox__subcmd__run"
                 ;;
+            netbox,wait)
+                cmd="netbox__subcmd__wait"
+                ;;
             netbox__subcmd__help,gateway)
                 cmd="netbox__subcmd__help__subcmd__gateway"
                 ;;
@@ -46,6 +49,9 @@ _netbox() {
             netbox__subcmd__help,run)
                 cmd="netbox__subcmd__help__subcmd__run"
                 ;;
+            netbox__subcmd__help,wait)
+                cmd="netbox__subcmd__help__subcmd__wait"
+                ;;
             *)
                 ;;
         esac
@@ -53,7 +59,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run ps gc gateway help"
+            opts="-h -V --help --version run ps wait gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -95,7 +101,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run ps gc gateway help"
+            opts="run ps wait gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -165,6 +171,20 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__wait)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -303,6 +323,20 @@ _netbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__wait)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -6,3 +6,4 @@ pub mod find;
 pub mod gateway;
 pub mod gc;
 pub mod ps;
+pub mod wait;

@@ -10,6 +10,7 @@ mod gc;
 mod ps;
 mod run;
 mod stop;
+mod wait;
 
 use std::ffi::{OsStr, OsString};
 
@@ -27,9 +28,10 @@ struct Subcommand {
     request: fn(&mut ArgMatches) -> Result<Request, Stop>,
 }
 
-const SUBCOMMANDS: [Subcommand; 4] = [
+const SUBCOMMANDS: [Subcommand; 5] = [
     Subcommand { name: run::NAME, command: run::command, request: run::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
+    Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },
     Subcommand { name: gateway::NAME, command: gateway::command, request: gateway::request },
 ];

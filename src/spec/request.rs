@@ -9,8 +9,8 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest, SearchDomain,
-    Unshare, UserSpec,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest,
+    SearchDomain, Unshare, UserSpec,
 };
 use crate::error::{Error, Result};
 
@@ -23,6 +23,11 @@ pub enum Request {
     Ps {
         /// As JSON.
         json: bool,
+    },
+    /// Wait for the end of boxes.
+    Wait {
+        /// Which, never none.
+        boxes: Vec<BoxRef>,
     },
     /// Remove what dead boxes left.
     Gc,

@@ -9,6 +9,7 @@ mod tracer;
 
 mod addresses;
 mod connections;
+mod control;
 mod egress;
 mod fail;
 mod host_changes;
@@ -48,6 +49,7 @@ fn main() -> std::process::ExitCode {
         addresses::TESTS,
         host_changes::TESTS,
         connections::TESTS,
+        control::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

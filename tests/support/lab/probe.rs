@@ -186,6 +186,7 @@ pub(crate) fn main() -> ExitCode {
             sleep_for_ever();
             drop(stream);
         }
+        ["in-mounts", pid, ..] => return in_mounts(pid),
         ["burst", to] => return burst(socket_address(to)),
         ["traced", program, ..] => return traced(program),
         ["terminal", path, program, ..] => return with_terminal(path, program),
@@ -237,6 +238,16 @@ fn burst(to: SocketAddr) -> ExitCode {
         let _ = socket.send_to(b"who am I?", to);
     }
     ExitCode::from(7)
+}
+
+/// Becomes another probe in the mount namespace of a process.
+fn in_mounts(pid: &str) -> ExitCode {
+    let program = env::current_exe().expect("this program");
+    let mounts = fs::File::open(format!("/proc/{pid}/ns/mnt")).expect("a process");
+    nix::sched::setns(mounts, nix::sched::CloneFlags::CLONE_NEWNS).expect("to enter its mounts");
+    let error =
+        std::process::Command::new(program).arg0("/run/lab/probe").args(env::args_os().skip(3)).exec();
+    panic!("a probe: {error}");
 }
 
 /// Waits until standard input ends, by when the tracer has got hold of this process, and becomes `program`.
