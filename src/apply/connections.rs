@@ -1,6 +1,5 @@
 //! Tracked connections: a later box must not inherit those of one that has ended with its address or a port.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -36,20 +35,26 @@ pub fn forget(
         // A box without a network had it: the address would be somebody else's.
         return Ok(());
     }
-    let addresses =
-        [Some(IpAddr::V4(topology.box_address(slot))), topology.box_address6(slot).map(IpAddr::V6)];
-    let selectors: Vec<_> = addresses.into_iter().flatten().map(Selector::Address).collect();
+    let four = [Selector::Address(topology.box_address(slot).into())];
+    let six: Vec<_> =
+        topology.box_address6(slot).map(|six| Selector::Address(six.into())).into_iter().collect();
+    let is_young = age.is_some_and(|age| age < REMEMBERED);
+    let mut had_six = true;
     if let Some(gateway) = gateway {
         let mut inside = Conntrack::on(&gateway.nft)?;
         if inside.count()? != 0 {
-            inside.flush(&selectors)?;
-        } else if age.is_some_and(|age| age < REMEMBERED) {
+            inside.flush(&four)?;
+            had_six = inside.flush_one_by_one(&six)? != 0;
+        } else if is_young {
             // What the gateway has not seen has not reached the host either. What it has forgotten by now may be there still:
             // the host's timeouts are others, and what ends a connection here need not come as far as there.
             return Ok(());
         }
     }
-    Conntrack::on(host.nft(locked, census)?)?.flush(&selectors)
+    let mut host = Conntrack::on(host.nft(locked, census)?)?;
+    host.flush(&four)?;
+    // Listing takes the kernel some milliseconds.
+    if had_six || !is_young { host.flush(&six) } else { Ok(()) }
 }
 
 /// To be called when `ports` have just been mapped: lets what is sent to them be translated, though its connection is older than

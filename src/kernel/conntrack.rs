@@ -92,15 +92,15 @@ impl Conntrack {
         if selectors.is_empty() || self.count()? == 0 {
             return Ok(());
         }
-        if selectors.len() > FILTERS {
-            return self.flush_one_by_one(selectors);
+        if selectors.len() > FILTERS || selectors.iter().any(Selector::has_ipv6_address) {
+            return self.flush_one_by_one(selectors).map(drop);
         }
         for mut request in selectors.iter().flat_map(|selector| selector.filters()) {
             match self.0.request(&mut request, |_| {}) {
                 Ok(()) => {}
                 // A kernel that takes the filter for the tuple of one connection, and finds it wanting.
                 Err(Refusal { errno: libc::EINVAL | libc::EOPNOTSUPP, .. }) => {
-                    return self.flush_one_by_one(selectors);
+                    return self.flush_one_by_one(selectors).map(drop);
                 }
                 Err(refusal) => return Err(refusal.into_error("cannot forget tracked connections")),
             }
@@ -108,12 +108,15 @@ impl Conntrack {
         Ok(())
     }
 
-    /// For kernels that do not delete by filter, and for many selectors: lists everything, and deletes each connection that is
-    /// meant.
+    /// For kernels that do not delete by filter, for many selectors, and for IPv6 addresses: lists everything, and deletes each
+    /// connection that is meant. Returns how many there were.
     ///
     /// # Errors
     /// As [`Conntrack::flush`].
-    pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<()> {
+    pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<usize> {
+        if selectors.is_empty() {
+            return Ok(0);
+        }
         let wanted: HashSet<Selector> = selectors.iter().copied().collect();
         let found = self
             .0
@@ -123,6 +126,7 @@ impl Conntrack {
                 meant.then(|| deletion(family, connection))
             })
             .map_err(|refusal| refusal.into_error("cannot list the tracked connections"))?;
+        let count = found.len();
         for mut request in found {
             match self.0.request(&mut request, |_| {}) {
                 // ENOENT: it ended meanwhile, or two selectors meant it.
@@ -130,7 +134,7 @@ impl Conntrack {
                 Err(refusal) => return Err(refusal.into_error("cannot forget a tracked connection")),
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// How many connections of either family the namespace has. Spares the walk through the table, which
@@ -153,6 +157,12 @@ impl Conntrack {
 }
 
 impl Selector {
+    /// Whether the kernel's filter means all others by it: the comparison of IPv6 addresses is the wrong way round (`!ipv6_addr_cmp`
+    /// in `ctnetlink_filter_match_tuple`, from Linux 5.8 on to 6.18 at least).
+    const fn has_ipv6_address(&self) -> bool {
+        matches!(self, Self::Address(IpAddr::V6(_)))
+    }
+
     /// The requests that make the kernel delete what is meant, and nothing else.
     fn filters(self) -> Vec<Vec<u8>> {
         match self {
