@@ -3,14 +3,14 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, gateway, gc, ps, wait};
+use netbox::boxes::{dry_run, gateway, gc, ps, publish, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
 use netbox::kernel::allocator::InARow;
 use netbox::report::{self, Report};
 use netbox::run;
-use netbox::spec::request::Request;
+use netbox::spec::request::{PortCommand, Request};
 
 #[global_allocator]
 static ALLOCATOR: InARow = InARow::new();
@@ -50,6 +50,8 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         }
         Request::Run(request) => run::run(request, report),
         Request::Ps { json } => print(&ps::ps(*json)?),
+        Request::Port(PortCommand::Add { of, ports }) => print(&publish::add(of, ports)?),
+        Request::Port(PortCommand::Remove { of, ports }) => publish::remove(of, ports).map(|()| 0),
         Request::Wait { boxes } => wait::wait(boxes),
         Request::Gc => print(&gc::gc()?),
         Request::Gateway { command } => match gateway::gateway(command)? {},

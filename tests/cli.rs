@@ -352,6 +352,8 @@ fn help_and_version_are_for_stdout() {
         (&["help", "run"], &["Usage: netbox run [OPTIONS] [--] COMMAND [ARG...]", "-p, --publish <SPEC>"]),
         (&["run", "-p", "80", "-h"], &["Usage: netbox run"]),
         (&["ps", "--help"], &["Usage: netbox ps [--json]"]),
+        (&["port", "add", "--help"], &["Usage: netbox port add NAME SPEC..."]),
+        (&["port", "rm", "--help"], &["Usage: netbox port rm NAME SPEC..."]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
@@ -371,6 +373,6 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["run", "ps", "wait", "gc", "gateway"]);
+    assert_eq!(names, ["run", "ps", "port", "wait", "gc", "gateway"]);
     tree.debug_assert();
 }

@@ -1,11 +1,15 @@
 //! Tracked connections: a later box must not inherit those of one that has ended with its address or a port.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::kernel::conntrack::{Conntrack, Selector};
 use crate::kernel::nft::Nft;
+use crate::kernel::sock_diag::TcpConnections;
 use crate::plan::record::PortMap;
+use crate::plan::ruleset::PublishedPort;
 use crate::plan::topology::Topology;
 use crate::spec::port::Protocol;
 
@@ -55,6 +59,49 @@ pub fn forget(
     host.flush(&four)?;
     // Listing takes the kernel some milliseconds.
     if had_six || !is_young { host.flush(&six) } else { Ok(()) }
+}
+
+/// To be called when `ports` lead to the box no more: ends the connections that came by them, those of TCP for both sides to see.
+/// `inside`: the box's own. A connection came by the port to which it went when it began, on the host or, from another box, in the
+/// gateway.
+///
+/// # Errors
+/// Those of ctnetlink and of sock_diag(7).
+pub fn cut(host: &Nft, gateway: &Nft, inside: &mut TcpConnections, ports: &[PublishedPort]) -> Result<()> {
+    let mut tracking = [Conntrack::on(host)?, Conntrack::on(gateway)?];
+    let tcp: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Tcp.number()).collect();
+    let in_box: BTreeSet<_> = tcp.iter().map(|port| port.target.port()).collect();
+    for port in in_box {
+        let open = inside.at(port).context(|| format!("cannot list the connections of port {port}"))?;
+        for connection in open {
+            let (own, peer) = (connection.own, connection.peer);
+            let led_here = |asked: SocketAddr| {
+                tcp.iter().any(|port| {
+                    port.target == own
+                        && port.host_port == asked.port()
+                        && port.host_address.is_none_or(|address| address == asked.ip())
+                })
+            };
+            for place in &mut tracking {
+                // Not translated here: in the gateway that is what the host has translated, and what the relay carries.
+                let Some(asked) = place.began_at(own, peer)?.filter(|asked| *asked != own) else { continue };
+                if led_here(asked) && inside.end(&connection).is_err() {
+                    // A kernel that cannot: whoever speaks next finds nobody.
+                    place.forget(own, peer)?;
+                }
+                break;
+            }
+        }
+    }
+    let others = ports.iter().filter(|port| port.protocol != Protocol::Tcp.number());
+    let others: Vec<_> = others
+        .map(|port| Selector::Translated {
+            protocol: port.protocol,
+            port: port.host_port,
+            target: port.target,
+        })
+        .collect();
+    tracking.iter_mut().try_for_each(|place| place.flush(&others))
 }
 
 /// To be called when `ports` have just been mapped: lets what is sent to them be translated, though its connection is older than

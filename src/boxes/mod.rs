@@ -6,4 +6,5 @@ pub mod find;
 pub mod gateway;
 pub mod gc;
 pub mod ps;
+pub mod publish;
 pub mod wait;

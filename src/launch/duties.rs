@@ -10,12 +10,14 @@ use nix::sys::stat::lstat;
 use nix::unistd::Pid;
 
 use crate::apply::names::BoxFile;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::kernel::memory::REST;
 use crate::kernel::process::{self, Side};
 
+use super::control::message::{Answer, Request};
 use super::helper::Helper;
 use super::mounts;
+use super::ports::Ports;
 
 /// Between two attempts to put a file back, at first and at last: what was in its place may be gone for a while.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -34,21 +36,33 @@ pub enum Duty {
 pub struct Duties<'a> {
     helpers: Vec<Helper<'a>>,
     files: Option<Files<'a>>,
+    ports: Option<Ports<'a>>,
 }
 
 impl<'a> Duties<'a> {
-    /// To start these helpers when they are asked for, and to keep these files.
+    /// To start these helpers when they are asked for, to keep these files, and to change the ports of a box that can have any.
     #[must_use]
-    pub const fn new(helpers: Vec<Helper<'a>>, files: Option<Files<'a>>) -> Self {
-        Self { helpers, files }
+    pub const fn new(helpers: Vec<Helper<'a>>, files: Option<Files<'a>>, ports: Option<Ports<'a>>) -> Self {
+        Self { helpers, files, ports }
+    }
+
+    /// Does what another netbox command asks.
+    pub(super) fn change_ports(&mut self, request: Request) -> Answer {
+        let relay = self.helpers.iter_mut().find(|helper| helper.is_linked());
+        match &mut self.ports {
+            Some(ports) => ports.answer(request, relay),
+            None => Answer::Failed(
+                Error::new("cannot change the ports of the box").because("it has no link to the gateway"),
+            ),
+        }
     }
 
     /// What to wait for.
     pub(super) fn wanted(&self, now: Instant) -> Vec<(Duty, PollFd<'_>)> {
         let mut wanted = Vec::new();
         for (number, helper) in self.helpers.iter().enumerate() {
-            let fds = helper.wanted(now).iter();
-            wanted.extend(fds.map(|fd| (Duty::Helper(number), PollFd::new(*fd, PollFlags::POLLIN))));
+            let fds = helper.wanted(now).into_iter();
+            wanted.extend(fds.map(|fd| (Duty::Helper(number), PollFd::new(fd, PollFlags::POLLIN))));
         }
         if let Some(mounts) = self.files.as_ref().and_then(Files::wanted) {
             // proc_pid_mounts(5): a change of the mounts is exceptional.

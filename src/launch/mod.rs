@@ -15,5 +15,6 @@ pub mod launcher;
 pub mod linger;
 pub mod message;
 pub mod mounts;
+pub mod ports;
 pub mod status_stream;
 pub mod supervise;

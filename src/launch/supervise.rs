@@ -150,7 +150,7 @@ pub fn supervise(
             let _ = launcher.send(&ToLauncher::Warning(line), &[]);
         }
         if !asked.is_empty() {
-            control.attend(&asked, mounts);
+            control.attend(&asked, mounts, &mut |request| duties.change_ports(request));
             rest = Rest::default();
         }
         while signals.read().context(cannot_wait)?.is_some() {}

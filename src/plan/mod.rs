@@ -12,6 +12,7 @@ pub mod listing;
 pub mod mounts;
 pub mod place;
 pub mod pool;
+pub mod ports;
 pub mod privileges;
 pub mod question;
 pub mod record;

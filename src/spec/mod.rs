@@ -18,6 +18,7 @@ pub mod publish;
 pub mod reference;
 pub mod request;
 pub mod timeout;
+pub mod unpublish;
 pub mod unshare;
 pub mod user;
 
@@ -30,6 +31,7 @@ pub use net::Net;
 pub use port::{HostPort, PortRange, PortRequest, Protocol, publishable};
 pub use publish::{Mapping, PublishSpec, merge};
 pub use reference::BoxRef;
-pub use request::{Request, RunRequest};
+pub use request::{PortCommand, Request, RunRequest};
+pub use unpublish::UnpublishSpec;
 pub use unshare::Unshare;
 pub use user::{GroupRef, UserRef, UserSpec};

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest,
-    SearchDomain, Unshare, UserSpec,
+    PublishSpec, SearchDomain, UnpublishSpec, Unshare, UserSpec,
 };
 use crate::error::{Error, Result};
 
@@ -24,6 +24,8 @@ pub enum Request {
         /// As JSON.
         json: bool,
     },
+    /// Something about published ports.
+    Port(PortCommand),
     /// Wait for the end of boxes.
     Wait {
         /// Which, never none.
@@ -35,6 +37,25 @@ pub enum Request {
     Gateway {
         /// The command and its arguments, never empty.
         command: Vec<OsString>,
+    },
+}
+
+/// What is asked about published ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortCommand {
+    /// Publish more.
+    Add {
+        /// Whose.
+        of: BoxRef,
+        /// Which, never none.
+        ports: Vec<PublishSpec>,
+    },
+    /// Give some up.
+    Remove {
+        /// Whose.
+        of: BoxRef,
+        /// Which, never none.
+        ports: Vec<UnpublishSpec>,
     },
 }
 

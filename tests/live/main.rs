@@ -21,6 +21,7 @@ mod leaving;
 mod limits;
 mod names;
 mod namespaces;
+mod port_changes;
 mod ports;
 mod privileges;
 mod process;
@@ -37,6 +38,7 @@ fn main() -> std::process::ExitCode {
         publish::TESTS,
         names::TESTS,
         ports::TESTS,
+        port_changes::TESTS,
         process::TESTS,
         privileges::TESTS,
         namespaces::TESTS,

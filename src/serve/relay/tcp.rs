@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
 
 use super::Port;
 
@@ -17,14 +18,30 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// memory only as far as they were ever filled: a connection of few bytes costs few pages.
 const AT_ONCE: usize = 128 << 10;
 
-/// Carries every connection to `target`. One that finds no free slot waits, and those behind it in the listener's queue.
-pub(super) async fn accept(listener: TcpListener, target: Port, slots: Arc<Semaphore>) {
+/// Carries every connection to `target`, until `closed`. One that finds no free slot waits, and those behind it in the listener's
+/// queue.
+pub(super) async fn accept(
+    listener: TcpListener,
+    target: Port,
+    slots: Arc<Semaphore>,
+    mut closed: oneshot::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            _ = &mut closed => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((client, _)) => {
                 // Not before: each of thousands of listeners would have a slot while it waits.
-                let Ok(slot) = slots.clone().acquire_owned().await else { return };
-                tokio::spawn(async move {
+                let slot = tokio::select! {
+                    _ = &mut closed => break,
+                    slot = slots.clone().acquire_owned() => slot,
+                };
+                let Ok(slot) = slot else { break };
+                connections.spawn(async move {
                     carry(client, target).await;
                     drop(slot);
                 });
@@ -33,6 +50,8 @@ pub(super) async fn accept(listener: TcpListener, target: Port, slots: Arc<Semap
             Err(_) => tokio::time::sleep(OUT_OF_DESCRIPTORS).await,
         }
     }
+    drop(listener);
+    connections.shutdown().await;
 }
 
 async fn carry(mut client: TcpStream, target: Port) {
