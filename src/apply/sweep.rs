@@ -135,7 +135,7 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     {
         let gateway = site.gateway.as_deref();
         if let Err(error) =
-            connections::forget(locked, site.host, site.census, gateway, &topology, slot_number, None)
+            connections::forget(locked, site.host, site.census, gateway, &topology, (slot_number, &id), None)
         {
             problems.push(error.to_string());
         }

@@ -106,14 +106,14 @@ impl Conntrack {
             return Ok(());
         }
         if selectors.len() > FILTERS || selectors.iter().any(Selector::has_ipv6_address) {
-            return self.flush_one_by_one(selectors).map(drop);
+            return self.flush_one_by_one(selectors);
         }
         for mut request in selectors.iter().flat_map(|selector| selector.filters()) {
             match self.0.request(&mut request, |_| {}) {
                 Ok(()) => {}
                 // A kernel that takes the filter for the tuple of one connection, and finds it wanting.
                 Err(Refusal { errno: libc::EINVAL | libc::EOPNOTSUPP, .. }) => {
-                    return self.flush_one_by_one(selectors).map(drop);
+                    return self.flush_one_by_one(selectors);
                 }
                 Err(refusal) => return Err(refusal.into_error("cannot forget tracked connections")),
             }
@@ -122,14 +122,11 @@ impl Conntrack {
     }
 
     /// For kernels that do not delete by filter, for many selectors, and for IPv6 addresses: lists everything, and deletes each
-    /// connection that is meant. Returns how many there were.
+    /// connection that is meant.
     ///
     /// # Errors
     /// As [`Conntrack::flush`].
-    pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<usize> {
-        if selectors.is_empty() {
-            return Ok(0);
-        }
+    pub fn flush_one_by_one(&mut self, selectors: &[Selector]) -> Result<()> {
         let wanted: HashSet<Selector> = selectors.iter().copied().collect();
         let found = self
             .0
@@ -139,7 +136,6 @@ impl Conntrack {
                 meant.then(|| deletion(family, connection))
             })
             .map_err(|refusal| refusal.into_error("cannot list the tracked connections"))?;
-        let count = found.len();
         for mut request in found {
             match self.0.request(&mut request, |_| {}) {
                 // ENOENT: it ended meanwhile, or two selectors meant it.
@@ -147,7 +143,7 @@ impl Conntrack {
                 Err(refusal) => return Err(refusal.into_error("cannot forget a tracked connection")),
             }
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Where the TCP connection went when it began that is answered by `own` to `peer`. `None`: there is no such connection.
