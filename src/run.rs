@@ -13,7 +13,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::apply::address;
@@ -43,8 +42,9 @@ use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at
 use crate::launch::linger::{Remains, linger};
 use crate::launch::message::{BoxFacts, FromBox, ToLauncher, introduce, tell};
 use crate::launch::ports::Ports;
+use crate::launch::publish_all::Publisher;
 use crate::launch::status_stream::StatusStream;
-use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise};
+use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise, wake};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, MountIdentity};
@@ -182,14 +182,6 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
     0
 }
 
-/// Continues a launcher that was stopped as its command was: the command has ended, and it should see that.
-fn wake(launcher: Pid) {
-    // Still this process's parent, so the number is its own. ESRCH: it has just ended.
-    if nix::unistd::getppid() == launcher {
-        let _ = nix::sys::signal::kill(launcher, Signal::SIGCONT);
-    }
-}
-
 /// Starts the box's first process, while this one still has everything that the command inherits.
 fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstProcess, Signals)> {
     let Start { request, identity, privileges, mask, take_terminal, .. } = *start;
@@ -212,6 +204,7 @@ struct Keeper<'a> {
     files: Vec<BoxFile>,
     questions: Option<Questions>,
     watch: Option<Watch>,
+    publisher: Option<Publisher>,
     control: Control,
     /// As it is written down.
     record: Option<BoxRecord>,
@@ -232,6 +225,7 @@ impl<'a> Keeper<'a> {
             files: Vec::new(),
             questions: None,
             watch: None,
+            publisher: None,
             control: Control::default(),
             record: None,
         }
@@ -249,7 +243,10 @@ impl<'a> Keeper<'a> {
         self.add_link()?;
         self.first.configure(self.facts(), &self.files)?;
         self.write_record()?;
-        self.first.wait_until(FromBox::Configured)?;
+        let calls = self.first.wait_until(FromBox::Configured)?;
+        if let Some(publisher) = &mut self.publisher {
+            calls.into_iter().for_each(|calls| publisher.watch_calls(calls));
+        }
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
             attach::settle(gateway, lease.slot)?;
         }
@@ -349,6 +346,10 @@ impl<'a> Keeper<'a> {
         let network: OwnedFd = namespace::network_of(pid)
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
+        if let Some(host) = self.host.as_ref().filter(|_| self.start.request.publish_all) {
+            let (network, host) = (network.as_fd(), host.network());
+            self.publisher = Some(Publisher::new(network, host.as_fd(), attachment.addresses())?);
+        }
         attach::add_link(gateway, lease.id.as_str(), &attachment, end, &network)
     }
 
@@ -420,7 +421,7 @@ impl<'a> Keeper<'a> {
             let first = first.process.pid;
             Some(Ports { state, host, gateway, lease, first, attachment, record, waiting })
         })();
-        let duties = Duties::new(helpers, files, ports);
+        let duties = Duties::new(helpers, files, ports, self.publisher.as_mut());
         self.watch = place.map(|place| Watch::new(place.attachment.slot));
         let care = Care { duties, watch: self.watch.as_mut(), control: &mut self.control, lease, mounts };
         supervise(first, self.launcher, &mut signals, start.request.timeout, care)

@@ -54,6 +54,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -s e -l env -d 'Set a
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l timeout -d 'End the command after this time, as in 500ms, 30s or 1h30m' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l keep-fd -d 'Let the command inherit this file descriptor' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l json-status-fd -d 'Write to this file descriptor, in JSON, when the command has started and ended' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -s P -l publish-all -d 'Publish every port that the box listens on, on free ports of the host, for as long as it does'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l no-ipv6 -d 'Give the box no IPv6 address'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-mount -d 'Keep mounts that the host makes later out of the box'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l unshare-pid -d 'Give the box processes of its own, under a small init'

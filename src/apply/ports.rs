@@ -6,9 +6,10 @@ use super::{connections, heal, publish};
 use crate::error::Result;
 use crate::kernel::nft::Nft;
 use crate::kernel::sock_diag::TcpConnections;
-use crate::plan::ports::difference;
+use crate::plan::ports::{Fate, difference};
 use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::Element;
+use crate::spec::port::Protocol;
 
 /// From one set of ports to another, of which one has all that the other has. The box's record names both.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,8 @@ pub struct PortChange<'a> {
     pub old: &'a [PortMap],
     /// What it is to have.
     pub new: &'a [PortMap],
+    /// What becomes of the connections of those that go.
+    pub fate: Fate,
 }
 
 impl PortChange<'_> {
@@ -34,7 +37,7 @@ impl PortChange<'_> {
         gateway: &mut Nft,
         inside: impl FnOnce() -> Result<TcpConnections>,
     ) -> Result<(), Failure> {
-        let Self { attachment, old, new } = *self;
+        let Self { attachment, old, new, .. } = *self;
         let in_gateway = difference(in_gateway(attachment, old), in_gateway(attachment, new));
         let on_host = difference(host_elements(attachment, old), host_elements(attachment, new));
         self.forward(locked, (&mut *host, &on_host), (&mut *gateway, &in_gateway), inside).map_err(|error| {
@@ -54,7 +57,7 @@ impl PortChange<'_> {
         (gateway, in_gateway): (&mut Nft, &Difference),
         inside: impl FnOnce() -> Result<TcpConnections>,
     ) -> Result<()> {
-        let Self { attachment, old, new } = *self;
+        let Self { attachment, old, new, fate } = *self;
         if new.len() >= old.len() {
             publish::change(locked, gateway, &in_gateway.0, &in_gateway.1)?;
             heal::change_ports(locked, host, &on_host.0, &on_host.1)?;
@@ -64,7 +67,12 @@ impl PortChange<'_> {
         } else {
             heal::change_ports(locked, host, &on_host.0, &on_host.1)?;
             publish::change(locked, gateway, &in_gateway.0, &in_gateway.1)?;
-            let removed: Vec<_> = old.iter().filter(|port| !new.contains(port)).copied().collect();
+            let ends = |port: &&PortMap| fate == Fate::End || port.protocol != Protocol::Tcp;
+            let removed: Vec<_> =
+                old.iter().filter(|port| !new.contains(port)).filter(ends).copied().collect();
+            if removed.is_empty() {
+                return Ok(());
+            }
             connections::cut(host, gateway, &mut inside()?, &translated(attachment, &removed))
         }
     }

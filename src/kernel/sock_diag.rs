@@ -16,7 +16,13 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 
 /// `TCP_LISTEN`, and `TCP_BOUND_INACTIVE` for sockets that are bound but do not listen (since Linux 6.8,
 /// without effect before).
-const TCP_STATES: u32 = 1 << 10 | 1 << 13;
+const TCP_STATES: u32 = 1 << LISTEN | 1 << 13;
+
+/// `TCP_LISTEN`.
+const LISTEN: u32 = 10;
+
+/// `TCP_CLOSE`: what a datagram socket is in that is not connected.
+const UNCONNECTED: u32 = 7;
 
 /// Every state but `TCP_TIME_WAIT`, which keeps nobody off who binds with SO_REUSEADDR.
 const TCP_ALL_STATES: u32 = !(1 << 6);
@@ -141,6 +147,24 @@ fn decode_connection(payload: &[u8], port: u16) -> Option<TcpConnection> {
     let peer = SocketAddr::new(address(DESTINATION)?, number(DESTINATION_PORT)?);
     let id = *payload.get(ID)?.first_chunk()?;
     (own.port() == port).then_some(TcpConnection { own, peer, family, id })
+}
+
+/// Address and port of the sockets of a protocol that take what comes: TCP that listens, or UDP that is not connected.
+///
+/// # Errors
+/// Those of [`Netlink::dump`].
+pub(super) fn listening(socket: &mut Netlink, protocol: u8) -> io::Result<Vec<(IpAddr, u16)>> {
+    let states = if protocol == TCP { 1 << LISTEN } else { 1 << UNCONNECTED };
+    let mut found = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let family = u8::try_from(family).map_err(io::Error::other)?;
+        // Port 0 is every port.
+        found.extend(socket.dump(&mut question(family, protocol, states, 0), |payload| {
+            let port = u16::from_be_bytes(*payload.get(SOURCE_PORT..)?.first_chunk()?);
+            Some((decode(payload, port)?.address, port))
+        })?);
+    }
+    Ok(found)
 }
 
 /// A dump request: `struct nlmsghdr`, then `struct inet_diag_req_v2` with nothing but the family, the

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
@@ -17,6 +17,8 @@ use crate::kernel::signal::Signals;
 
 use super::inside::{self, Inside};
 use super::message::{BoxFacts, FromBox, FromInit, ToBox, introduce};
+
+const CANNOT_HEAR: &str = "cannot hear the box's first process";
 
 /// The box's first process.
 #[derive(Debug)]
@@ -146,14 +148,15 @@ impl FirstProcess {
         None
     }
 
-    /// Waits until the process has come so far.
+    /// Waits until the process has come so far. Returns the descriptors that came with the news.
     ///
     /// # Errors
     /// What the process says went wrong; its death.
-    pub fn wait_until(&self, step: FromBox) -> Result<()> {
-        match self.listen()? {
-            Some(said) if said == step => Ok(()),
-            Some(FromBox::Failed(error)) => Err(error),
+    pub fn wait_until(&self, step: FromBox) -> Result<Vec<OwnedFd>> {
+        let incoming = self.channel.receive().context(|| CANNOT_HEAR)?;
+        match incoming.map(|incoming| (incoming.message, incoming.descriptors)) {
+            Some((said, descriptors)) if said == step => Ok(descriptors),
+            Some((FromBox::Failed(error), _)) => Err(error),
             Some(_) => Err(Error::new("the box's first process skipped a step")),
             None => Err(self
                 .failure()
@@ -222,7 +225,7 @@ impl FirstProcess {
     }
 
     fn listen(&self) -> Result<Option<FromBox>> {
-        let incoming = self.channel.receive().context(|| "cannot hear the box's first process")?;
+        let incoming = self.channel.receive().context(|| CANNOT_HEAR)?;
         Ok(incoming.map(|incoming| incoming.message))
     }
 }

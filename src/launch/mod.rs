@@ -16,5 +16,6 @@ pub mod linger;
 pub mod message;
 pub mod mounts;
 pub mod ports;
+pub mod publish_all;
 pub mod status_stream;
 pub mod supervise;

@@ -19,7 +19,7 @@ use crate::kernel::channel::MOST_DESCRIPTORS;
 use crate::kernel::namespace;
 use crate::kernel::nft::Nft;
 use crate::kernel::sock_diag::TcpConnections;
-use crate::plan::ports::{addition, removal};
+use crate::plan::ports::{Fate, addition, removal};
 use crate::plan::record::{Attachment, BoxRecord, PortMap};
 use crate::serve::relay::{ToRelay, Waiting, name_for_relay};
 use crate::spec::PortRequest;
@@ -55,14 +55,22 @@ impl Ports<'_> {
             Request::AddPorts(specs) => read(&specs).and_then(|specs| self.add(&addition(&specs)?, relay)),
             Request::RemovePorts(specs) => read(&specs).and_then(|specs| {
                 let places = removal(&self.waiting.maps(), &specs)?;
-                self.remove(&places, relay)
+                self.remove(&places, Fate::End, relay)
             }),
             _ => Err(Error::new("that is not about ports")),
         };
         done.map_or_else(Answer::Failed, Answer::Ports)
     }
 
-    fn add(&mut self, requests: &[PortRequest], relay: Option<&mut Helper<'_>>) -> Result<Vec<PortMap>> {
+    /// Publishes ports, all or none.
+    ///
+    /// # Errors
+    /// A port that is taken; rules that cannot be changed. Everything is as before then.
+    pub(super) fn add(
+        &mut self,
+        requests: &[PortRequest],
+        relay: Option<&mut Helper<'_>>,
+    ) -> Result<Vec<PortMap>> {
         let before = self.waiting.maps().len();
         let held = reserve::reserve_more(requests, before)?;
         let places: Vec<_> = (before..before + held.len()).collect();
@@ -71,7 +79,7 @@ impl Ports<'_> {
         let copies = if relay.is_some() { copies(&held)? } else { Vec::new() };
         self.waiting.add(held).context(|| "cannot watch the published ports")?;
         let new = [&self.record.ports[..], &added].concat();
-        if let Err(error) = self.change(new) {
+        if let Err(error) = self.change(new, Fate::End) {
             // Where a rule may still lead to the box, the port stays held: nobody else must have it.
             if self.record.other_ports.is_empty() {
                 drop(self.waiting.remove(&places));
@@ -88,14 +96,34 @@ impl Ports<'_> {
         Ok(added)
     }
 
-    fn remove(&mut self, places: &[usize], relay: Option<&mut Helper<'_>>) -> Result<Vec<PortMap>> {
+    /// Gives up the ports that have one of these among what they are published as. Their connections go on.
+    ///
+    /// # Errors
+    /// When rules cannot be changed. Everything is as before then.
+    pub(super) fn give_up(
+        &mut self,
+        maps: &[PortMap],
+        relay: Option<&mut Helper<'_>>,
+    ) -> Result<Vec<PortMap>> {
+        let all = self.waiting.maps().into_iter().enumerate();
+        let places = all.filter(|(_, own)| own.iter().any(|map| maps.contains(map)));
+        let places: Vec<_> = places.map(|(place, _)| place).collect();
+        self.remove(&places, Fate::GoOn, relay)
+    }
+
+    fn remove(
+        &mut self,
+        places: &[usize],
+        fate: Fate,
+        relay: Option<&mut Helper<'_>>,
+    ) -> Result<Vec<PortMap>> {
         let maps = self.waiting.maps();
         let removed: Vec<_> = places.iter().filter_map(|place| maps.get(*place)).flatten().copied().collect();
         let new = self.record.ports.iter().filter(|port| !removed.contains(port)).copied().collect();
-        self.change(new)?;
+        self.change(new, fate)?;
         let held = self.waiting.remove(places);
         if let Some(relay) = relay {
-            relay.tell(&ToRelay::Remove(held.iter().filter_map(name_for_relay).collect()), &[]);
+            relay.tell(&ToRelay::Remove(held.iter().filter_map(name_for_relay).collect(), fate), &[]);
             // Free for others when this has answered: the relay has the sockets too.
             relay.await_answer();
         }
@@ -105,7 +133,7 @@ impl Ports<'_> {
 
     /// Makes the rules and the record those of `new`. After a failure they are as before, or the record names what may be left in the
     /// rules.
-    fn change(&mut self, new: Vec<PortMap>) -> Result<()> {
+    fn change(&mut self, new: Vec<PortMap>, fate: Fate) -> Result<()> {
         let locked = self.state.lock()?;
         let host = self.host.nft(&locked, &census(locked.slots()))?;
         self.lease.announce(&locked, Shared::HostNft, host.as_fd());
@@ -116,7 +144,7 @@ impl Ports<'_> {
         let old = self.record.ports.clone();
         self.record.other_ports.clone_from(&new);
         self.lease.write(self.record).inspect_err(|_| self.record.other_ports.clear())?;
-        let change = PortChange { attachment: &self.attachment, old: &old, new: &new };
+        let change = PortChange { attachment: &self.attachment, old: &old, new: &new, fate };
         let inside = || connections_of(self.first);
         let changed = change.carry_out(&locked, host, self.gateway, inside);
         let changed = changed.map_err(|failure| (failure.error, failure.undone));

@@ -14,6 +14,7 @@ pub mod place;
 pub mod pool;
 pub mod ports;
 pub mod privileges;
+pub mod publish_all;
 pub mod question;
 pub mod record;
 pub mod refusal;

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::record::PortMap;
 use super::ruleset::Element;
 use crate::error::{Error, Result};
@@ -12,6 +14,15 @@ use crate::spec::unpublish::UnpublishSpec;
 
 /// So many ports can be published at once by a box that runs: what is answered is one message.
 pub const MOST_AT_ONCE: usize = 1024;
+
+/// What becomes of the TCP connections of a port that goes. Datagrams have none: what is remembered of them always ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// They end too: the port was taken away from the box.
+    End,
+    /// They go on: the box itself closed what listened, as a server does that lets its clients finish.
+    GoOn,
+}
 
 /// The single ports that are to be published, in the order in which they are reserved.
 ///

@@ -86,6 +86,13 @@ impl Attachment {
         Ok(Self { topology, slot, address6, snat: request.snat })
     }
 
+    /// The box's addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let four = IpAddr::V4(self.topology.box_address(self.slot));
+        [four].into_iter().chain(self.address6.map(IpAddr::V6)).collect()
+    }
+
     /// All that a box in `slot` can have in the gateway: what has to be removed there after one of which nothing else is known.
     #[must_use]
     pub fn at_most(topology: Topology, slot: u32) -> Self {

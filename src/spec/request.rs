@@ -68,6 +68,8 @@ pub struct RunRequest {
     pub net: Net,
     /// Its published ports, those with a fixed host port first.
     pub publish: Vec<PortRequest>,
+    /// Whether every port is published that the box listens on.
+    pub publish_all: bool,
     /// The MTU of its link in bytes; `None` for the uplink's.
     pub mtu: Option<u32>,
     /// Whether it gets no IPv6 address.
@@ -173,6 +175,7 @@ impl RunRequest {
         if let Some((net, cause)) = without_link {
             let of_a_link = [
                 (!self.publish.is_empty(), "-p/--publish"),
+                (self.publish_all, "-P/--publish-all"),
                 (self.mtu.is_some(), "--mtu"),
                 (self.no_ipv6, "--no-ipv6"),
                 (self.ip.is_some(), "--ip"),
@@ -257,6 +260,10 @@ mod tests {
             (
                 RunRequest { net: Net::Host, add_host: vec!["a:::1".parse().unwrap()], ..Default::default() },
                 ["--net host", "--add-host"],
+            ),
+            (
+                RunRequest { net: Net::Host, publish_all: true, ..Default::default() },
+                ["--net host", "-P/--publish-all"],
             ),
             (RunRequest { net: Net::None, no_ipv6: true, ..Default::default() }, ["--net none", "--no-ipv6"]),
             (

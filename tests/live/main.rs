@@ -26,6 +26,7 @@ mod ports;
 mod privileges;
 mod process;
 mod publish;
+mod publish_all;
 mod status;
 mod terminal;
 mod the_lab;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         egress::TESTS,
         isolation::TESTS,
         publish::TESTS,
+        publish_all::TESTS,
         names::TESTS,
         ports::TESTS,
         port_changes::TESTS,

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::kernel::channel::{Channel, Heard};
+use crate::plan::ports::Fate;
 use crate::plan::record::PortMap;
 use crate::spec::port::Protocol;
 
@@ -74,8 +75,8 @@ impl Port {
 pub enum ToRelay {
     /// Carry what comes to these too. With a socket for each.
     Add(Vec<PortMap>),
-    /// Close these and what is carried by them. The answer is [`FromRelay::Removed`].
-    Remove(Vec<PortMap>),
+    /// Close these, and what is carried by them or not. The answer is [`FromRelay::Removed`].
+    Remove(Vec<PortMap>, Fate),
 }
 
 /// From the relay to the keeper.
@@ -125,8 +126,8 @@ pub fn serve(
                         let _ = relay.begin(map, socket);
                     }
                 }
-                ToRelay::Remove(maps) => {
-                    relay.end(&maps).await;
+                ToRelay::Remove(maps, fate) => {
+                    relay.end(&maps, fate).await;
                     keeper.send_now(&FromRelay::Removed, &[])?;
                 }
             }
@@ -145,7 +146,7 @@ struct Relay {
 
 /// A port, and what ends it.
 struct Served {
-    closing: oneshot::Sender<()>,
+    closing: oneshot::Sender<Fate>,
     task: JoinHandle<()>,
 }
 
@@ -168,13 +169,13 @@ impl Relay {
         Ok(())
     }
 
-    async fn end(&mut self, maps: &[PortMap]) {
+    async fn end(&mut self, maps: &[PortMap], fate: Fate) {
         let ended: Vec<_> = maps.iter().filter_map(|map| self.served.remove(map)).collect();
         let tasks: Vec<_> = ended
             .into_iter()
             .map(|Served { closing, task }| {
                 // It may have ended by itself.
-                let _ = closing.send(());
+                let _ = closing.send(fate);
                 task
             })
             .collect();

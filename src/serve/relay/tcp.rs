@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::Port;
+use crate::plan::ports::Fate;
 
 /// How long to leave a listener alone when descriptors have run out.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
@@ -18,18 +19,18 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// memory only as far as they were ever filled: a connection of few bytes costs few pages.
 const AT_ONCE: usize = 128 << 10;
 
-/// Carries every connection to `target`, until `closed`. One that finds no free slot waits, and those behind it in the listener's
+/// Carries every connection to `target`, until `closed`, with what then becomes of them. One that finds no free slot waits, and those behind it in the listener's
 /// queue.
 pub(super) async fn accept(
     listener: TcpListener,
     target: Port,
     slots: Arc<Semaphore>,
-    mut closed: oneshot::Receiver<()>,
+    mut closed: oneshot::Receiver<Fate>,
 ) {
     let mut connections = JoinSet::new();
-    loop {
+    let fate = loop {
         let accepted = tokio::select! {
-            _ = &mut closed => break,
+            fate = &mut closed => break fate.unwrap_or(Fate::End),
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -37,10 +38,10 @@ pub(super) async fn accept(
             Ok((client, _)) => {
                 // Not before: each of thousands of listeners would have a slot while it waits.
                 let slot = tokio::select! {
-                    _ = &mut closed => break,
+                    fate = &mut closed => break fate.unwrap_or(Fate::End),
                     slot = slots.clone().acquire_owned() => slot,
                 };
-                let Ok(slot) = slot else { break };
+                let Ok(slot) = slot else { break Fate::End };
                 connections.spawn(async move {
                     carry(client, target).await;
                     drop(slot);
@@ -49,9 +50,12 @@ pub(super) async fn accept(
             // ECONNABORTED and its like concern one client; EMFILE passes.
             Err(_) => tokio::time::sleep(OUT_OF_DESCRIPTORS).await,
         }
-    }
+    };
     drop(listener);
-    connections.shutdown().await;
+    match fate {
+        Fate::End => connections.shutdown().await,
+        Fate::GoOn => connections.detach_all(),
+    }
 }
 
 async fn carry(mut client: TcpStream, target: Port) {

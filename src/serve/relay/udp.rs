@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
+use crate::plan::ports::Fate;
+
 use super::Port;
 use super::filter::relayed_datagrams;
 
@@ -96,7 +98,7 @@ pub(super) async fn receive(
     port: u16,
     target: Port,
     flows: Arc<Flows>,
-    mut closed: oneshot::Receiver<()>,
+    mut closed: oneshot::Receiver<Fate>,
 ) {
     // Not before: it takes the kernel longer than all the rest of holding a port. Without it there is more to be read.
     let _ = SockRef::from(&socket).attach_filter(&relayed_datagrams(target));
