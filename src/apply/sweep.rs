@@ -217,17 +217,19 @@ pub fn kill_processes(record: &BoxRecord) -> io::Result<()> {
 /// # Errors
 /// Where /proc cannot be read.
 pub fn kill_in((inode, id): MountIdentity, doomed: impl Fn(i32) -> bool) -> io::Result<()> {
-    let own = MountNamespace { inode, id };
+    // ENOENT, ESRCH: it ended meanwhile. The id, where the kernel has one, is never used twice; the inode is.
+    let is_in = |pid| MountNamespace::of(pid).is_ok_and(|own| own == MountNamespace { inode, id });
     loop {
-        let mut found = false;
+        // All are picked before the first is killed: whose child an orphan becomes then may be what it is picked by.
+        let mut picked = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-                continue;
-            };
-            // ENOENT, ESRCH: it ended meanwhile. The id, where the kernel has one, is never used twice; the inode is.
-            if MountNamespace::of(pid).is_ok_and(|namespace| namespace == own) && doomed(pid) {
-                found = kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() || found;
-            }
+            let pid = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+            picked.extend(pid.filter(|pid| is_in(*pid) && doomed(*pid)));
+        }
+        let mut found = false;
+        for pid in picked {
+            // Again: the number may be another's by now.
+            found = is_in(pid) && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() || found;
         }
         if !found {
             return Ok(());
