@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 
+use netbox::boxes::{dry_run, exec, gateway, gc, ps, wait};
 use netbox::boxes::{dry_run, gateway, gc, ps, publish, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
@@ -49,6 +50,7 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
             print(&dry_run::dry_run(request, &caller, &run::who(request, &caller)?)?)
         }
         Request::Run(request) => run::run(request, report),
+        Request::Exec(request) => exec::exec(request, report),
         Request::Ps { json } => print(&ps::ps(*json)?),
         Request::Port(PortCommand::Add { of, ports }) => print(&publish::add(of, ports)?),
         Request::Port(PortCommand::Remove { of, ports }) => publish::remove(of, ports).map(|()| 0),

@@ -30,6 +30,11 @@ impl Report {
         to_stderr(&format!("netbox: {error}\n{hint}"));
     }
 
+    /// What the output that follows is about. Always told.
+    pub fn note(&self, line: &str) {
+        to_stderr(&format!("netbox: {line}\n"));
+    }
+
     /// Something that could not be undone. Always told.
     pub fn problem(&self, problem: &str) {
         to_stderr(&format!("netbox: {problem}\n"));

@@ -45,6 +45,7 @@ use crate::launch::ports::Ports;
 use crate::launch::publish_all::Publisher;
 use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise, wake};
+use crate::plan::exec::Rights;
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, MountIdentity};
@@ -252,7 +253,7 @@ impl<'a> Keeper<'a> {
         }
         self.map_ports()?;
         launcher_is_there(self.launcher)?;
-        self.first.become_command()?;
+        self.first.become_command(|line| tell(self.launcher, &ToLauncher::Warning(line)))?;
         if let Some(lease) = self.lease.as_ref().filter(|_| self.start.reached_at_once) {
             self.control.open(lease)?;
         }
@@ -376,6 +377,7 @@ impl<'a> Keeper<'a> {
             ports: self.waiting.ports(),
             other_ports: Vec::new(),
             mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
+            rights: Some(Rights::new(self.start.identity, &self.start.privileges)),
         };
         lease.write(&record)?;
         self.record = Some(record);

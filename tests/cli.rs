@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use netbox::cli::{self, Stop};
 use netbox::spec::{
-    EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, SearchDomain, Unshare, UserRef,
+    EnvSetting, ExecRequest, GroupRef, HostPort, Net, Request, RunRequest, SearchDomain, Unshare, UserRef,
 };
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
@@ -340,6 +340,46 @@ fn wrong_bytes_are_wrong_usage() {
     assert_eq!(cli::parse([]).unwrap_err().status, 2, "without even the program's name");
 }
 
+fn exec(args: &[&str]) -> ExecRequest {
+    match parse(&[&["exec"], args].concat()) {
+        Ok(Request::Exec(request)) => *request,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_box_and_what_is_to_be_run_in_it() {
+    let words = |request: &ExecRequest| {
+        let words: Vec<_> = request.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect();
+        (request.target.as_ref().map(ToString::to_string), words.join(" "))
+    };
+    let in_web = |command: &str| (Some("web".to_owned()), command.to_owned());
+    assert_eq!(words(&exec(&["web", "--", "ls", "-l"])), in_web("ls -l"));
+    assert_eq!(words(&exec(&["web", "ls", "-l"])), in_web("ls -l"));
+    assert_eq!(words(&exec(&["--", "web", "ls"])), in_web("ls"));
+    assert_eq!(words(&exec(&["-it", "web", "sh"])), in_web("sh"));
+    assert_eq!(words(&exec(&["web", "--", "--", "-u"])), in_web("-- -u"));
+    assert_eq!(words(&exec(&["web", "-u", "ada"])), in_web("-u ada"));
+    assert_eq!(words(&exec(&["--all", "--", "ls", "-l"])), (None, "ls -l".to_owned()));
+    assert_eq!(words(&exec(&["--all", "ls"])), (None, "ls".to_owned()));
+    let full = exec(&["-u", "ada:50", "-w", "/srv", "-e", "A=1", "--env=B", "--clear-env", "web", "ls"]);
+    assert_eq!(full.user.unwrap().user, UserRef::Name("ada".into()));
+    assert_eq!(full.workdir.unwrap().to_str(), Some("/srv"));
+    assert_eq!(full.env, [EnvSetting::Set("A".into(), "1".into()), EnvSetting::Copy("B".into())]);
+    assert!(full.clear_env);
+    for (args, expected) in [
+        (&["exec"][..], "exec needs the name of a box"),
+        (&["exec", "web"], "exec needs a command to start"),
+        (&["exec", "web", "--"], "exec needs a command to start"),
+        (&["exec", "--all"], "exec needs a command to start"),
+        (&["exec", "a/b", "--", "ls"], "invalid"),
+        (&["exec", "-w", "", "web", "ls"], "invalid directory"),
+        (&["exec", "-u", "", "web", "ls"], "invalid user"),
+    ] {
+        assert!(wrong(args).contains(expected), "{args:?}: {}", wrong(args));
+    }
+}
+
 #[test]
 fn help_and_version_are_for_stdout() {
     for (args, words) in [
@@ -355,6 +395,7 @@ fn help_and_version_are_for_stdout() {
         (&["ps", "--help"], &["Usage: netbox ps [--json]"]),
         (&["port", "add", "--help"], &["Usage: netbox port add NAME SPEC..."]),
         (&["port", "rm", "--help"], &["Usage: netbox port rm NAME SPEC..."]),
+        (&["exec", "--help"], &["Usage: netbox exec [OPTIONS] BOX [--] COMMAND [ARG...]", "-u, --user"]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
@@ -375,5 +416,6 @@ fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
     assert_eq!(names, ["run", "ps", "port", "wait", "gc", "gateway"]);
+    assert_eq!(names, ["run", "exec", "ps", "wait", "gc", "gateway"]);
     tree.debug_assert();
 }

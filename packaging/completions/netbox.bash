@@ -16,6 +16,9 @@ _netbox() {
             ",$1")
                 cmd="netbox"
                 ;;
+            netbox,exec)
+                cmd="netbox__subcmd__exec"
+                ;;
             netbox,gateway)
                 cmd="netbox__subcmd__gateway"
                 ;;
@@ -36,6 +39,9 @@ _netbox() {
                 ;;
             netbox,wait)
                 cmd="netbox__subcmd__wait"
+                ;;
+            netbox__subcmd__help,exec)
+                cmd="netbox__subcmd__help__subcmd__exec"
                 ;;
             netbox__subcmd__help,gateway)
                 cmd="netbox__subcmd__help__subcmd__gateway"
@@ -78,11 +84,50 @@ _netbox() {
     case "${cmd}" in
         netbox)
             opts="-h -V --help --version run ps port wait gc gateway help"
+            opts="-h -V --help --version run exec ps wait gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__exec)
+            opts="-u -w -e -i -t -h --all --user --workdir --env --clear-env --interactive --tty --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -120,7 +165,22 @@ _netbox() {
             ;;
         netbox__subcmd__help)
             opts="run ps port wait gc gateway help"
+            opts="run exec ps wait gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__exec)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -27,6 +27,7 @@ end
 complete -c netbox -n "__fish_netbox_needs_command" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_needs_command" -s V -l version -d 'Print version'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "run" -d 'Start a command in a box'
+complete -c netbox -n "__fish_netbox_needs_command" -f -a "exec" -d 'Start a further command in a box'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "ps" -d 'List the boxes'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "port" -d 'Change the published ports of boxes'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "wait" -d 'Wait for the end of boxes, and exit as the last one did'
@@ -70,6 +71,14 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -l rm -d 'A box is al
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s i -l interactive -d 'A box always has the caller\'s stdin'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s t -l tty -d 'A box always has the caller\'s terminal'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -s u -l user -d 'Run the command as this user, and group, by name or number [default: the box\'s]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -s w -l workdir -d 'Start the command in this directory' -r
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -s e -l env -d 'Set a variable of the environment, or copy the caller\'s' -r
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -l all -d 'In every box that lives, one after the other'
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -l clear-env -d 'Start with PATH, HOME, USER and TERM only'
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -s i -l interactive -d 'A command always has the caller\'s stdin'
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -s t -l tty -d 'A command always has the caller\'s terminal'
+complete -c netbox -n "__fish_netbox_using_subcommand exec" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_using_subcommand ps" -l json -d 'As JSON'
 complete -c netbox -n "__fish_netbox_using_subcommand ps" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_using_subcommand port; and not __fish_seen_subcommand_from add rm" -s h -l help -d 'Print help'
@@ -89,3 +98,10 @@ complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_
 complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run ps port wait gc gateway help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "add" -d 'Publish ports of a box that runs, as run -p does'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subcommand_from port" -f -a "rm" -d 'Give up published ports of a box that runs: [IP:]HOSTPORT[-END][:BOXPORT[-END]][/PROTOCOL]'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps wait gc gateway help" -f -a "run" -d 'Start a command in a box'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps wait gc gateway help" -f -a "exec" -d 'Start a further command in a box'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps wait gc gateway help" -f -a "ps" -d 'List the boxes'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps wait gc gateway help" -f -a "wait" -d 'Wait for the end of boxes, and exit as the last one did'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps wait gc gateway help" -f -a "gc" -d 'Remove what boxes left that were killed together with netbox'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps wait gc gateway help" -f -a "gateway" -d 'Start a command in the gateway\'s network, to look at it'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps wait gc gateway help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

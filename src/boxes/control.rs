@@ -13,7 +13,8 @@ use crate::apply::registry;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
 use crate::kernel::listener;
-use crate::launch::control::message::{Answer, Envelope, PROTOCOL, Request};
+pub use crate::launch::control::message::Request;
+use crate::launch::control::message::{Answer, Envelope, PROTOCOL};
 use crate::spec::name::BoxId;
 
 /// A keeper makes its socket when its box has lived for a tenth of a second: one that has none after so long is not well.

@@ -36,6 +36,18 @@ pub fn find(wanted: &BoxRef) -> Result<Found> {
     Ok(Found { state, record })
 }
 
+/// The living box with this id. `None`: it has ended.
+///
+/// # Errors
+/// A state directory that is not ours.
+pub fn with_id(id: &str) -> Result<Option<Found>> {
+    let Some(state) = State::open_existing()? else { return Ok(None) };
+    Ok(match registry::look_up(state.root(), id) {
+        Some((Some(record), true)) if record.id == id => Some(Found { state, record }),
+        _ => None,
+    })
+}
+
 /// Every living box, in the order in which they started. A box without a record is about to start, and not among them.
 ///
 /// # Errors
@@ -68,6 +80,12 @@ impl Found {
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What was found, without the state directory.
+    #[must_use]
+    pub fn into_record(self) -> BoxRecord {
+        self.record
     }
 
     /// The command, to be signalled, entered or waited for. It is the box's and nobody else's: the box still lived after the

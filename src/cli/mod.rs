@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod exec;
 mod gateway;
 mod gc;
 mod port;
@@ -29,8 +30,9 @@ struct Subcommand {
     request: fn(&mut ArgMatches) -> Result<Request, Stop>,
 }
 
-const SUBCOMMANDS: [Subcommand; 6] = [
+const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { name: run::NAME, command: run::command, request: run::request },
+    Subcommand { name: exec::NAME, command: exec::command, request: exec::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
     Subcommand { name: port::NAME, command: port::command, request: port::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },

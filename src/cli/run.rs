@@ -247,7 +247,11 @@ impl TryFrom<RunArgs> for RunRequest {
     }
 }
 
-fn parsed<T>(option: &str, value: Option<OsString>, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
+pub(super) fn parsed<T>(
+    option: &str,
+    value: Option<OsString>,
+    parse: fn(&str) -> Result<T>,
+) -> Result<Option<T>> {
     value.map(|value| parse(text(option, &value)?)).transpose()
 }
 
@@ -272,7 +276,7 @@ fn publish_spec(value: &OsString) -> Result<PublishSpec> {
     text("-p/--publish", value)?.parse()
 }
 
-fn workdir(value: OsString) -> Result<PathBuf> {
+pub(super) fn workdir(value: OsString) -> Result<PathBuf> {
     if value == OsStr::new("") {
         return Err(Error::usage("invalid directory \"\" for -w/--workdir").because("it is empty"));
     }

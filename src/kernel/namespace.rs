@@ -81,6 +81,42 @@ pub fn make(kinds: Kinds) -> nix::Result<()> {
     if flags.is_empty() { Ok(()) } else { unshare(flags) }
 }
 
+/// Each kind that a box may have of its own, by its name in /proc (namespaces(7)).
+const KINDS: [(&str, CloneFlags); 6] = [
+    ("user", CloneFlags::CLONE_NEWUSER),
+    ("mnt", CloneFlags::CLONE_NEWNS),
+    ("net", CloneFlags::CLONE_NEWNET),
+    ("uts", CloneFlags::CLONE_NEWUTS),
+    ("ipc", CloneFlags::CLONE_NEWIPC),
+    ("pid", CloneFlags::CLONE_NEWPID),
+];
+
+/// In which namespaces process `pid` is and this one is not. The number must still be the process's own when this returns.
+///
+/// # Errors
+/// ENOENT, ESRCH when the process is gone; EACCES without ptrace access to it.
+pub fn apart_from(pid: i32) -> io::Result<CloneFlags> {
+    let mut apart = CloneFlags::empty();
+    for (kind, flag) in KINDS {
+        let own = std::fs::read_link(format!("/proc/self/ns/{kind}"))?;
+        if std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))? != own {
+            apart |= flag;
+        }
+    }
+    Ok(apart)
+}
+
+/// Moves this process to those namespaces of another that `which` names, all at once or to none. For the pid namespace that
+/// means its later children (setns(2); a pidfd takes Linux ≥ 5.8). The root and current directory become those of the mount
+/// namespace.
+///
+/// # Errors
+/// ESRCH when the process is gone; EPERM without CAP_SYS_ADMIN over both sides; EINVAL for the user namespace that this
+/// process is in.
+pub fn enter(process: BorrowedFd<'_>, which: CloneFlags) -> nix::Result<()> {
+    if which.is_empty() { Ok(()) } else { setns(process, which) }
+}
+
 /// Gives the user namespace of process `pid`, which is below this process's, every user and group that this process's has, each
 /// under the same number (user_namespaces(7)).
 ///

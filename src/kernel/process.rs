@@ -119,6 +119,14 @@ impl Process {
         Self { pid, fd }
     }
 
+    /// Whether it has ended, be it not waited for yet.
+    ///
+    /// # Errors
+    /// None that the manual names.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        Ok(nix::poll::poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
+    }
+
     /// Sends a signal. A process that is gone already is no error.
     ///
     /// # Errors
@@ -180,6 +188,16 @@ pub fn wait_for_end(pid: u32, other: BorrowedFd<'_>, limit: Duration) -> io::Res
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     let mut both = [process.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     nix::poll::poll(&mut both, limit)?;
+    Ok(())
+}
+
+/// Waits until a process has ended, and no longer than `limit`.
+///
+/// # Errors
+/// None that the manual names.
+pub fn wait_until_ended(process: &Process, limit: Duration) -> io::Result<()> {
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    nix::poll::poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], limit)?;
     Ok(())
 }
 

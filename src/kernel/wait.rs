@@ -94,7 +94,7 @@ fn read(info: &libc::siginfo_t) -> News {
 /// is left.
 ///
 /// # Errors
-/// Where children cannot be listed. Children in uninterruptible sleep are waited for.
+/// Where children cannot be listed, or what is listed are none. Children in uninterruptible sleep are waited for.
 pub fn kill_children(doomed: impl Fn(Pid) -> bool) -> io::Result<()> {
     while have_children()? {
         let mut children = super::process::children()?;
@@ -106,8 +106,12 @@ pub fn kill_children(doomed: impl Fn(Pid) -> bool) -> io::Result<()> {
             // ESRCH: it ended by itself. It is our child and unreaped, so the number is its own.
             let _ = nix::sys::signal::kill(*child, Signal::SIGKILL);
         }
+        let mut ended = false;
         for child in children {
-            end_of(child)?;
+            ended |= end_of(child)? != News::NoChildren;
+        }
+        if !ended {
+            return Err(io::Error::other("what /proc lists as children are none"));
         }
     }
     Ok(())

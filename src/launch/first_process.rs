@@ -50,26 +50,46 @@ impl FirstProcess {
     /// # Errors
     /// EAGAIN, ENOMEM and what else fork(2) and clone(2) know.
     pub fn start(inside: Inside<'_>, launcher: &Channel) -> Result<(Self, Signals)> {
+        let pids = inside.request.unshare.pid;
+        let birth = Birth { pids, users: inside.privileges.own_users };
+        let fork = || process::fork_into(birth);
+        Self::begin(pids, launcher, &[], fork, |init, to_keeper| {
+            inside::first_process(Inside { init, ..inside }, to_keeper)
+        })
+    }
+
+    /// The same for whatever becomes a command: `fork` makes the process, which does `work`. `has_init`: it stays above the
+    /// command. `kept`: what the process that calls keeps open besides.
+    ///
+    /// # Errors
+    /// As [`FirstProcess::start`].
+    pub fn begin(
+        has_init: bool,
+        launcher: &Channel,
+        kept: &[BorrowedFd<'_>],
+        fork: impl FnOnce() -> io::Result<Side>,
+        work: impl FnOnce(Option<Channel>, &Channel) -> u8,
+    ) -> Result<(Self, Signals)> {
         let own = Pid::from_raw(0);
         // What is sent to the launcher's process group is not for the keeper.
         nix::unistd::setpgid(own, own).context(|| "cannot make a process group")?;
         process::become_subreaper().context(|| "cannot become a subreaper")?;
         let (to_box, to_keeper) = Channel::pair().context(|| "cannot make a channel")?;
-        let (news, init) = match inside.request.unshare.pid {
+        let (news, init) = match has_init {
             true => Channel::pair().map(|(news, init)| (Some(news), Some(init))),
             false => Ok((None, None)),
         }
         .context(|| "cannot make a channel")?;
-        let birth = Birth { pids: init.is_some(), users: inside.privileges.own_users };
-        let pid = match process::fork_into(birth).context(|| "cannot start the box's first process")? {
+        let pid = match fork().context(|| "cannot start the box's first process")? {
             Side::Parent(pid) => pid,
             Side::Child => {
                 drop((to_box, news));
-                process::exit_now(inside::first_process(Inside { init, ..inside }, &to_keeper))
+                process::exit_now(work(init, &to_keeper))
             }
         };
         drop((to_keeper, init));
-        let kept: Vec<_> = [launcher, &to_box].into_iter().chain(&news).map(AsFd::as_fd).collect();
+        let own = [launcher, &to_box].into_iter().chain(&news).map(AsFd::as_fd);
+        let kept: Vec<_> = own.chain(kept.iter().copied()).collect();
         process::close_all_but(&kept).context(|| "cannot close the inherited descriptors")?;
         process::let_go_of_standard_descriptors().context(|| "cannot open /dev/null")?;
         let process = Process::of_child(pid).context(|| "cannot watch the box's first process")?;
@@ -195,17 +215,26 @@ impl FirstProcess {
     }
 
     /// Lets the process become the command, and waits until it has: exec closes its end of the channel. So does its
-    /// death by a signal, and then that is how the command ended.
+    /// death by a signal, and then that is how the command ended. `warn` is told what the user should know.
     ///
     /// # Errors
     /// What the process says went wrong: a command that is not found, for instance.
-    pub fn become_command(&self) -> Result<()> {
+    pub fn become_command(&self, warn: impl Fn(String)) -> Result<()> {
         self.tell(&ToBox::Run, &[])?;
-        match self.listen()? {
-            Some(FromBox::Failed(error)) => Err(error),
-            Some(_) => Err(Error::new("the box's first process skipped a step")),
-            None => Ok(()),
+        loop {
+            match self.listen()? {
+                Some(FromBox::Failed(error)) => return Err(error),
+                Some(FromBox::Warning(line)) => warn(line),
+                Some(_) => return Err(Error::new("the box's first process skipped a step")),
+                None => return Ok(()),
+            }
         }
+    }
+
+    /// The process, without the channels to it: whoever is at their other ends sees them close.
+    #[must_use]
+    pub fn into_process(self) -> Process {
+        self.process
     }
 
     fn tell(&self, message: &ToBox, descriptors: &[BorrowedFd<'_>]) -> Result<()> {

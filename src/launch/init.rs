@@ -4,6 +4,9 @@
 //! keeper when the command is stopped, passes on what is sent to it, and ends as the command did. With it ends, by the kernel,
 //! every process of the box (pid_namespaces(7)); and it ends with its keeper.
 //!
+//! A further command in such a box (`netbox exec`) has a process like it above itself, since its orphans would become the init's
+//! children: a *warden*. That one is no pid 1: it kills what is left of its command's, and can be killed by the box.
+//!
 //! It is in the box's namespaces, has the command's user and no capability, and cannot be traced: whoever could take it over
 //! would gain nothing. The kernel lets nobody in the box kill it.
 
@@ -25,16 +28,35 @@ use crate::plan::privileges::Privileges;
 use super::drop::drop_privileges;
 use super::message::FromInit;
 
+/// What a process is that stays behind above a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Post {
+    /// The first process of a pid namespace. All others die with it.
+    Init,
+    /// Any other one. It is the subreaper of its command's orphans.
+    Warden,
+}
+
 /// Forks the process that becomes the command, and returns in it; in this one never.
 ///
 /// # Errors
 /// When there can be no other process.
-pub fn stay_behind(identity: &Identity, keeper: &Channel) -> Result<()> {
+pub fn stay_behind(post: Post, identity: &Identity, keeper: &Channel) -> Result<()> {
+    if post == Post::Warden {
+        process::become_subreaper().context(|| "cannot become a subreaper")?;
+    }
     match process::fork().context(|| "cannot start a process in the box's pid namespace")? {
         Side::Child => Ok(()),
         Side::Parent(command) => {
             let status = match Process::of_child(command) {
-                Ok(command) => reign(&command, identity, keeper),
+                Ok(command) => {
+                    let status = reign(post, &command, identity, keeper);
+                    if post == Post::Warden {
+                        // What cannot be listed is left to the end of the box.
+                        let _ = wait::kill_children(|_| true);
+                    }
+                    status
+                }
                 Err(error) => Err(Error::new("cannot watch the command").os(&error)),
             };
             process::exit_now(status.unwrap_or_else(|error| {
@@ -47,17 +69,19 @@ pub fn stay_behind(identity: &Identity, keeper: &Channel) -> Result<()> {
     }
 }
 
-/// Pid 1, until the command has ended. Returns its status.
-fn reign(command: &Process, identity: &Identity, keeper: &Channel) -> Result<u8> {
+/// Above the command, until it has ended. Returns its status.
+fn reign(post: Post, command: &Process, identity: &Identity, keeper: &Channel) -> Result<u8> {
     process::close_all_but(&[keeper.as_fd(), command.as_fd()])
         .context(|| "cannot close the inherited descriptors")?;
     process::let_go_of_standard_descriptors().context(|| "cannot open /dev/null")?;
     drop_privileges(identity, &Privileges::NONE)?;
     // After the last change of credentials, which may undo both (credentials(7), PR_SET_DUMPABLE(2const)).
     process::hide_from_tracers().context(|| "cannot keep tracers out")?;
-    // The keeper cannot be seen from here; if it died before this line, it has closed the channel already (do_exit closes files
-    // before it tells children).
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot set the parent-death signal")?;
+    if post == Post::Init {
+        // The keeper cannot be seen from here; if it died before this line, it has closed the channel already (do_exit closes
+        // files before it tells children). A warden does not die at once: it has others to kill.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot set the parent-death signal")?;
+    }
     // Only now: the keeper lets nothing run before it knows the command.
     keeper.send(&FromInit::Command, &[command.as_fd()]).context(|| "cannot reach the keeper")?;
     let mut signals = Signals::all().context(|| "cannot watch for signals")?;

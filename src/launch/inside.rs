@@ -4,30 +4,28 @@
 //! privileges, in the host's namespaces, and ends in exec with none, in the box's.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getppid, setpgid};
+use nix::unistd::Pid;
 
 use crate::apply::wiring;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace::Kinds;
 use crate::kernel::signal::OriginalMask;
-use crate::kernel::terminal::Terminal;
-use crate::kernel::{call_watch, entry, inherited, namespace, process, signal};
-use crate::plan::environment::{Sources, environment, own, value_in};
+use crate::kernel::{call_watch, entry, namespace};
+use crate::plan::environment::{Sources, environment, own};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
 use crate::plan::{self, settings};
 use crate::spec::request::RunRequest;
 
 use super::drop::drop_privileges;
+use super::init::Post;
 use super::message::{BoxFacts, FromBox, ToBox};
-use super::{box_network, init, mounts};
+use super::{box_network, command, init, mounts};
 
 /// What the box's first process has to know before it starts.
 #[derive(Debug)]
@@ -69,9 +67,9 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     let below_init = inside.init.is_some();
     if let Some(init) = inside.init.take() {
         // From here on in the child: the process above is in all of the box's namespaces, and does nothing but wait.
-        init::stay_behind(inside.identity, &init)?;
+        init::stay_behind(Post::Init, inside.identity, &init)?;
     }
-    take_foreground(inside)?;
+    command::take_foreground(inside.take_terminal)?;
     keeper.send(&FromBox::Unshared, &[]).context(|| "cannot reach the keeper")?;
     let request = inside.request;
     let can_be_root = inside.privileges.can_be_root(inside.identity);
@@ -103,30 +101,10 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     enter_workdir(inside)?;
     if !below_init {
         // Below an init the kernel kills everybody with it, and it dies with the keeper.
-        die_with_keeper(inside.keeper)?;
+        command::die_with(inside.keeper)?;
     }
-    process::close_on_exec_from(3).context(|| "cannot close the inherited descriptors")?;
-    for number in &request.keep_fds {
-        inherited::pass_on(*number).context(|| format!("cannot pass on file descriptor {number}"))?;
-    }
-    for fd in entry::closed_standard_descriptors() {
-        process::close_standard(fd);
-    }
-    signal::restore(&inside.mask).context(|| "cannot restore the signal mask")?;
-    Err(execute(&request.command, &environment))
-}
-
-/// A process group of its own, so that a signal to netbox's group reaches the command once, by the launcher.
-fn take_foreground(inside: &Inside<'_>) -> Result<()> {
-    let own = Pid::from_raw(0);
-    setpgid(own, own).context(|| "cannot make a process group")?;
-    if inside.take_terminal
-        && let Some(terminal) = Terminal::controlling()
-    {
-        // The terminal may have hung up meanwhile: the command will see that by itself.
-        let _ = terminal.give_to(nix::unistd::getpid());
-    }
-    Ok(())
+    command::hand_over(&inside.mask, &request.keep_fds)?;
+    Err(command::execute(&request.command, &environment))
 }
 
 fn make_namespaces(request: &RunRequest) -> Result<()> {
@@ -206,91 +184,5 @@ fn enter_workdir(inside: &Inside<'_>) -> Result<()> {
     match &inside.request.workdir {
         Some(path) => nix::unistd::chdir(path).context(|| format!("cannot enter {}", path.display())),
         None => Ok(()),
-    }
-}
-
-/// After the last change of credentials, which would clear it (PR_SET_PDEATHSIG(2const)).
-fn die_with_keeper(keeper: Pid) -> Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context(|| "cannot set the parent-death signal")?;
-    // It may have died before the line above.
-    if getppid() == keeper { Ok(()) } else { Err(gone()) }
-}
-
-/// Replaces this process by the command: execvp(3) with the PATH of the new environment. Returns why not.
-fn execute(command: &[OsString], environment: &[OsString]) -> Error {
-    let Some(name) = command.first() else { return Error::usage("no command to run") };
-    let shown = if name.is_empty() { "\"\"".to_owned() } else { name.to_string_lossy().into_owned() };
-    let c_string = |bytes: Vec<u8>| CString::new(bytes).ok();
-    let arguments: Option<Vec<_>> = command.iter().map(|word| c_string(word.as_bytes().to_vec())).collect();
-    let variables: Option<Vec<_>> =
-        environment.iter().map(|entry| c_string(entry.as_bytes().to_vec())).collect();
-    let (Some(arguments), Some(variables)) = (arguments, variables) else {
-        return Error::new(format!("cannot run {shown}")).because("an argument holds a NUL byte");
-    };
-    let path = value_in(environment, OsStr::new("PATH")).map(OsStr::as_bytes);
-    let mut worst = Errno::ENOENT;
-    for candidate in candidates(name.as_bytes(), path) {
-        let Some(candidate) = c_string(candidate) else { continue };
-        let Err(errno) = nix::unistd::execve(&candidate, &arguments, &variables);
-        match errno {
-            Errno::ENOENT | Errno::ENOTDIR => {}
-            // execvp(3): remembered while the rest of PATH is tried. A directory that this user may not search says nothing of
-            // what is in it, unless it was named.
-            Errno::EACCES if is_there(&candidate) || name.as_bytes().contains(&b'/') => worst = errno,
-            Errno::EACCES => {}
-            _ => {
-                worst = errno;
-                break;
-            }
-        }
-    }
-    not_executed(&shown, worst)
-}
-
-fn is_there(path: &CString) -> bool {
-    nix::sys::stat::stat(path.as_c_str()).is_ok()
-}
-
-fn candidates(name: &[u8], path: Option<&[u8]>) -> Vec<Vec<u8>> {
-    if name.is_empty() {
-        return Vec::new();
-    }
-    if name.contains(&b'/') {
-        return vec![name.to_vec()];
-    }
-    // confstr(_CS_PATH) is what execvp(3) takes where PATH is unset.
-    let path = path.unwrap_or(b"/bin:/usr/bin");
-    path.split(|byte| *byte == b':')
-        .map(|directory| match directory {
-            b"" => name.to_vec(),
-            _ => [directory, b"/", name].concat(),
-        })
-        .collect()
-}
-
-fn not_executed(name: &str, errno: Errno) -> Error {
-    let error = Error::new(format!("cannot run {name}"));
-    match errno {
-        Errno::ENOENT => error.because("command not found").kind(Kind::NotFound),
-        Errno::ENOEXEC => error
-            .os(&errno.into())
-            .hint("a script needs a first line such as #!/bin/sh")
-            .kind(Kind::NotExecutable),
-        _ => error.os(&errno.into()).kind(Kind::NotExecutable),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_looked_for_in_every_directory_of_path_in_order_and_an_empty_one_is_the_current() {
-        assert_eq!(
-            candidates(b"ls", Some(b"/a::/b")),
-            [b"/a/ls".to_vec(), b"ls".to_vec(), b"/b/ls".to_vec()]
-        );
-        assert_eq!(candidates(b"./ls", Some(b"/a")), [b"./ls".to_vec()]);
-        assert!(candidates(b"", Some(b"/a")).is_empty());
     }
 }

@@ -212,10 +212,11 @@ impl<'a> Launcher<'a> {
     }
 }
 
-/// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
-#[must_use]
-pub fn after_keeper(keeper: Pid) -> Error {
-    let error = Error::new("the keeper of this box was killed, and the box with it");
+/// Kills what came here from a keeper that was killed.
+///
+/// # Errors
+/// Where children cannot be listed.
+pub(super) fn kill_orphans(keeper: Pid) -> io::Result<()> {
     // What is in other namespaces than this process is the box's. Other orphans may have come here too, of processes that
     // were there before netbox was executed in their parent: those are not netbox's to kill.
     // What the keeper had just forked is in its process group, and holds its locks for a moment.
@@ -224,7 +225,14 @@ pub fn after_keeper(keeper: Pid) -> Error {
     };
     // Its children come here before it can be waited for.
     let _ = wait::end_of(keeper);
-    if let Err(problem) = wait::kill_children(is_of_box) {
+    wait::kill_children(is_of_box)
+}
+
+/// The keeper was killed. The kernel killed the command with it; the launcher sweeps the rest.
+#[must_use]
+pub fn after_keeper(keeper: Pid) -> Error {
+    let error = Error::new("the keeper of this box was killed, and the box with it");
+    if let Err(problem) = kill_orphans(keeper) {
         return error.hint(format!("processes of the box may be left: {problem}"));
     }
     match sweep_now() {

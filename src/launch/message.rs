@@ -75,6 +75,8 @@ pub enum FromBox {
     /// Its network is configured and its mounts are made. With `-P`, with what tells that it may listen
     /// ([`crate::kernel::call_watch`]).
     Configured,
+    /// It goes on, and the user should know this.
+    Warning(String),
     /// It cannot go on.
     Failed(Error),
 }

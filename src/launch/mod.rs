@@ -1,6 +1,7 @@
-//! The processes of a run: launcher, keeper, and the box's first process.
+//! The processes of a run: launcher, keeper, and the box's first process; and those of a further command in a box.
 
 pub mod box_network;
+mod command;
 pub mod confine;
 pub mod control;
 pub mod deadline;
@@ -11,6 +12,7 @@ pub mod first_process;
 pub mod helper;
 pub mod init;
 pub mod inside;
+pub mod joining;
 pub mod launcher;
 pub mod linger;
 pub mod message;
@@ -19,3 +21,4 @@ pub mod ports;
 pub mod publish_all;
 pub mod status_stream;
 pub mod supervise;
+pub mod supervisor;

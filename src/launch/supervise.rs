@@ -173,7 +173,11 @@ pub fn launcher_is_there(launcher: &Channel) -> Result<()> {
 
 /// Takes note of every child that changed: orphans of the command come here too, unless there is an init. Returns the command's
 /// status once it ended.
-fn reap(first: &FirstProcess, launcher: &Channel, duties: &mut Duties<'_>) -> io::Result<Option<u8>> {
+pub(super) fn reap(
+    first: &FirstProcess,
+    launcher: &Channel,
+    duties: &mut Duties<'_>,
+) -> io::Result<Option<u8>> {
     let child = first.process.pid;
     loop {
         match wait::news()? {
@@ -190,7 +194,7 @@ fn reap(first: &FirstProcess, launcher: &Channel, duties: &mut Duties<'_>) -> io
     }
 }
 
-fn tell_stopped(first: &FirstProcess, launcher: &Channel, signal: i32) {
+pub(super) fn tell_stopped(first: &FirstProcess, launcher: &Channel, signal: i32) {
     first.note_stop();
     // A dead launcher shows in the next poll.
     let _ = launcher.send(&ToLauncher::Stopped(signal), &[]);

@@ -4,6 +4,7 @@
 
 pub mod changes;
 pub mod environment;
+pub mod exec;
 pub mod facts;
 pub mod gateway;
 pub mod identity;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+use super::exec::Rights;
 use super::ipv6;
 use super::topology::Topology;
 use crate::spec::port::Protocol;
@@ -156,6 +157,9 @@ pub struct BoxRecord {
     pub other_ports: Vec<PortMap>,
     /// Its mount namespace; `None` for a box that shares the host's.
     pub mounts: Option<MountIdentity>,
+    /// Who its command was started as; `None` where an earlier netbox did not write it down.
+    #[serde(default)]
+    pub rights: Option<Rights>,
 }
 
 /// The gateway, as the state directory describes it. Written before the first thing that it describes is made.

@@ -19,6 +19,15 @@ const NEEDED: Capabilities = Capabilities::of(&[
     Capability::NET_BIND_SERVICE,
 ]);
 
+/// What entering one takes: its namespaces (SYS_ADMIN, and SYS_CHROOT for its mounts), other users, and the bounding set.
+const NEEDED_TO_ENTER: Capabilities = Capabilities::of(&[
+    Capability::SYS_ADMIN,
+    Capability::SYS_CHROOT,
+    Capability::SETUID,
+    Capability::SETGID,
+    Capability::SETPCAP,
+]);
+
 /// Refuses what cannot be carried out.
 ///
 /// # Errors
@@ -40,6 +49,31 @@ pub fn before_start(request: &RunRequest, caller: &Caller, is_setuid: bool) -> R
         return Err(Error::new("cannot make a box")
             .because(format!("this process is root without {lacking}"))
             .hint("a box cannot make boxes, nor can a container that was not given these capabilities"));
+    }
+    Ok(())
+}
+
+/// Refuses a further command to whom cannot start one.
+///
+/// # Errors
+/// Each with its remedy.
+pub fn before_exec(caller: &Caller, is_setuid: bool) -> Result<()> {
+    let cannot = || Error::new("cannot enter a box");
+    if is_setuid {
+        return Err(cannot()
+            .because("netbox is installed setuid, which it is not made for")
+            .hint("chmod u-s it, and use sudo"));
+    }
+    if caller.uid != 0 {
+        return Err(cannot()
+            .because(format!("user {} has none", caller.uid))
+            .hint("sudo netbox exec …; the command runs as whoever the box's does"));
+    }
+    let lacking = NEEDED_TO_ENTER.without(caller.capabilities);
+    if !lacking.is_empty() {
+        return Err(cannot()
+            .because(format!("this process is root without {lacking}"))
+            .hint("a box cannot enter boxes, nor can a container that was not given these capabilities"));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod address;
 pub mod capability;
 pub mod descriptor;
 pub mod env;
+pub mod exec;
 pub mod hostname;
 pub mod mtu;
 pub mod name;
@@ -24,6 +25,7 @@ pub mod user;
 
 pub use capability::{Capabilities, Capability, CapabilityList};
 pub use env::EnvSetting;
+pub use exec::ExecRequest;
 pub use hostname::Hostname;
 pub use name::{BoxId, BoxName};
 pub use names::{ExtraHost, Nameserver, SearchDomain, search_list};

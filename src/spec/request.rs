@@ -9,8 +9,8 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest,
-    PublishSpec, SearchDomain, UnpublishSpec, Unshare, UserSpec,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, ExtraHost, Hostname, Nameserver, Net,
+    PortRequest, PublishSpec, SearchDomain, UnpublishSpec, Unshare, UserSpec,
 };
 use crate::error::{Error, Result};
 
@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 pub enum Request {
     /// Start a command in a box.
     Run(Box<RunRequest>),
+    /// Start a further command in boxes that live.
+    Exec(Box<ExecRequest>),
     /// List the boxes.
     Ps {
         /// As JSON.

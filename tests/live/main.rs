@@ -11,6 +11,7 @@ mod addresses;
 mod connections;
 mod control;
 mod egress;
+mod exec;
 mod fail;
 mod host_changes;
 mod interference;
@@ -44,6 +45,7 @@ fn main() -> std::process::ExitCode {
         process::TESTS,
         privileges::TESTS,
         namespaces::TESTS,
+        exec::TESTS,
         terminal::TESTS,
         limits::TESTS,
         status::TESTS,

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
+use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests};
+use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests, running, send};
 
 live_tests![
     ctrl_c_reaches_the_command_once,
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Each way to run a command.
 const WAYS: [&str; 2] = ["", "--unshare-pid"];
+
+/// What a box runs that others join.
+const MEMBER: &str = "echo ready $$ -; exec sleep 1000";
 
 /// An interactive shell on a terminal.
 struct Shell {
@@ -122,12 +126,20 @@ impl Drop for Shell {
     }
 }
 
+/// In a box that it starts, and in one that lives.
 fn in_every_way(test: impl Fn(&mut Shell, &str)) {
     let lab = Lab::new(Shape::OwnLan);
     for way in WAYS {
         let mut shell = Shell::start();
         test(&mut shell, &format!("$N {way} --"));
         shell.end();
+        let arguments =
+            [&["run", "--name", "t"][..], &[way][way.is_empty().into()..], &["--", "sh", "-c", MEMBER]];
+        let in_box = lab.start_command(&mut lab.netbox(&arguments.concat()));
+        let mut shell = Shell::start();
+        test(&mut shell, "${N% run} exec t --");
+        shell.end();
+        in_box.end();
     }
     drop(lab);
 }
@@ -251,6 +263,11 @@ fn a_command_that_was_killed_while_stopped_is_seen_to_end() {
         shell.line(&format!("{netbox} $PROBE sleep"));
         shell.expect("ready");
         shell.stop();
+        if netbox.contains("exec") {
+            let [command] = running(PROBE)[..] else { panic!("one further command") };
+            send(command, Signal::SIGKILL);
+            return shell.expect_job("(Done.|Exit )137");
+        }
         // Its number out here is in `ps`.
         shell.line("kill -9 $(${N% run} ps --json | tr -d ' ,' | sed -n 's/\"box_pid\"://p')");
         shell.expect_job("(Done.|Exit )137");
