@@ -3,8 +3,7 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, exec, gateway, gc, ps, wait};
-use netbox::boxes::{dry_run, gateway, gc, ps, publish, wait};
+use netbox::boxes::{dry_run, exec, gateway, gc, ps, publish, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;

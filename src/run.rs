@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use crate::apply::address;
 use crate::apply::attach;
 use crate::apply::census::census;
+use crate::apply::export;
 use crate::apply::gateway::{self, Gateway};
 use crate::apply::heal;
 use crate::apply::host::Host;
@@ -25,7 +26,7 @@ use crate::apply::lease::{Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
 use crate::apply::reserve;
 use crate::apply::state::State;
-use crate::apply::sweep::{close, sweep};
+use crate::apply::sweep::{self, close, sweep};
 use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
 use crate::kernel::channel::Channel;
@@ -239,11 +240,15 @@ impl<'a> Keeper<'a> {
         }
         self.reserve_ports()?;
         source::check(self.start.request.snat)?;
+        export::check(self.start.request.export_netns.as_ref())?;
         self.join_the_others()?;
         self.provide_names()?;
         self.add_link()?;
         self.first.configure(self.facts(), &self.files)?;
         self.write_record()?;
+        if let Some(record) = &self.record {
+            export::export(record, self.first.process.pid)?;
+        }
         let calls = self.first.wait_until(FromBox::Configured)?;
         if let Some(publisher) = &mut self.publisher {
             calls.into_iter().for_each(|calls| publisher.watch_calls(calls));
@@ -355,7 +360,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn write_record(&mut self) -> Result<()> {
-        let Some(lease) = &self.lease else { return Ok(()) };
+        let (Some(lease), Some(host)) = (&self.lease, &self.host) else { return Ok(()) };
         let request = self.start.request;
         let pid = self.first.command().pid.as_raw();
         let mounts = match request.has_own_mounts() {
@@ -363,7 +368,9 @@ impl<'a> Keeper<'a> {
             false => None,
         };
         let facts = self.facts();
+        let (export, first) = (request.export_netns.as_ref(), self.first.process.pid);
         let record = BoxRecord {
+            exported: export::planned(export, &facts.name, first, host.network().as_fd())?,
             id: facts.id,
             name: facts.name,
             pid: self.start.launcher.as_raw(),
@@ -440,6 +447,8 @@ impl<'a> Keeper<'a> {
             return None;
         };
         let mut was_last = false;
+        // Before the link: it keeps the network alive.
+        problems.extend(self.record.iter().flat_map(|record| sweep::withdraw(record, &host)));
         match state.lock() {
             Ok(locked) => {
                 if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {

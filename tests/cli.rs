@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use netbox::cli::{self, Stop};
 use netbox::spec::{
-    EnvSetting, ExecRequest, GroupRef, HostPort, Net, Request, RunRequest, SearchDomain, Unshare, UserRef,
+    EnvSetting, ExecRequest, Export, GroupRef, HostPort, Net, NetnsName, Request, RunRequest, SearchDomain,
+    Unshare, UserRef,
 };
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
@@ -338,6 +339,19 @@ fn wrong_bytes_are_wrong_usage() {
         assert_eq!((stop.status, stop.to_stdout), (2, false));
     }
     assert_eq!(cli::parse([]).unwrap_err().status, 2, "without even the program's name");
+}
+
+#[test]
+fn a_network_is_exported_by_the_boxs_name_or_another() {
+    let export = |args: &[&str]| run(&[args, &["--", "true"]].concat()).export_netns;
+    assert_eq!(export(&[]), None);
+    assert_eq!(export(&["--export-netns"]), Some(Export::OfBox));
+    assert_eq!(export(&["--export-netns=blue"]), Some(Export::As(NetnsName::parse("blue").unwrap())));
+    assert_eq!(run(&["--export-netns", "true"]).command, ["true"]);
+    for (name, because) in [("", "empty"), ("..", "directory"), ("a/b", "slash")] {
+        let argument = format!("--export-netns={name}");
+        assert!(wrong(&["run", &argument, "--", "true"]).contains(because), "{name}");
+    }
 }
 
 fn exec(args: &[&str]) -> ExecRequest {

@@ -74,6 +74,7 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
         published_on_host: attach::host_elements(&attachment, &ports),
     };
     of(&RunPlan {
+        exported: None,
         request: &request(),
         identity: &user(1000),
         privileges: &Privileges::NONE,
@@ -154,6 +155,7 @@ fn without_a_gateway_nothing_is_done_outside_the_box() {
     let identity = user(0);
     let document = |net, unshare| -> Value {
         let plan = RunPlan {
+            exported: None,
             request: &RunRequest { net, unshare, ..request() },
             identity: &identity,
             privileges: &Privileges { held: OF_ROOT, ..Privileges::NONE },

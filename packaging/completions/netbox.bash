@@ -376,6 +376,7 @@ _netbox() {
             ;;
         netbox__subcmd__run)
             opts="-p -P -u -w -e -q -i -t -h --publish --publish-all --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
+            opts="-p -u -w -e -q -i -t -h --publish --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --export-netns --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -434,6 +435,10 @@ _netbox() {
                     return 0
                     ;;
                 --hostname)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --export-netns)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

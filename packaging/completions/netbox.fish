@@ -46,6 +46,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns -d 'Ask this n
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l dns-search -d 'Look for names without dots in this domain, instead of the host\'s; `.` for none' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l add-host -d 'Add a name to the box\'s hosts file' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l hostname -d 'The box\'s host name; implies --unshare-uts' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l export-netns -d 'Show the box\'s network to ip-netns(8) as /run/netns/NAME [default: the box\'s name]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s u -l user -d 'Run the command as this user, and group, by name or number [default: who called]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l cap-add -d 'Give a box of root this capability, in a user namespace of its own' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l cap-drop -d 'Take this capability from a box of root; ALL for all of them' -r

@@ -4,6 +4,7 @@ pub mod address;
 pub mod attach;
 pub mod census;
 pub mod connections;
+pub mod export;
 pub mod gateway;
 pub mod heal;
 pub mod host;

@@ -1,6 +1,7 @@
 //! Takes down what dead runs left. Idempotent: twice is as good as once, and killed halfway the next goes on.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,7 +19,7 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::state::{Locked, State};
-use super::{attach, connections, lease, publish, registry};
+use super::{attach, connections, export, lease, publish, registry};
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -130,6 +131,9 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
         note_problem(&mut problems, "cannot remove its link", gateway.route.remove_link(&box_link(&id)));
     }
+    if let Some(record) = &record {
+        problems.extend(withdraw(record, site.host));
+    }
     let topology = record.as_ref().and_then(|record| record.attachment).map(|attachment| attachment.topology);
     if let Some(topology) = topology.or_else(|| site.gateway.as_ref().map(|gateway| gateway.record.topology))
     {
@@ -154,6 +158,15 @@ fn tolerate_no_table(result: Result<(), NftError>) -> io::Result<()> {
         Err(error) if error.errno() != libc::ENOENT => Err(io::Error::other(error.to_string())),
         _ => Ok(()),
     }
+}
+
+/// Takes away the name under which ip-netns(8) sees a box's network. Returns what could not be undone.
+#[must_use]
+pub fn withdraw(record: &BoxRecord, host: &Host) -> Vec<String> {
+    let mut problems = Vec::new();
+    let withdrawn = export::withdraw(record, host.network().as_fd());
+    note_problem(&mut problems, "cannot withdraw its network from /run/netns", withdrawn);
+    problems
 }
 
 /// Takes the ports and the addresses of a box that ends out of the rules, on the host and in the gateway. `ports`: those that it

@@ -1,7 +1,7 @@
 //! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
 
 use crate::apply::state::State;
-use crate::apply::{address, attach, lease, reserve};
+use crate::apply::{address, attach, export, lease, reserve};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::host::names::{HOSTS, RESOLV_CONF, is_there};
@@ -22,6 +22,7 @@ use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::spec::capability::Capabilities;
 use crate::spec::name::BoxName;
 use crate::spec::net::Net;
+use crate::spec::netns::Export;
 use crate::spec::port::{HostPort, PortRequest};
 use crate::spec::request::RunRequest;
 
@@ -51,6 +52,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         Err(error) => return Err(error),
     }
     source::check(request.snat)?;
+    export::check(request.export_netns.as_ref())?;
     if let (Some(name), Ok(Some(mut state))) = (&request.name, State::open_existing()) {
         lease::check_name(&state.lock()?, name)?;
     }
@@ -64,8 +66,12 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         None => None,
     };
     let environment = environment_of(request, identity, attached.as_ref().map(|(_, one)| &one.link));
-    let plan =
-        RunPlan { request, identity, privileges: &privileges, files: files(request), environment, attached };
+    let files = files(request);
+    let exported = request.export_netns.as_ref().map(|export| match export {
+        Export::OfBox => request.name.as_ref().map_or(EXAMPLE, BoxName::as_str),
+        Export::As(name) => name.as_str(),
+    });
+    let plan = RunPlan { request, identity, privileges: &privileges, files, exported, environment, attached };
     if request.json {
         return render::to_json(&plan).map_err(|error| Error::new("cannot write JSON").because(error));
     }

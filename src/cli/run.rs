@@ -9,8 +9,8 @@ use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use super::{Stop, text};
 use crate::error::{Error, Result};
 use crate::spec::{
-    BoxName, CapabilityList, EnvSetting, Hostname, Net, PublishSpec, Request, RunRequest, SearchDomain,
-    Unshare, UserSpec, address, descriptor, merge, mtu, search_list, timeout,
+    BoxName, CapabilityList, EnvSetting, Export, Hostname, Net, PublishSpec, Request, RunRequest,
+    SearchDomain, Unshare, UserSpec, address, descriptor, merge, mtu, search_list, timeout,
 };
 
 pub(super) const NAME: &str = "run";
@@ -83,6 +83,16 @@ struct RunArgs {
     /// The box's host name; implies --unshare-uts
     #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = "Network")]
     hostname: Option<OsString>,
+
+    /// Show the box's network to ip-netns(8) as /run/netns/NAME [default: the box's name]
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        require_equals = true,
+        help_heading = "Network"
+    )]
+    export_netns: Option<Option<OsString>>,
 
     /// Keep mounts that the host makes later out of the box
     #[arg(long, help_heading = "Isolation")]
@@ -212,6 +222,7 @@ impl TryFrom<RunArgs> for RunRequest {
             snat: parsed("--snat", args.snat, address::parse_snat)?,
             mac: parsed("--mac", args.mac, address::parse_mac)?,
             no_ipv6: args.no_ipv6,
+            export_netns: args.export_netns.map(export).transpose()?,
             unshare: Unshare {
                 mount: args.unshare_mount,
                 pid: args.unshare_pid,
@@ -270,6 +281,10 @@ fn dns_search(values: &[OsString]) -> Result<Option<Vec<SearchDomain>>> {
     }
     let texts = values.iter().map(|value| text("--dns-search", value)).collect::<Result<Vec<_>>>()?;
     search_list(&texts).map(Some)
+}
+
+fn export(name: Option<OsString>) -> Result<Export> {
+    Export::parse(name.as_deref().map(|name| text("--export-netns", name)).transpose()?)
 }
 
 fn publish_spec(value: &OsString) -> Result<PublishSpec> {

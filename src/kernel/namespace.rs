@@ -6,6 +6,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use super::net_cookie::netns_cookie;
+
+/// include/uapi/linux/magic.h.
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 /// Opens this thread's own network namespace.
 ///
@@ -42,6 +48,25 @@ pub fn inside<T>(network: BorrowedFd<'_>, home: BorrowedFd<'_>, work: impl FnOnc
     // Tried twice: what is undone after a failure has to be undone at home.
     enter_network(home).or_else(|_| enter_network(home))?;
     Ok(result)
+}
+
+/// The number of the network namespace `network`, never given twice while the machine runs. `home`: that of this thread.
+///
+/// # Errors
+/// EINVAL for a namespace of another kind; EPERM without CAP_SYS_ADMIN.
+pub fn cookie_of(network: BorrowedFd<'_>, home: BorrowedFd<'_>) -> io::Result<u64> {
+    inside(network, home, || {
+        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        netns_cookie(socket.as_fd())
+    })?
+}
+
+/// Whether a file is a namespace: one of nsfs.
+///
+/// # Errors
+/// None that the manual names.
+pub fn is_namespace_file(file: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(fstatfs(file)?.filesystem_type() == NSFS_MAGIC)
 }
 
 /// Moves this thread to a new, empty network namespace. It lives as long as something holds it.

@@ -23,6 +23,7 @@ const MQUEUE_MAGIC: FsType = FsType(0x1980_0202);
 pub fn make(planned: &Mount) -> Result<()> {
     match planned {
         Mount::Separate { apart } => separate(*apart),
+        Mount::LetGoOfNetworks => let_go_of_networks(),
         Mount::Nosuid => set_nosuid_below(c"/").context(|| "cannot ignore file capabilities in the box"),
         Mount::Sysfs { read_only } => sysfs(*read_only),
         Mount::Hide { directory, with_resolver } => hide(directory, *with_resolver),
@@ -56,6 +57,15 @@ fn separate(apart: bool) -> Result<()> {
             _ => error,
         }
     })
+}
+
+/// Where the directory is a mount, as ip-netns(8) makes it, all that is below goes with it.
+fn let_go_of_networks() -> Result<()> {
+    match umount2("/run/netns", MntFlags::MNT_DETACH) {
+        // EINVAL: it is no mount.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno).context(|| "cannot unmount /run/netns in the box"),
+    }
 }
 
 fn proc() -> Result<()> {

@@ -25,6 +25,8 @@ pub enum Mount {
         /// command started bare.
         apart: bool,
     },
+    /// None of the networks that ip-netns(8) has names for is held by the box: what the host unmounts later stays in a box apart.
+    LetGoOfNetworks,
     /// All ignore set-user-id bits and file capabilities.
     ///
     /// no_new_privs ignores set-user-id bits but not file capabilities: a program that has one which the bounding set
@@ -61,6 +63,7 @@ pub fn before_settings(request: &RunRequest, can_be_root: bool) -> Vec<Mount> {
     let with_resolver = request.net == Net::Nat;
     let [resolved, nscd] = NAME_SERVICES.map(|directory| Mount::Hide { directory, with_resolver });
     let rest = [
+        (request.unshare.mount, Mount::LetGoOfNetworks),
         (!request.allow_new_privs, Mount::Nosuid),
         (request.has_own_network(), Mount::Sysfs { read_only: can_be_root }),
         (request.has_own_network(), resolved),
@@ -86,6 +89,7 @@ impl fmt::Display for Mount {
         match self {
             Self::Separate { apart: false } => f.write_str("mount --make-rslave /"),
             Self::Separate { apart: true } => f.write_str("mount --make-rprivate /"),
+            Self::LetGoOfNetworks => f.write_str("umount -l /run/netns"),
             Self::Nosuid => f.write_str("mount -o remount,bind,nosuid=recursive /"),
             Self::Sysfs { read_only } => {
                 let access = if *read_only { ",ro" } else { "" };

@@ -123,6 +123,15 @@ impl TryFrom<Written> for Attachment {
     }
 }
 
+/// What `--export-netns` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The file in /run/netns.
+    pub name: String,
+    /// What the kernel calls the network namespace (SO_NETNS_COOKIE), never used twice.
+    pub cookie: u64,
+}
+
 /// The mount namespace of a box, by which its processes are found after a crash.
 pub type MountIdentity = (u64, Option<u64>);
 
@@ -157,6 +166,9 @@ pub struct BoxRecord {
     pub other_ports: Vec<PortMap>,
     /// Its mount namespace; `None` for a box that shares the host's.
     pub mounts: Option<MountIdentity>,
+    /// The name under which ip-netns(8) sees its network. Written down before that is there.
+    #[serde(default)]
+    pub exported: Option<Exported>,
     /// Who its command was started as; `None` where an earlier netbox did not write it down.
     #[serde(default)]
     pub rights: Option<Rights>,

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, ExtraHost, Hostname, Nameserver, Net,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Hostname, Nameserver, Net,
     PortRequest, PublishSpec, SearchDomain, UnpublishSpec, Unshare, UserSpec,
 };
 use crate::error::{Error, Result};
@@ -86,6 +86,8 @@ pub struct RunRequest {
     pub snat: Option<IpAddr>,
     /// The hardware address of its end of the link.
     pub mac: Option<[u8; 6]>,
+    /// Under which name ip-netns(8) sees its network.
+    pub export_netns: Option<Export>,
     /// Namespaces of its own.
     pub unshare: Unshare,
     /// The host name, which takes a namespace of its own too.
@@ -192,6 +194,9 @@ impl RunRequest {
                 return contradict(net, option, cause);
             }
         }
+        if self.net == Net::Host && self.export_netns.is_some() {
+            return contradict("--net host", "--export-netns", "the box has no network of its own");
+        }
         if let Some(option) = self.without_ipv6() {
             if self.ip6.is_some() {
                 return contradict(&option, "--ip6", "a box without IPv6 has no such address");
@@ -295,6 +300,10 @@ mod tests {
             (
                 RunRequest { mtu: Some(1279), ip6: "fd00::16".parse().ok(), ..Default::default() },
                 ["--mtu 1279", "--ip6"],
+            ),
+            (
+                RunRequest { net: Net::Host, export_netns: Some(Export::OfBox), ..Default::default() },
+                ["--net host", "--export-netns"],
             ),
             (RunRequest { net: Net::Host, mac: Some([2; 6]), ..Default::default() }, ["--net host", "--mac"]),
             (RunRequest { json: true, ..Default::default() }, ["--json", "--dry-run"]),

@@ -22,6 +22,7 @@ mod leaving;
 mod limits;
 mod names;
 mod namespaces;
+mod netns;
 mod port_changes;
 mod ports;
 mod privileges;
@@ -40,6 +41,7 @@ fn main() -> std::process::ExitCode {
         publish::TESTS,
         publish_all::TESTS,
         names::TESTS,
+        netns::TESTS,
         ports::TESTS,
         port_changes::TESTS,
         process::TESTS,

@@ -34,6 +34,8 @@ pub struct RunPlan<'a> {
     pub privileges: &'a Privileges,
     /// Which files of the host the box has its own in place of.
     pub files: Vec<&'static str>,
+    /// Under which name ip-netns(8) sees its network.
+    pub exported: Option<&'a str>,
     /// How its environment differs from the caller's.
     pub environment: Changes,
     /// The gateway and the box's place there; only with `--net nat`.
@@ -148,6 +150,9 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
     }
     let put = |path: &&str| Step::new(Place::Box, Kind::Mount, &format!("mount --bind FILE {path}"));
     steps.extend(plan.files.iter().map(put));
+    if let Some(name) = plan.exported {
+        steps.push(Step::new(Place::Host, Kind::Namespace, &format!("ip netns attach {name} BOX")));
+    }
     if let Some((_, one)) = attached {
         steps.extend(one.published.iter().map(|element| Step::element(Place::Gateway, element)));
         steps.extend(one.published_on_host.iter().map(|element| Step::element(Place::Host, element)));

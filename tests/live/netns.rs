@@ -1,0 +1,197 @@
+//! Boxes and ip-netns(8): `--export-netns`, `--net netns:…`.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+
+use crate::lab::{Lab, NETBOX, Place, RunningBox, Shape, WAN, live_tests, running, send, words};
+
+live_tests![
+    a_box_is_visible_under_its_name_for_as_long_as_it_lives,
+    a_name_asked_for_is_the_boxs,
+    a_name_that_is_taken_is_refused_and_left_alone,
+    a_name_is_gone_however_the_box_ends,
+    what_somebody_else_put_in_its_place_is_left_alone,
+    a_box_apart_keeps_no_other_alive,
+    ip_netns_works_with_a_box,
+];
+
+const NAMES: &str = "/run/netns";
+const NO_DATA: Option<&str> = None;
+
+/// A host on which `ip netns` was used before: it leaves the directory, a mount of its own.
+fn lab() -> Lab {
+    Lab::before(Shape::OwnLan, || {
+        fs::create_dir(NAMES).expect("a directory");
+        mount(Some(NAMES), NAMES, NO_DATA, MsFlags::MS_BIND, NO_DATA).expect("a mount");
+        mount(NO_DATA, NAMES, NO_DATA, MsFlags::MS_SHARED, NO_DATA).expect("to share it");
+    })
+}
+
+fn names() -> Vec<String> {
+    let all = fs::read_dir(NAMES).expect("the names").flatten();
+    all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn is_network_of(name: &str, in_box: &RunningBox) -> bool {
+    let of = |path: String| fs::metadata(path).map(|found| (found.dev(), found.ino())).expect("a namespace");
+    of(format!("{NAMES}/{name}")) == of(format!("/proc/{}/ns/net", in_box.pid))
+}
+
+fn failed(output: &Output, because: &str) {
+    assert_eq!(output.status.code(), Some(125), "{}", words(output));
+    assert!(words(output).contains(because), "{}", words(output));
+}
+
+/// L1: gone when netbox returns.
+fn a_box_is_visible_under_its_name_for_as_long_as_it_lives() {
+    let lab = lab();
+    for net in ["nat", "none"] {
+        let in_box = lab.start(&["--name", "web", "--net", net, "--export-netns"], &["sleep"]);
+        assert_eq!(names(), ["web"]);
+        assert!(is_network_of("web", &in_box));
+        in_box.end();
+        assert_eq!(names(), Vec::<String>::new());
+    }
+    // The link is gone as soon as that of any other box.
+    lab.assert_clean_within(Duration::from_secs(1));
+}
+
+/// Its id where it has no name and none is asked for.
+fn a_name_asked_for_is_the_boxs() {
+    let lab = lab();
+    let one = lab.start(&["--name", "web", "--export-netns=a b"], &["sleep"]);
+    assert!(is_network_of("a b", &one));
+    let other = lab.start(&["--export-netns"], &["sleep"]);
+    let id = names().into_iter().find(|name| name != "a b").expect("another name");
+    assert!(id.len() == 8 && is_network_of(&id, &other), "{id}");
+    one.end();
+    other.end();
+}
+
+/// L3: be it a file, a namespace or another box.
+fn a_name_that_is_taken_is_refused_and_left_alone() {
+    let lab = lab();
+    fs::write(format!("{NAMES}/web"), "").expect("a file");
+    failed(&lab.run(&["--export-netns=web"], &["exit", "0"]), "/run/netns/web is there already");
+    // Known only when the box has its id.
+    failed(&lab.run(&["--name", "web", "--export-netns"], &["exit", "0"]), "/run/netns/web is there already");
+    assert_eq!(names(), ["web"]);
+    fs::remove_file(format!("{NAMES}/web")).expect("to remove it");
+    let in_box = lab.start(&["--name", "web", "--export-netns"], &["sleep"]);
+    failed(&lab.run(&["--export-netns=web"], &["exit", "0"]), "/run/netns/web is there already");
+    assert!(is_network_of("web", &in_box));
+    in_box.end();
+}
+
+/// L2: a killed launcher, a killed keeper, and everything at once.
+fn a_name_is_gone_however_the_box_ends() {
+    let lab = lab();
+    let start = || lab.start(&["--name", "web", "--export-netns"], &["sleep"]);
+    let keeper_of = |in_box: &RunningBox| {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", in_box.launcher()));
+        children.expect("its children").trim().parse().expect("one child")
+    };
+    let mut without_launcher = start();
+    send(without_launcher.launcher(), Signal::SIGKILL);
+    without_launcher.wait();
+    lab.assert_clean_within(Duration::from_secs(1));
+    let mut without_keeper = start();
+    send(keeper_of(&without_keeper), Signal::SIGKILL);
+    assert_eq!(without_keeper.wait().code(), Some(125));
+    assert_eq!(names(), Vec::<String>::new());
+    let mut without_both = start();
+    for pid in running(NETBOX) {
+        send(pid, Signal::SIGSTOP);
+    }
+    for pid in running(NETBOX) {
+        send(pid, Signal::SIGKILL);
+    }
+    without_both.wait();
+    assert_eq!(names(), ["web"]);
+    assert!(lab.netbox(&["gc"]).status().expect("netbox").success());
+    assert_eq!(names(), Vec::<String>::new());
+    lab.assert_clean_within(Duration::from_secs(1));
+}
+
+/// L3: after `ip netns delete`, and when the box was killed with all of netbox.
+fn what_somebody_else_put_in_its_place_is_left_alone() {
+    let lab = lab();
+    let path = format!("{NAMES}/web");
+    for killed in [false, true] {
+        let mut in_box = lab.start(&["--name", "web", "--export-netns"], &["sleep"]);
+        umount2(path.as_str(), MntFlags::MNT_DETACH).expect("to unmount it");
+        fs::remove_file(&path).expect("to remove it");
+        let other = Place::new();
+        fs::write(&path, "").expect("a file");
+        mount(Some(other.path().as_str()), path.as_str(), NO_DATA, MsFlags::MS_BIND, NO_DATA)
+            .expect("a mount");
+        let before = fs::metadata(&path).expect("a namespace").ino();
+        if killed {
+            let all = running(NETBOX);
+            all.iter().for_each(|pid| send(*pid, Signal::SIGSTOP));
+            all.iter().for_each(|pid| send(*pid, Signal::SIGKILL));
+            in_box.wait();
+            assert!(lab.netbox(&["gc"]).status().expect("netbox").success());
+        } else {
+            in_box.end();
+        }
+        assert_eq!(fs::metadata(&path).expect("it is left alone").ino(), before);
+        umount2(path.as_str(), MntFlags::empty()).expect("to unmount it");
+        fs::remove_file(&path).expect("to remove it");
+        // A file of somebody else's.
+        fs::write(&path, "").expect("a file");
+        fs::remove_file(&path).expect("to remove it");
+    }
+}
+
+/// L1: whose copy of the host's mounts nobody changes any more.
+fn a_box_apart_keeps_no_other_alive() {
+    let lab = lab();
+    let exported = lab.start(&["--name", "web", "--export-netns"], &["sleep"]);
+    let kept = |in_box: &RunningBox| {
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", in_box.pid)).expect("its mounts");
+        mounts.lines().filter(|line| line.contains(" /run/netns/web ")).count()
+    };
+    let apart = lab.start(&["--unshare-mount"], &["sleep"]);
+    let other = lab.start(&[], &["sleep"]);
+    assert_eq!((kept(&apart), kept(&other)), (0, 1));
+    exported.end();
+    assert_eq!((kept(&apart), kept(&other)), (0, 0));
+    apart.end();
+    other.end();
+}
+
+/// With the real program, where it is.
+fn ip_netns_works_with_a_box() {
+    if std::env::var("NETBOX_PEERS").as_deref() != Ok("1") {
+        println!("not tested: NETBOX_PEERS is not 1");
+        return;
+    }
+    let lab = Lab::before(Shape::OwnLan, || {});
+    let in_box = lab.start(&["--name", "web", "--export-netns"], &["sleep"]);
+    let ip = |words: &[&str]| {
+        let output = Command::new("ip").args(words).output().expect("ip(8) is needed");
+        assert!(output.status.success(), "{words:?}: {}", crate::lab::words(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(ip(&["netns", "list"]).starts_with("web"));
+    let address = in_box.address.to_string();
+    assert!(ip(&["netns", "exec", "web", "ip", "-4", "address"]).contains(&address));
+    assert!(ip(&["-n", "web", "route", "get", &WAN.to_string()]).contains("eth0"));
+    assert_eq!(ip(&["netns", "identify", &in_box.pid.to_string()]).trim(), "web");
+    assert_eq!(ip(&["netns", "pids", "web"]).trim(), in_box.pid.to_string());
+    // What ip adds beside it is not netbox's.
+    ip(&["netns", "add", "other"]);
+    in_box.end();
+    assert_eq!(ip(&["netns", "list"]).trim(), "other");
+    ip(&["netns", "delete", "other"]);
+    // As ip leaves it.
+    umount2(NAMES, MntFlags::empty()).expect("one mount of its own");
+    fs::remove_dir(NAMES).expect("an empty directory");
+    drop(lab);
+}
