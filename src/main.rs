@@ -46,7 +46,7 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
     match request {
         Request::Run(request) if request.dry_run => {
             let caller = caller::caller()?;
-            print(&dry_run::dry_run(request, &caller, &run::who(request, &caller)?)?)
+            print(&dry_run::dry_run(request, &caller, &caller::who(request, &caller)?)?)
         }
         Request::Run(request) => run::run(request, report),
         Request::Exec(request) => exec::exec(request, report),

@@ -27,6 +27,7 @@ use crate::apply::names::{self, BoxFile, Questions};
 use crate::apply::reserve;
 use crate::apply::state::State;
 use crate::apply::sweep::{self, close, sweep};
+use crate::boxes::elsewhere::{self, Elsewhere};
 use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
 use crate::kernel::channel::Channel;
@@ -47,7 +48,7 @@ use crate::launch::publish_all::Publisher;
 use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise, wake};
 use crate::plan::exec::Rights;
-use crate::plan::identity::{Accounts, Caller, Identity, identity};
+use crate::plan::identity::Identity;
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, MountIdentity};
 use crate::plan::refusal;
@@ -77,11 +78,15 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
 
 fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStream>) -> Result<u8> {
     let caller = caller::caller()?;
-    let identity = who(request, &caller)?;
+    let identity = caller::who(request, &caller)?;
     refusal::before_start(request, &caller, caller::is_setuid())?;
     let privileges = privileges(request, &identity, caller.capabilities)?;
-    let start = Start {
+    refusal::of_network(request, &privileges)?;
+    let elsewhere = elsewhere::open(&request.net)?;
+    elsewhere.iter().flat_map(|elsewhere| &elsewhere.warnings).for_each(|warning| report.warning(warning));
+    let mut start = Start {
         request,
+        elsewhere,
         identity: &identity,
         privileges,
         launcher: nix::unistd::getpid(),
@@ -98,7 +103,7 @@ fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStrea
             process::exit_now(keep(&start, &launcher))
         }
         Side::Parent(pid) => {
-            drop(launcher);
+            drop((launcher, start.elsewhere.take()));
             pid
         }
     };
@@ -119,19 +124,11 @@ fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStrea
     }
 }
 
-/// Who the command runs as. The account files are read only where somebody else than the caller may be meant.
-///
-/// # Errors
-/// A user or a group that does not exist.
-pub fn who(request: &RunRequest, caller: &Caller) -> Result<Identity> {
-    let somebody_else = request.user.is_some() || caller.sudo.is_some();
-    let accounts = if somebody_else { caller::accounts() } else { Accounts::default() };
-    identity(caller, &accounts, request.user.as_ref())
-}
-
 /// What the keeper knows from its birth.
 struct Start<'a> {
     request: &'a RunRequest,
+    /// The network that the box shares, where that is neither its own nor the host's.
+    elsewhere: Option<Elsewhere>,
     identity: &'a Identity,
     privileges: Privileges,
     launcher: Pid,
@@ -188,7 +185,8 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
 fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstProcess, Signals)> {
     let Start { request, identity, privileges, mask, take_terminal, .. } = *start;
     let keeper = nix::unistd::getpid();
-    let inside = Inside { request, identity, privileges, mask, take_terminal, keeper, init: None };
+    let network = start.elsewhere.as_ref().map(|elsewhere| elsewhere.network.as_fd());
+    let inside = Inside { request, identity, privileges, network, mask, take_terminal, keeper, init: None };
     FirstProcess::start(inside, launcher)
 }
 
@@ -317,8 +315,11 @@ impl<'a> Keeper<'a> {
             self.lease.as_ref().and_then(|lease| lease.name.as_ref().map(|name| name.as_str().to_owned()));
         let link =
             self.attachment.as_ref().map(|attachment| BoxLink::new(attachment, self.end(attachment).mtu));
+        let elsewhere = self.start.elsewhere.as_ref();
+        let link = link.or_else(|| elsewhere.and_then(|elsewhere| elsewhere.link));
+        let etc = elsewhere.and_then(|elsewhere| elsewhere.files.clone());
         let files = self.files.iter().map(|file| file.path.to_owned()).collect();
-        BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files }
+        BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files, etc }
     }
 
     /// The box's end of its link.
@@ -332,7 +333,8 @@ impl<'a> Keeper<'a> {
         let (request, Some(lease)) = (self.start.request, &self.lease) else { return Ok(()) };
         let log = |line| tell(self.launcher, &ToLauncher::Log(line));
         let warning = |line| tell(self.launcher, &ToLauncher::Warning(line));
-        self.files = names::own_files(request, lease, log, warning)?;
+        let of_other = self.start.elsewhere.as_ref().and_then(|other| other.resolv_conf.as_deref());
+        self.files = names::own_files(request, lease, of_other, log, warning)?;
         if let (Some(gateway), Some(host)) = (&self.gateway, &self.host) {
             self.questions = Some(names::listen_for(gateway, host, lease.slot)?);
         }

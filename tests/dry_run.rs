@@ -75,6 +75,8 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
     };
     of(&RunPlan {
         exported: None,
+        network: None,
+        etc: None,
         request: &request(),
         identity: &user(1000),
         privileges: &Privileges::NONE,
@@ -156,6 +158,8 @@ fn without_a_gateway_nothing_is_done_outside_the_box() {
     let document = |net, unshare| -> Value {
         let plan = RunPlan {
             exported: None,
+            network: None,
+            etc: None,
             request: &RunRequest { net, unshare, ..request() },
             identity: &identity,
             privileges: &Privileges { held: OF_ROOT, ..Privileges::NONE },
@@ -176,7 +180,7 @@ fn without_a_gateway_nothing_is_done_outside_the_box() {
             "mount --bind -o ro,nosuid,nodev,noexec /proc/sys /proc/sys",
         ),
     ] {
-        let document = document(net, unshare);
+        let document = document(net.clone(), unshare);
         assert_eq!((&document["host"], &document["gateway"]), (&nothing, &nothing), "{net}");
         let steps = document["box"]["steps"].as_array().unwrap();
         let commands = [steps.first(), steps.last()].map(|step| &step.unwrap()["command"]);
@@ -184,4 +188,37 @@ fn without_a_gateway_nothing_is_done_outside_the_box() {
         assert_eq!(document["ports"], serde_json::json!([]));
     }
     assert_eq!(document(Net::Host, Unshare::default())["box"], nothing);
+}
+
+#[test]
+fn a_network_of_somebody_elses_is_entered_and_not_changed() {
+    let request =
+        RunRequest { net: "netns:blue".parse().unwrap(), command: vec!["true".into()], ..Default::default() };
+    let names = ["resolv.conf".to_owned()];
+    let plan = RunPlan {
+        exported: None,
+        network: Some("/run/netns/blue"),
+        etc: Some(("/etc/netns/blue", &names)),
+        request: &request,
+        identity: &user(1000),
+        privileges: &Privileges::NONE,
+        files: Vec::new(),
+        environment: Changes::default(),
+        attached: None,
+    };
+    let text = render::to_text(&plan);
+    let steps: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let expected = [
+        "nsenter --net=/run/netns/blue",
+        "unshare --mount",
+        "mount --make-rslave /",
+        "mount -o remount,bind,nosuid=recursive /",
+        "mount -t sysfs -o nosuid,nodev,noexec sysfs /sys",
+        "mount --bind /etc/netns/blue/resolv.conf /etc/resolv.conf",
+        "exec true",
+    ];
+    assert_eq!(steps, expected);
+    let own = RunRequest { net: Net::None, command: vec!["true".into()], ..Default::default() };
+    let plan = RunPlan { exported: Some("web"), network: None, etc: None, request: &own, ..plan };
+    assert!(render::to_text(&plan).contains("\nip netns attach web BOX\n"));
 }

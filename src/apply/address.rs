@@ -13,7 +13,6 @@ use crate::plan::place::{self, Wanted};
 use crate::plan::pool;
 use crate::plan::record::GatewayRecord;
 use crate::plan::topology::{POOL6_PREFIX, SLOTS, Topology, slots_of};
-use crate::spec::net::Net;
 use crate::spec::request::RunRequest;
 
 use super::census::{Census, census};
@@ -43,7 +42,7 @@ pub struct Place {
 /// # Errors
 /// An address outside the pool, a pool that the living gateway has not: naming the pool.
 pub fn settle(locked: &Locked<'_>, request: &RunRequest, census: &Census) -> Result<Option<Place>> {
-    if request.net != Net::Nat {
+    if !request.net.is_behind_gateway() {
         return Ok(None);
     }
     let record = gateway::record(locked);

@@ -105,7 +105,7 @@ impl BoxFile {
     }
 }
 
-/// The files that the box has of its own. `log` is told whom its resolver asks, `warning` that there is no place for one
+/// The files that the box has of its own. `of_other`: the resolv.conf(5) of the box whose network it shares. `log` is told whom its resolver asks, `warning` that there is no place for one
 /// of the files.
 ///
 /// # Errors
@@ -113,6 +113,7 @@ impl BoxFile {
 pub fn own_files(
     request: &RunRequest,
     lease: &Lease,
+    of_other: Option<&[u8]>,
     log: impl FnOnce(String),
     warning: impl FnOnce(String),
 ) -> Result<Vec<BoxFile>> {
@@ -127,6 +128,9 @@ pub fn own_files(
             warning(format!("the box does not resolve names: the host has no {RESOLV_CONF}"));
         }
         files.extend(own);
+    }
+    if let Some(text) = of_other.filter(|_| is_there(RESOLV_CONF)) {
+        files.push(BoxFile::new(lease, lease::RESOLV_CONF, RESOLV_CONF, text)?);
     }
     files.extend(own_hosts(request, lease)?);
     Ok(files)

@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FlockOperation};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 use crate::plan::record::BoxRecord;
 use crate::spec::name::{BoxId, BoxName};
 
-use super::lease::{ENDED, RECORD};
+use super::lease::{ENDED, RECORD, RESOLV_CONF};
 use super::state::{self, Locked, State};
 
 /// The name that leads to the box with this id, looked for among all: for a box that died before it wrote its record.
@@ -47,6 +47,19 @@ pub fn has_ended(root: &OwnedFd, id: &str) -> bool {
 /// ENOENT: there is no such box.
 pub fn directory_of(root: &OwnedFd, id: &BoxId) -> io::Result<OwnedFd> {
     state::open_directory(root, &format!("boxes/{id}"))
+}
+
+/// The resolv.conf(5) of the box with this id, where it has one of its own.
+///
+/// # Errors
+/// Those of open(2), but for the one that means that there is none.
+pub fn resolv_conf(root: &OwnedFd, id: &str) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat(root, format!("boxes/{id}/{RESOLV_CONF}").as_str(), flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Whether a keeper holds the box's directory.

@@ -1,5 +1,6 @@
 //! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
 
+use super::elsewhere::{self, Elsewhere};
 use crate::apply::state::State;
 use crate::apply::{address, attach, export, lease, reserve};
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     // Whoever is not root asks what root would do.
     let own = if caller.uid == 0 { caller.capabilities } else { Capabilities::ALL };
     let privileges = privileges(request, identity, own)?;
+    refusal::of_network(request, &privileges)?;
     // Held for a moment only: bind(2) is the one honest answer to whether a port is free.
     match reserve::reserve(&request.publish) {
         Ok(held) => drop(held),
@@ -52,26 +54,42 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         Err(error) => return Err(error),
     }
     source::check(request.snat)?;
+    let elsewhere = elsewhere::open(&request.net)?;
     export::check(request.export_netns.as_ref())?;
     if let (Some(name), Ok(Some(mut state))) = (&request.name, State::open_existing()) {
         lease::check_name(&state.lock()?, name)?;
     }
-    let gateway = match request.net {
-        Net::Nat => Some(gateway_of(request)?),
-        Net::None | Net::Host => None,
+    let gateway = match request.net.is_behind_gateway() {
+        true => Some(gateway_of(request)?),
+        false => None,
     };
     let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
     let attached = match &gateway {
         Some((gateway, slot)) => Some((gateway, attached(request, &gateway.topology, *slot, &ports)?)),
         None => None,
     };
-    let environment = environment_of(request, identity, attached.as_ref().map(|(_, one)| &one.link));
-    let files = files(request);
+    let link = elsewhere.as_ref().and_then(|elsewhere| elsewhere.link.as_ref());
+    let link = link.or(attached.as_ref().map(|(_, one)| &one.link));
+    let environment = environment_of(request, identity, link);
+    let files = files(request, elsewhere.as_ref());
+    let network = elsewhere.as_ref().map(|elsewhere| elsewhere.path.as_str());
+    let etc = elsewhere.as_ref().and_then(|elsewhere| elsewhere.files.as_ref());
+    let etc = etc.map(|(directory, names)| (directory.as_str(), &names[..]));
     let exported = request.export_netns.as_ref().map(|export| match export {
         Export::OfBox => request.name.as_ref().map_or(EXAMPLE, BoxName::as_str),
         Export::As(name) => name.as_str(),
     });
-    let plan = RunPlan { request, identity, privileges: &privileges, files, exported, environment, attached };
+    let plan = RunPlan {
+        request,
+        identity,
+        privileges: &privileges,
+        files,
+        exported,
+        network,
+        etc,
+        environment,
+        attached,
+    };
     if request.json {
         return render::to_json(&plan).map_err(|error| Error::new("cannot write JSON").because(error));
     }
@@ -79,8 +97,9 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
 }
 
 /// Without the host's file there is nothing in its place that the box's own could be put over.
-fn files(request: &RunRequest) -> Vec<&'static str> {
-    let all = [(request.net == Net::Nat, RESOLV_CONF), (!request.add_host.is_empty(), HOSTS)];
+fn files(request: &RunRequest, elsewhere: Option<&Elsewhere>) -> Vec<&'static str> {
+    let of_other = elsewhere.is_some_and(|elsewhere| elsewhere.resolv_conf.is_some());
+    let all = [(request.net == Net::Nat || of_other, RESOLV_CONF), (!request.add_host.is_empty(), HOSTS)];
     all.into_iter().filter(|(wanted, path)| *wanted && is_there(path)).map(|(_, path)| path).collect()
 }
 

@@ -28,7 +28,6 @@ use crate::launch::message::{FromBox, ToLauncher, introduce, tell};
 use crate::launch::supervise::{launcher_is_there, wake};
 use crate::launch::supervisor::{End, after_supervisor, attend, kill_all, tell_end_of_box};
 use crate::plan::environment::{Sources, environment, own};
-use crate::plan::exec::Rights;
 use crate::plan::identity::{Accounts, Caller, Identity};
 use crate::plan::privileges::Privileges;
 use crate::plan::record::BoxRecord;
@@ -116,6 +115,7 @@ impl Calling<'_> {
 
     fn enter(&self, found: Found, turn: Turn) -> Result<u8> {
         let member = found.command()?;
+        let namespaces = found.namespaces(&member)?;
         let keeper = control::connect(&found)?;
         let record = found.into_record();
         let name = &record.name;
@@ -130,7 +130,7 @@ impl Calling<'_> {
             privileges: rights.privileges(&identity),
             environment: self.environment(&record, &identity),
             identity,
-            namespaces: namespaces_of(&member, name, rights)?,
+            namespaces,
             keeper,
             member,
             name,
@@ -256,27 +256,6 @@ struct Entry<'a> {
     take_terminal: bool,
 }
 
-/// In which namespaces the box is and this process is not.
-fn namespaces_of(member: &Process, name: &str, rights: &Rights) -> Result<CloneFlags> {
-    let found = namespace::apart_from(member.pid.as_raw());
-    // A process that lives still has its number.
-    if member.has_ended().context(|| format!("cannot watch the command of box {name}"))? {
-        return Err(has_ended(name));
-    }
-    let found = found.map_err(|error| {
-        let refusal = Error::new(format!("cannot look at the namespaces of box {name}")).os(&error);
-        match error.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM) => refusal.hint("in a container that takes CAP_SYS_PTRACE"),
-            _ => refusal,
-        }
-    })?;
-    if found.contains(CloneFlags::CLONE_NEWUSER) != rights.own_users {
-        return Err(Error::new(format!("cannot enter box {name}"))
-            .because("its command is not in the user namespace that it was started in"));
-    }
-    Ok(found)
-}
-
 /// Lets the process become the command, once it is in the box and known to the launcher.
 fn run_command(first: &FirstProcess, entry: &Entry<'_>, launcher: &Channel) -> Result<()> {
     first.wait_until(FromBox::Unshared)?;
@@ -288,10 +267,6 @@ fn run_command(first: &FirstProcess, entry: &Entry<'_>, launcher: &Channel) -> R
     entry.keeper.register(own.as_fd(), first.command().as_fd())?;
     launcher_is_there(launcher)?;
     first.become_command(|line| tell(launcher, &ToLauncher::Warning(line)))
-}
-
-fn has_ended(name: &str) -> Error {
-    Error::new(format!("box {name} has just ended"))
 }
 
 /// Whether somebody wanted an end, by the terminal or by a signal to netbox, and not of one command alone.

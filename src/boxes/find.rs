@@ -1,8 +1,11 @@
 //! Which box a user means, among those that live.
 
+use nix::sched::CloneFlags;
+
 use crate::apply::registry;
 use crate::apply::state::State;
 use crate::error::{Context, Error, Result};
+use crate::kernel::namespace;
 use crate::kernel::process::{self, Process};
 use crate::plan::record::BoxRecord;
 use crate::spec::name::BoxId;
@@ -111,6 +114,42 @@ impl Found {
     /// When the box has ended meanwhile.
     pub fn keeper(&self) -> Result<Process> {
         self.open(self.record.keeper_pid)
+    }
+
+    /// In which namespaces the box's command is and this process is not.
+    ///
+    /// # Errors
+    /// When the box has ended meanwhile; when the command is in a user namespace that it was not started in, where the others
+    /// may be anything.
+    pub fn namespaces(&self, command: &Process) -> Result<CloneFlags> {
+        let name = &self.record.name;
+        let apart = namespace::apart_from(command.pid.as_raw());
+        self.check(command)?;
+        let apart = apart.map_err(|error| {
+            let refusal = Error::new(format!("cannot look at the namespaces of box {name}")).os(&error);
+            match error.raw_os_error() {
+                Some(libc::EACCES | libc::EPERM) => refusal.hint("in a container that takes CAP_SYS_PTRACE"),
+                _ => refusal,
+            }
+        })?;
+        let own_users = self.record.rights.as_ref().is_some_and(|rights| rights.own_users);
+        if apart.contains(CloneFlags::CLONE_NEWUSER) != own_users {
+            return Err(Error::new(format!("cannot enter box {name}"))
+                .because("its command is not in the user namespace that it was started in"));
+        }
+        Ok(apart)
+    }
+
+    /// Whether the command still lives: then its number was its own all the time.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn check(&self, command: &Process) -> Result<()> {
+        let name = &self.record.name;
+        match command.has_ended().context(|| format!("cannot watch the command of box {name}"))? {
+            true => Err(Error::new(format!("box {name} has just ended"))),
+            false => Ok(()),
+        }
     }
 
     fn open(&self, pid: i32) -> Result<Process> {

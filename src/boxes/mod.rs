@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod dry_run;
+pub mod elsewhere;
 pub mod exec;
 pub mod find;
 pub mod gateway;

@@ -29,7 +29,8 @@ struct RunArgs {
     #[arg(short = 'P', long, help_heading = "Network")]
     publish_all: bool,
 
-    /// The box's network: nat (its own, behind a router), none (its own, unconnected) or host
+    /// The box's network: nat (its own, behind a router), none (its own, unconnected), host, box:NAME (another box's),
+    /// netns:NAME or netns:PATH (a network namespace that is there)
     #[arg(
         long,
         visible_alias = "network",

@@ -6,7 +6,8 @@ use nix::unistd::{getegid, geteuid, getgroups, getuid};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::privilege;
-use crate::plan::identity::{Accounts, Caller};
+use crate::plan::identity::{Accounts, Caller, Identity, identity};
+use crate::spec::request::RunRequest;
 
 /// Who called netbox.
 ///
@@ -21,6 +22,16 @@ pub fn caller() -> Result<Caller> {
         sudo: if geteuid().is_root() { sudo(|name| std::env::var_os(name))? } else { None },
         capabilities: privilege::own().context(|| "cannot read the caller's capabilities")?.effective,
     })
+}
+
+/// Who the command runs as. The account files are read only where somebody else than the caller may be meant.
+///
+/// # Errors
+/// A user or a group that does not exist.
+pub fn who(request: &RunRequest, caller: &Caller) -> Result<Identity> {
+    let somebody_else = request.user.is_some() || caller.sudo.is_some();
+    let accounts = if somebody_else { accounts() } else { Accounts::default() };
+    identity(caller, &accounts, request.user.as_ref())
 }
 
 /// Whether netbox was started with another user's rights than its caller's (setuid), which it is not made for.

@@ -69,6 +69,19 @@ pub fn is_namespace_file(file: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(fstatfs(file)?.filesystem_type() == NSFS_MAGIC)
 }
 
+/// `_IO(0xb7, 0x3)` of include/uapi/linux/nsfs.h: of which kind a namespace is, as the flag of clone(2).
+const NS_GET_NSTYPE: libc::Ioctl = libc::_IO(0xb7, 0x3);
+
+/// Whether a namespace, opened, is one of networks (ioctl_nsfs(2), Linux ≥ 4.11).
+///
+/// # Errors
+/// ENOTTY for what is no namespace.
+pub fn is_network(namespace: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the ioctl takes no argument.
+    let kind = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) })?;
+    Ok(kind == libc::CLONE_NEWNET)
+}
+
 /// Moves this thread to a new, empty network namespace. It lives as long as something holds it.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -36,6 +36,8 @@ pub struct Inside<'a> {
     pub identity: &'a Identity,
     /// What the command may do.
     pub privileges: Privileges,
+    /// The network that it shares, where that is neither its own nor the host's.
+    pub network: Option<BorrowedFd<'a>>,
     /// What netbox blocked and the command gets back.
     pub mask: OriginalMask,
     /// Whether the command takes the terminal's foreground from the launcher at once.
@@ -62,6 +64,10 @@ pub fn first_process(mut inside: Inside<'_>, keeper: &Channel) -> u8 {
 fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallible> {
     if inside.privileges.own_users {
         wait_for_users(keeper)?;
+    }
+    if let Some(network) = inside.network {
+        // Before its own /sys is mounted, which is that of the network.
+        namespace::enter_network(network).context(|| format!("cannot enter {}", inside.request.net))?;
     }
     make_namespaces(inside.request)?;
     let below_init = inside.init.is_some();
@@ -91,6 +97,9 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     let watch: Vec<_> = watch.iter().map(AsFd::as_fd).collect();
     keeper.send(&FromBox::Configured, &watch).context(|| "cannot reach the keeper")?;
     // While the keeper goes on with the link.
+    if let Some((directory, names)) = &facts.etc {
+        names.iter().try_for_each(|name| mounts::put_file_of(directory, name))?;
+    }
     for (path, file) in facts.files.iter().zip(&files) {
         mounts::put(file.as_fd(), path)?;
     }

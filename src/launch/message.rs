@@ -64,6 +64,8 @@ pub struct BoxFacts {
     pub link: Option<BoxLink>,
     /// Where files of its own are put, each with the mount that comes with it.
     pub files: Vec<String>,
+    /// Files of the host that are put over those in /etc: the directory where they are, and their names.
+    pub etc: Option<(String, Vec<String>)>,
 }
 
 /// From the box's first process to the keeper. After [`ToBox::Run`] the end of the stream means that the

@@ -141,6 +141,18 @@ pub fn put(mount: BorrowedFd<'_>, path: &str) -> Result<()> {
         .context(|| format!("cannot put the box's own file over {path}"))
 }
 
+/// Puts a file of the host's over the one of the same name in /etc, as `ip netns exec` does.
+///
+/// # Errors
+/// ENOENT, ENOTDIR where it does not fit.
+pub fn put_file_of(directory: &str, name: &str) -> Result<()> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let path = format!("{directory}/{name}");
+    let tree = open_tree(rustix::fs::CWD, path.as_str(), flags).map_err(std::io::Error::from);
+    put(tree.context(|| format!("cannot make a mount of {path}"))?.as_fd(), &format!("/etc/{name}"))
+}
+
 /// A directory that is not there hides itself.
 fn hide(directory: &str, with_resolver: bool) -> Result<()> {
     if std::fs::symlink_metadata(directory).is_err() {

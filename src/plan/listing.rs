@@ -17,7 +17,7 @@ pub struct Listed {
     pub pid: i32,
     /// The command.
     pub box_pid: i32,
-    /// `nat`, `none` or `host`.
+    /// `nat`, `none`, `host`, or whose it is: `netns:…`, `box:…`.
     pub net: String,
     /// `root`.
     pub privilege: String,

@@ -60,14 +60,16 @@ pub fn before_settings(request: &RunRequest, can_be_root: bool) -> Vec<Mount> {
     if !request.has_own_mounts() {
         return Vec::new();
     }
-    let with_resolver = request.net == Net::Nat;
+    let with_resolver = matches!(request.net, Net::Nat | Net::Box(_));
+    // In a namespace that is there, names are found as `ip netns exec` finds them.
+    let has_names = with_resolver || request.has_own_network();
     let [resolved, nscd] = NAME_SERVICES.map(|directory| Mount::Hide { directory, with_resolver });
     let rest = [
         (request.unshare.mount, Mount::LetGoOfNetworks),
         (!request.allow_new_privs, Mount::Nosuid),
-        (request.has_own_network(), Mount::Sysfs { read_only: can_be_root }),
-        (request.has_own_network(), resolved),
-        (request.has_own_network(), nscd),
+        (request.is_off_the_host(), Mount::Sysfs { read_only: can_be_root }),
+        (has_names, resolved),
+        (has_names, nscd),
         (request.unshare.pid, Mount::Proc),
         (request.unshare.ipc, Mount::MessageQueues),
     ];

@@ -149,7 +149,7 @@ pub struct BoxRecord {
     pub keeper_pid: i32,
     /// The command.
     pub box_pid: i32,
-    /// `nat`, `none` or `host`.
+    /// `nat`, `none`, `host`, or whose it is: `netns:…`, `box:…`.
     pub net: String,
     /// `root`.
     pub privilege: String,

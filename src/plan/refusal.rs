@@ -6,6 +6,7 @@ use crate::spec::port::publishable;
 use crate::spec::request::RunRequest;
 
 use super::identity::Caller;
+use super::privileges::Privileges;
 use super::topology::GATEWAY_MAC;
 
 /// What making a box takes: namespaces and mounts (SYS_ADMIN), links and rules (NET_ADMIN), other users (SETUID, SETGID), the
@@ -74,6 +75,19 @@ pub fn before_exec(caller: &Caller, is_setuid: bool) -> Result<()> {
         return Err(cannot()
             .because(format!("this process is root without {lacking}"))
             .hint("a box cannot enter boxes, nor can a container that was not given these capabilities"));
+    }
+    Ok(())
+}
+
+/// Refuses rights over a network that is not the box's own.
+///
+/// # Errors
+/// With a remedy.
+pub fn of_network(request: &RunRequest, privileges: &Privileges) -> Result<()> {
+    if privileges.own_users && request.is_off_the_host() && !request.has_own_network() {
+        return Err(Error::new(format!("cannot give the box these capabilities with --net {}", request.net))
+            .because("they would count in a user namespace of the box's own, to which that network does not belong")
+            .hint("without --cap-add, or with a network of the box's own"));
     }
     Ok(())
 }

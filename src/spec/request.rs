@@ -133,7 +133,13 @@ pub struct RunRequest {
 impl RunRequest {
     /// Whether the box has a network namespace of its own.
     #[must_use]
-    pub fn has_own_network(&self) -> bool {
+    pub const fn has_own_network(&self) -> bool {
+        self.net.is_own()
+    }
+
+    /// Whether its network is not that of the host, whosoever it is.
+    #[must_use]
+    pub fn is_off_the_host(&self) -> bool {
         self.net != Net::Host
     }
 
@@ -151,10 +157,10 @@ impl RunRequest {
         }
     }
 
-    /// Whether the box has a mount namespace of its own: every box with a network of its own has, for its /sys.
+    /// Whether the box has a mount namespace of its own: every box in another network than the host's has, for its /sys.
     #[must_use]
     pub fn has_own_mounts(&self) -> bool {
-        self.has_own_network() || self.unshare.needs_mounts()
+        self.is_off_the_host() || self.unshare.needs_mounts()
     }
 
     /// Whether the box has a host name of its own.
@@ -171,10 +177,13 @@ impl RunRequest {
         let contradict = |one: &str, other: &str, cause: &str| {
             Err(Error::usage(format!("{one} and {other} contradict each other")).because(cause))
         };
+        let other = format!("--net {}", self.net);
         let without_link = match self.net {
             Net::Nat => None,
             Net::None => Some(("--net none", "the box has no network")),
             Net::Host => Some(("--net host", "the box has the network of the host")),
+            Net::Netns(_) => Some((&*other, "the network is taken as it is")),
+            Net::Box(_) => Some((&*other, "the network is that of another box, as it is")),
         };
         if let Some((net, cause)) = without_link {
             let of_a_link = [
@@ -194,8 +203,8 @@ impl RunRequest {
                 return contradict(net, option, cause);
             }
         }
-        if self.net == Net::Host && self.export_netns.is_some() {
-            return contradict("--net host", "--export-netns", "the box has no network of its own");
+        if !self.has_own_network() && self.export_netns.is_some() {
+            return contradict(&other, "--export-netns", "the box has no network of its own");
         }
         if let Some(option) = self.without_ipv6() {
             if self.ip6.is_some() {
@@ -300,6 +309,26 @@ mod tests {
             (
                 RunRequest { mtu: Some(1279), ip6: "fd00::16".parse().ok(), ..Default::default() },
                 ["--mtu 1279", "--ip6"],
+            ),
+            (
+                RunRequest { net: "netns:blue".parse().unwrap(), publish: publish(), ..Default::default() },
+                ["--net netns:blue", "-p/--publish"],
+            ),
+            (
+                RunRequest {
+                    net: "box:web".parse().unwrap(),
+                    dns_search: Some(Vec::new()),
+                    ..Default::default()
+                },
+                ["--net box:web", "--dns-search"],
+            ),
+            (
+                RunRequest {
+                    net: "netns:/x".parse().unwrap(),
+                    export_netns: Some(Export::OfBox),
+                    ..Default::default()
+                },
+                ["--net netns:/x", "--export-netns"],
             ),
             (
                 RunRequest { net: Net::Host, export_netns: Some(Export::OfBox), ..Default::default() },

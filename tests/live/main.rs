@@ -17,6 +17,7 @@ mod host_changes;
 mod interference;
 mod ipv6;
 mod isolation;
+mod joined;
 mod kill;
 mod leaving;
 mod limits;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
         publish_all::TESTS,
         names::TESTS,
         netns::TESTS,
+        joined::TESTS,
         ports::TESTS,
         port_changes::TESTS,
         process::TESTS,

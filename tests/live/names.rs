@@ -57,7 +57,7 @@ fn lab(resolv_conf: &str) -> Lab {
     lab_with(|| fs::write(RESOLV_CONF, resolv_conf).expect("a file in the lab's own /etc"))
 }
 
-fn lab_with(prepare: impl FnOnce()) -> Lab {
+pub(crate) fn lab_with(prepare: impl FnOnce()) -> Lab {
     Lab::before(Shape::OwnLan, || {
         let kept =
             ["passwd", "group"].map(|name| (name, fs::read(format!("/etc/{name}")).unwrap_or_default()));

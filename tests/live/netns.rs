@@ -18,6 +18,10 @@ live_tests![
     what_somebody_else_put_in_its_place_is_left_alone,
     a_box_apart_keeps_no_other_alive,
     ip_netns_works_with_a_box,
+    a_command_runs_in_a_namespace_that_is_there_and_changes_nothing,
+    a_box_in_a_namespace_that_is_there_ends_as_any_other,
+    files_of_a_namespace_are_put_over_those_of_the_host,
+    what_is_no_network_namespace_is_refused,
 ];
 
 const NAMES: &str = "/run/netns";
@@ -194,4 +198,130 @@ fn ip_netns_works_with_a_box() {
     umount2(NAMES, MntFlags::empty()).expect("one mount of its own");
     fs::remove_dir(NAMES).expect("an empty directory");
     drop(lab);
+}
+
+/// The namespace of the lab's neighbour, with a name for the host.
+fn lab_with_blue() -> Lab {
+    let lab = lab();
+    let path = format!("{NAMES}/blue");
+    fs::write(&path, "").expect("a file");
+    mount(Some(lab.client_place().path().as_str()), path.as_str(), NO_DATA, MsFlags::MS_BIND, NO_DATA)
+        .expect("a mount");
+    lab
+}
+
+fn end(lab: Lab) {
+    let path = format!("{NAMES}/blue");
+    umount2(path.as_str(), MntFlags::empty()).expect("nobody holds it");
+    fs::remove_file(&path).expect("to remove it");
+    drop(lab);
+}
+
+/// What netbox sets in a network of its own, and what else a network has.
+fn state_of(place: &Place) -> String {
+    const FILES: [&str; 7] = [
+        "/proc/thread-self/net/route",
+        "/proc/thread-self/net/if_inet6",
+        "/proc/thread-self/net/fib_trie",
+        "/proc/sys/net/ipv4/ping_group_range",
+        "/proc/sys/net/ipv4/ip_unprivileged_port_start",
+        "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sys/net/ipv6/conf/default/accept_ra",
+    ];
+    place.run(|| {
+        let links = crate::lab::links::names().join(" ");
+        FILES.map(|path| fs::read_to_string(path).unwrap_or_default()).concat() + &links
+    })
+}
+
+/// I5, R2: by name and by path, with the privileges, mounts and status of any box.
+fn a_command_runs_in_a_namespace_that_is_there_and_changes_nothing() {
+    let lab = lab_with_blue();
+    let before = state_of(lab.client_place());
+    let own = lab.start(&["-p", "8080:80"], &["listen", "tcp", "0.0.0.0:80"]);
+    let at = format!("{}:8080", lab.host_for_client());
+    for net in ["netns:blue", "netns:/run/netns/blue", &format!("netns:{}", lab.client_place().path())] {
+        let outcome = crate::lab::outcome(&lab.run(&["--net", net], &["tcp", &at]));
+        assert_eq!(outcome.seen_as(), Some(lab.client_address().into()), "{net}: {outcome}");
+        let run =
+            |words: &[&str]| String::from_utf8_lossy(&lab.run(&["--net", net], words).stdout).into_owned();
+        let rights = |status: &str| -> Vec<String> {
+            let is_one = |line: &&str| ["Uid", "Cap", "NoNewPrivs"].iter().any(|name| line.starts_with(name));
+            status.lines().filter(is_one).map(str::to_owned).collect()
+        };
+        let plain = String::from_utf8_lossy(&lab.run(&[], &["status"]).stdout).into_owned();
+        assert_eq!(rights(&run(&["status"])), rights(&plain));
+        assert_eq!(lab.run(&["--net", net], &["exit", "42"]).status.code(), Some(42));
+        let listed =
+            lab.netbox(&["run", "--net", net, "--", "ls", "/sys/class/net"]).output().expect("netbox");
+        let mut links = lab.client(crate::lab::links::names);
+        links.sort_unstable();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), links);
+    }
+    own.end();
+    assert_eq!(state_of(lab.client_place()), before);
+    end(lab);
+}
+
+/// L1, L2: and `netbox exec` joins it.
+fn a_box_in_a_namespace_that_is_there_ends_as_any_other() {
+    let lab = lab_with_blue();
+    let mut in_box = lab.start(&["--name", "b", "--net", "netns:blue"], &["sleep"]);
+    assert_eq!(in_box.address, lab.client_address());
+    let exec = lab.netbox(&["exec", "b", "--", "readlink", "/proc/self/ns/net"]).output().expect("netbox");
+    let link = fs::read_link(format!("/proc/{}/ns/net", in_box.pid)).expect("its network");
+    assert_eq!(String::from_utf8_lossy(&exec.stdout).trim(), link.to_string_lossy());
+    let listed = lab.netbox(&["ps", "--json"]).output().expect("netbox");
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!((&listed[0]["net"], &listed[0]["ipv4"]), (&"netns:blue".into(), &serde_json::Value::Null));
+    send(in_box.launcher(), Signal::SIGKILL);
+    in_box.wait();
+    end(lab);
+}
+
+/// As `ip netns exec` does it, in the box's own mounts alone.
+fn files_of_a_namespace_are_put_over_those_of_the_host() {
+    let lab = crate::names::lab_with(|| {
+        fs::create_dir_all("/etc/netns/blue").expect("a directory");
+        fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").expect("a file");
+        fs::write("/etc/netns/blue/resolv.conf", "nameserver 198.51.100.53\n").expect("a file");
+        fs::write("/etc/netns/blue/nowhere.conf", "").expect("a file");
+        fs::create_dir(NAMES).expect("a directory");
+        mount(Some(NAMES), NAMES, NO_DATA, MsFlags::MS_BIND, NO_DATA).expect("a mount");
+    });
+    let path = format!("{NAMES}/blue");
+    fs::write(&path, "").expect("a file");
+    mount(Some(lab.client_place().path().as_str()), path.as_str(), NO_DATA, MsFlags::MS_BIND, NO_DATA)
+        .expect("a mount");
+    let output = lab.run(&["--net", "netns:blue"], &["cat", "/etc/resolv.conf"]);
+    assert_eq!(output.stdout, b"nameserver 198.51.100.53\n", "{}", words(&output));
+    assert!(words(&output).contains("warning: there is no /etc/nowhere.conf"), "{}", words(&output));
+    // By a path it has no name.
+    let output = lab.run(&["--net", "netns:/run/netns/blue"], &["cat", "/etc/resolv.conf"]);
+    assert_eq!(output.stdout, b"nameserver 192.0.2.53\n", "{}", words(&output));
+    assert_eq!(fs::read("/etc/resolv.conf").expect("the host's"), b"nameserver 192.0.2.53\n");
+    end(lab);
+}
+
+/// Before anything is changed; what it is is looked at before it is opened.
+fn what_is_no_network_namespace_is_refused() {
+    let lab = lab_with_blue();
+    let refused = |net: &str| lab.run(&["--net", &format!("netns:{net}")], &["exit", "0"]);
+    failed(&refused("green"), "/run/netns/green");
+    for path in ["/etc/passwd", "/proc/self/ns/mnt", "/dev/null"] {
+        failed(&refused(path), "it is no network namespace");
+    }
+    failed(&refused("/nowhere/at/all"), "no such file");
+    let fifo = "/run/lab/fifo";
+    nix::unistd::mkfifo(fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+    failed(&refused(fifo), "it is no network namespace");
+    fs::remove_file(fifo).expect("to remove it");
+    failed(
+        &lab.run(&["--net", "netns:blue", "--cap-add", "NET_ADMIN"], &["exit", "0"]),
+        "cannot give the box these capabilities",
+    );
+    let wrong = lab.run(&["--net", "netns:blue", "-p", "80"], &["exit", "0"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", words(&wrong));
+    end(lab);
 }

@@ -26,7 +26,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Serialize)]
 struct Document<'a> {
     version: u32,
-    net: &'static str,
+    net: &'a str,
     name: Option<&'a str>,
     example: Option<Example<'a>>,
     topology: Option<Addresses<'a>>,

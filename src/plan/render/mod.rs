@@ -36,6 +36,10 @@ pub struct RunPlan<'a> {
     pub files: Vec<&'static str>,
     /// Under which name ip-netns(8) sees its network.
     pub exported: Option<&'a str>,
+    /// Where its network is, which is somebody else's.
+    pub network: Option<&'a str>,
+    /// Where the files are that it has in place of those in /etc, and their names.
+    pub etc: Option<(&'a str, &'a [String])>,
     /// How its environment differs from the caller's.
     pub environment: Changes,
     /// The gateway and the box's place there; only with `--net nat`.
@@ -125,6 +129,9 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
     if let Some((_, one)) = attached {
         steps.extend(one.let_in.iter().map(|element| Step::element(Place::Gateway, element)));
     }
+    if let Some(path) = plan.network {
+        steps.push(Step::new(Place::Box, Kind::Namespace, &format!("nsenter --net={path}")));
+    }
     let options: String = namespaces(plan).iter().map(|(_, option)| format!(" --{option}")).collect();
     if !options.is_empty() {
         steps.push(Step::new(Place::Box, Kind::Namespace, &format!("unshare{options}")));
@@ -150,6 +157,12 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
     }
     let put = |path: &&str| Step::new(Place::Box, Kind::Mount, &format!("mount --bind FILE {path}"));
     steps.extend(plan.files.iter().map(put));
+    if let Some((directory, names)) = plan.etc {
+        let put = |name| {
+            Step::new(Place::Box, Kind::Mount, &format!("mount --bind {directory}/{name} /etc/{name}"))
+        };
+        steps.extend(names.iter().map(put));
+    }
     if let Some(name) = plan.exported {
         steps.push(Step::new(Place::Host, Kind::Namespace, &format!("ip netns attach {name} BOX")));
     }
