@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::control::{self, Connection};
 use super::find::{self, Found};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::host::caller;
 use crate::kernel::channel::Channel;
 use crate::kernel::process::{self, Process, Side};
@@ -185,7 +185,7 @@ impl Calling<'_> {
         let (first, mut signals) = match self.start(entry, launcher) {
             Ok(started) => started,
             Err(error) => {
-                tell(launcher, &ToLauncher::Failed(error, Vec::new()));
+                tell(launcher, &ToLauncher::Failed(explained(error, entry), Vec::new()));
                 return 0;
             }
         };
@@ -207,7 +207,7 @@ impl Calling<'_> {
                 tell_end_of_box(launcher, entry.name);
                 tell(launcher, &ToLauncher::Ended(KILLED, problems));
             }
-            Err(error) => tell(launcher, &ToLauncher::Failed(error, problems)),
+            Err(error) => tell(launcher, &ToLauncher::Failed(explained(error, entry), problems)),
         }
         if was_stopped {
             wake(self.launcher);
@@ -254,6 +254,16 @@ struct Entry<'a> {
     privileges: Privileges,
     environment: Vec<OsString>,
     take_terminal: bool,
+}
+
+/// Whatever step failed: where the box has ended meanwhile, that is why. Its pid namespace, for one, then has room for nobody (ENOMEM).
+fn explained(error: Error, entry: &Entry<'_>) -> Error {
+    match entry.member.has_ended() {
+        Ok(true) if error.exit_status() == Kind::Failure.exit_status() => {
+            Error::new(format!("box {} has just ended", entry.name))
+        }
+        _ => error,
+    }
 }
 
 /// Lets the process become the command, once it is in the box and known to the launcher.
