@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::lab::live_tests;
-use crate::tracer::trial::{COMMAND_STATUS, CleanBy, Start, Verdict, World, is_one_of, whole};
+use crate::tracer::trial::{COMMAND_STATUS, CleanBy, EXPORTED, Start, Verdict, World, is_one_of, whole};
 use crate::tracer::{Call, Deed, Point, Role, Side};
 
 live_tests![
@@ -13,6 +13,7 @@ live_tests![
     every_step_of_the_keeper_fails,
     every_step_of_the_keeper_fails_beside_another_box,
     every_step_of_the_keeper_fails_with_chosen_addresses,
+    every_step_of_the_keeper_fails_with_a_network_that_has_a_name,
     every_step_of_the_launcher_fails,
     every_step_of_the_first_process_fails,
     every_step_of_the_init_fails,
@@ -142,6 +143,10 @@ fn every_step_of_the_keeper_fails_beside_another_box() {
 fn every_step_of_the_keeper_fails_with_chosen_addresses() {
     let options = &["--ip", "10.77.130.20", "--pool", "10.77.128.0/18", "--snat", "198.51.100.1"];
     fail_in(World::with(Start::NoGateway, options), Role::Keeper, 3);
+}
+
+fn every_step_of_the_keeper_fails_with_a_network_that_has_a_name() {
+    fail_in(World::with(Start::NoGateway, &[EXPORTED]), Role::Keeper, 5);
 }
 
 fn every_step_of_the_launcher_fails() {

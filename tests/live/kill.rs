@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::live_tests;
-use crate::tracer::trial::{COMMAND_STATUS, CleanBy, Start, Verdict, World, points};
+use crate::tracer::trial::{COMMAND_STATUS, CleanBy, EXPORTED, Start, Verdict, World, points};
 use crate::tracer::{Deed, Point, Role, Side};
 
 live_tests![
@@ -19,6 +19,7 @@ live_tests![
     the_process_below_the_init_killed_at_every_call,
     everybody_killed_around_a_user_namespace,
     everybody_killed_with_chosen_addresses,
+    everybody_killed_with_a_network_that_has_a_name,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -125,6 +126,16 @@ fn everybody_killed_with_chosen_addresses() {
     kill_role(&mut world, Role::Keeper, 7, 13);
     let calls = world.calls();
     let points = points(&calls, Role::Keeper, Side::Entry, 3, 11);
+    kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
+    world.end();
+}
+
+/// L2: nor does a name stay, or a file without a network.
+fn everybody_killed_with_a_network_that_has_a_name() {
+    let mut world = World::with(Start::NoGateway, &[EXPORTED]);
+    kill_role(&mut world, Role::Keeper, 23, 29);
+    let calls = world.calls();
+    let points = points(&calls, Role::Keeper, Side::Entry, 1, 11);
     kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
     world.end();
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, NETBOX, Place, RunningBox, Shape, WAN, live_tests, running, send, words};
+use crate::lab::{
+    Lab, NAMES, NETBOX, Place, RunningBox, Shape, WAN, live_tests, running, send, use_names, words,
+};
 
 live_tests![
     a_box_is_visible_under_its_name_for_as_long_as_it_lives,
@@ -24,16 +26,11 @@ live_tests![
     what_is_no_network_namespace_is_refused,
 ];
 
-const NAMES: &str = "/run/netns";
 const NO_DATA: Option<&str> = None;
 
 /// A host on which `ip netns` was used before: it leaves the directory, a mount of its own.
 fn lab() -> Lab {
-    Lab::before(Shape::OwnLan, || {
-        fs::create_dir(NAMES).expect("a directory");
-        mount(Some(NAMES), NAMES, NO_DATA, MsFlags::MS_BIND, NO_DATA).expect("a mount");
-        mount(NO_DATA, NAMES, NO_DATA, MsFlags::MS_SHARED, NO_DATA).expect("to share it");
-    })
+    Lab::before(Shape::OwnLan, use_names)
 }
 
 fn names() -> Vec<String> {
@@ -287,8 +284,7 @@ fn files_of_a_namespace_are_put_over_those_of_the_host() {
         fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").expect("a file");
         fs::write("/etc/netns/blue/resolv.conf", "nameserver 198.51.100.53\n").expect("a file");
         fs::write("/etc/netns/blue/nowhere.conf", "").expect("a file");
-        fs::create_dir(NAMES).expect("a directory");
-        mount(Some(NAMES), NAMES, NO_DATA, MsFlags::MS_BIND, NO_DATA).expect("a mount");
+        use_names();
     });
     let path = format!("{NAMES}/blue");
     fs::write(&path, "").expect("a file");

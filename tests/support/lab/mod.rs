@@ -40,6 +40,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+
 pub(crate) use boxes::{RunningBox, outcome, send, words};
 pub(crate) use capture::{Capture, Packet};
 pub(crate) use place::{Place, read_sysctl, sysctl};
@@ -66,6 +68,18 @@ pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1
 pub(crate) const HOST_LAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 /// The port of wan's servers.
 pub(crate) const ECHO: u16 = 7;
+
+/// Where ip-netns(8) has names.
+pub(crate) const NAMES: &str = "/run/netns";
+
+/// Leaves what `ip netns` leaves that was used before: the directory of names, a mount of its own.
+pub(crate) fn use_names() {
+    let none: Option<&str> = None;
+    std::fs::create_dir(NAMES).expect("a directory");
+    for (source, flags) in [(Some(NAMES), MsFlags::MS_BIND), (none, MsFlags::MS_SHARED)] {
+        mount(source, NAMES, none, flags, none).expect("a mount");
+    }
+}
 
 /// Where the neighbour is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

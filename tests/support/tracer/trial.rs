@@ -14,7 +14,8 @@ use netbox::plan::topology::{RESERVED, SLOTS};
 
 use super::{Call, Deed, LOG, Point, Role, Traced, trace};
 use crate::lab::{
-    ECHO, HOST_LAN, Lab, NETBOX, PROBE, Place, RunningBox, Shape, Snapshot, WAN, probe, running, words,
+    ECHO, HOST_LAN, Lab, NETBOX, PROBE, Place, RunningBox, Shape, Snapshot, WAN, probe, running, use_names,
+    words,
 };
 
 mod prober;
@@ -29,6 +30,8 @@ const ENOUGH: usize = 15;
 pub(crate) const COMMAND_STATUS: i32 = 7;
 /// What the run that is struck publishes.
 const PORT: u16 = 8080;
+/// The name that its network may have for ip-netns(8).
+pub(crate) const EXPORTED: &str = "--export-netns=struck";
 /// What the other box publishes.
 const OTHER_PORT: u16 = 9090;
 
@@ -84,7 +87,10 @@ impl World {
     }
 
     pub(crate) fn with(start: Start, options: &'static [&'static str]) -> Self {
-        let lab = Lab::new(Shape::OwnLan);
+        let lab = match options.contains(&EXPORTED) {
+            true => Lab::before(Shape::OwnLan, use_names),
+            false => Lab::new(Shape::OwnLan),
+        };
         let pool = {
             let first = lab.start(&[], &["sleep"]);
             Ipv4Addr::from(u32::from(first.address) & !(SLOTS + RESERVED))
