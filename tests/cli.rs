@@ -433,7 +433,7 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["run", "ps", "port", "wait", "gc", "gateway"]);
+    assert_eq!(names, ["run", "exec", "ps", "port", "wait", "gc", "gateway"]);
     assert_eq!(names, ["run", "exec", "ps", "wait", "gc", "gateway"]);
     tree.debug_assert();
 }
