@@ -155,6 +155,8 @@ fn init() -> ExitCode {
     mount_program(&executable, PROBE);
     mount_program(netbox.as_ref(), NETBOX);
     mount_new("tmpfs", "/tmp", MsFlags::empty());
+    // Where netbox keeps what outlives a reboot.
+    mount_new("tmpfs", "/var/lib", MsFlags::empty());
     env::set_current_dir("/").expect("a root directory");
     let test = again(STAGE, "test").spawn().expect("the test's process");
     bury_until_end_of(test, "the test")

@@ -1,4 +1,4 @@
-//! What can be read as files: sysctls, mounts, processes, and what lies in /run and /tmp.
+//! What can be read as files: sysctls, mounts, processes, and what lies in /run, /tmp and /var/lib.
 
 use std::fs;
 use std::path::Path;
@@ -60,10 +60,10 @@ pub(crate) fn running(program: &str) -> Vec<u32> {
     .collect()
 }
 
-/// What lies in /run and /tmp, but for the lab's own and for what may stay (`may_stay`).
+/// What lies in /run, /tmp and /var/lib, but for the lab's own and for what may stay (`may_stay`).
 pub(super) fn leftovers() -> Vec<String> {
     let mut lines = Vec::new();
-    for root in ["/run", "/tmp"] {
+    for root in ["/run", "/tmp", "/var/lib"] {
         walk(Path::new(root), &mut |path| {
             if !path.starts_with("/run/lab") && !may_stay(path) {
                 lines.push(path.display().to_string());
@@ -74,8 +74,12 @@ pub(super) fn leftovers() -> Vec<String> {
 }
 
 /// netbox's directory, a user's in it, a host's in that, and in there what a run that failed early leaves: whatever is no
-/// gateway's record and no box's.
+/// gateway's record and no box's. Likewise where detached boxes are kept.
 fn may_stay(path: &Path) -> bool {
+    if let Ok(inside) = path.strip_prefix("/var/lib/netbox") {
+        return inside.iter().nth(1).is_none_or(|part| part == "boxes" || part == "names")
+            && inside.iter().nth(2).is_none();
+    }
     let Ok(inside) = path.strip_prefix("/run/netbox") else { return false };
     let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
     match &parts[..] {
