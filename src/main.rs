@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, exec, gateway, gc, ps, publish, wait};
+use netbox::boxes::{dry_run, exec, gateway, gc, logs, ps, publish, rm, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
@@ -50,10 +50,12 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         }
         Request::Run(request) => run::run(request, report),
         Request::Exec(request) => exec::exec(request, report),
-        Request::Ps { json } => print(&ps::ps(*json)?),
         Request::Port(PortCommand::Add { of, ports }) => print(&publish::add(of, ports)?),
         Request::Port(PortCommand::Remove { of, ports }) => publish::remove(of, ports).map(|()| 0),
         Request::Wait { boxes } => wait::wait(boxes),
+        Request::Ps { all, json } => print(&ps::ps(*all, *json)?),
+        Request::Logs(request) => logs::logs(request),
+        Request::Rm(request) => rm::rm(request, report).map(|()| 0),
         Request::Gc => print(&gc::gc()?),
         Request::Gateway { command } => match gateway::gateway(command)? {},
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use crate::error::Error;
+use crate::plan::output::Stream;
 
 /// How much a user wants to be told.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,6 +23,12 @@ impl Report {
     #[must_use]
     pub const fn is_verbose(&self) -> bool {
         self.verbose
+    }
+
+    /// Whether [`Report::warning`] writes nothing.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// A failure. Always told.
@@ -60,6 +67,20 @@ impl Report {
 pub fn output(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+}
+
+/// Passes on what another program printed, to the same stream of this one's.
+///
+/// # Errors
+/// Those of write(2).
+pub fn pass_on(stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
+    match stream {
+        Stream::Stdout => {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(bytes).and_then(|()| stdout.flush())
+        }
+        Stream::Stderr => std::io::stderr().write_all(bytes),
+    }
 }
 
 /// In one write, so that lines of several programs do not mix. A closed standard error is nobody's to tell.

@@ -1,5 +1,8 @@
 //! The story of `netbox run`, top to bottom.
 //!
+//! With `-d`, the process that the user started forks the launcher, waits until the command runs, and ends; the rest is the
+//! same.
+//!
 //! Three processes, and helpers. The **launcher** is the one that the user started: it changes nothing, passes signals on and ends as
 //! the command did. Before anything is changed it forks the **keeper**, which does all the work: it makes the box,
 //! watches over it, and takes it down when the command or the launcher ends. The keeper forks the **box's first
@@ -22,11 +25,12 @@ use crate::apply::export;
 use crate::apply::gateway::{self, Gateway};
 use crate::apply::heal;
 use crate::apply::host::Host;
+use crate::apply::kept::{self, KeptBox};
 use crate::apply::lease::{Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
 use crate::apply::reserve;
 use crate::apply::state::State;
-use crate::apply::sweep::{self, close, sweep};
+use crate::apply::sweep::sweep;
 use crate::boxes::elsewhere::{self, Elsewhere};
 use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
@@ -36,17 +40,19 @@ use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
 use crate::launch::control::Control;
+use crate::launch::detach::{self, Detached, Half};
 use crate::launch::duties::{Duties, Files};
 use crate::launch::errands::{self, Place};
 use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::Inside;
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
-use crate::launch::linger::{Remains, linger};
+use crate::launch::linger::linger;
 use crate::launch::message::{BoxFacts, FromBox, ToLauncher, introduce, tell};
+use crate::launch::output::{self, CommandEnds};
 use crate::launch::ports::Ports;
 use crate::launch::publish_all::Publisher;
 use crate::launch::status_stream::StatusStream;
-use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise, wake};
+use crate::launch::supervise::{Care, End, KILLED, kill_box, launcher_is_there, status_of, supervise, wake};
 use crate::plan::exec::Rights;
 use crate::plan::identity::Identity;
 use crate::plan::privileges::{Privileges, privileges};
@@ -57,6 +63,8 @@ use crate::report::Report;
 use crate::serve::relay::Waiting;
 use crate::serve::watch::Watch;
 use crate::spec::request::RunRequest;
+
+mod take_down;
 
 /// Runs a command in a box and returns the status to exit with (promise R2).
 ///
@@ -69,14 +77,28 @@ pub fn run(request: &RunRequest, report: &Report) -> Result<u8> {
         })?;
     }
     let mut status = request.json_status_fd.map(StatusStream::open).transpose()?;
-    let ended = launch(request, report, status.as_mut());
+    let mut detached = match request.detach.then(detach::part).transpose()? {
+        Some(Half::Caller(waiting)) => return waiting.wait(),
+        Some(Half::Launcher(detached)) => Some(detached),
+        None => None,
+    };
+    let ended = launch(request, report, status.as_mut(), detached.as_mut());
+    if let (Some(detached), Err(error)) = (&mut detached, &ended) {
+        // Else the caller of this function tells it.
+        detached.note(&error.to_string());
+    }
     if let Some(status) = status {
         status.exited(ended.as_ref().map_or_else(Error::exit_status, |status| *status), report);
     }
     ended
 }
 
-fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStream>) -> Result<u8> {
+fn launch(
+    request: &RunRequest,
+    report: &Report,
+    status: Option<&mut StatusStream>,
+    mut detached: Option<&mut Detached>,
+) -> Result<u8> {
     let caller = caller::caller()?;
     let identity = caller::who(request, &caller)?;
     refusal::before_start(request, &caller, caller::is_setuid())?;
@@ -92,7 +114,8 @@ fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStrea
         launcher: nix::unistd::getpid(),
         take_terminal: takes_terminal_at_once(),
         mask: signal::block_all().context(|| "cannot block signals")?,
-        reached_at_once: false,
+        reached_at_once: request.detach,
+        output: detached.as_deref_mut().and_then(Detached::take_command_ends),
     };
     // The keeper's orphans come here if the keeper dies.
     process::become_subreaper().context(|| "cannot become a subreaper")?;
@@ -103,24 +126,40 @@ fn launch(request: &RunRequest, report: &Report, status: Option<&mut StatusStrea
             process::exit_now(keep(&start, &launcher))
         }
         Side::Parent(pid) => {
-            drop((launcher, start.elsewhere.take()));
+            drop((launcher, start.elsewhere.take(), start.output.take()));
             pid
         }
     };
     // What the command closes must be closed, not held open here.
-    let kept: Vec<_> = [keeper.as_fd()].into_iter().chain(status.as_deref().map(AsFd::as_fd)).collect();
+    let own = [keeper.as_fd()].into_iter().chain(status.as_deref().map(AsFd::as_fd));
+    let kept: Vec<_> = own.chain(detached.iter().flat_map(|detached| detached.descriptors())).collect();
     process::close_all_but(&kept).context(|| "cannot close the inherited descriptors")?;
     process::let_go_of_input_and_output().context(|| "cannot open /dev/null")?;
-    match Launcher::new(&keeper, report, start.take_terminal, status).attend()? {
+    if request.detach {
+        process::let_go_of_directory().context(|| "cannot enter /")?;
+    }
+    let launcher = Launcher::new(&keeper, report, start.take_terminal, status, detached.as_deref_mut());
+    let outcome = launcher.attend();
+    if let Some(detached) = &mut detached {
+        detached.output().finish();
+    }
+    match outcome? {
         Outcome::Ended(status, problems) => {
-            problems.iter().for_each(|problem| report.problem(problem));
+            detach::tell(&problems, detached, report);
             Ok(status)
         }
         Outcome::Failed(error, problems) => {
-            problems.iter().for_each(|problem| report.problem(problem));
+            detach::tell(&problems, detached, report);
             Err(error)
         }
-        Outcome::KeeperDied => Err(after_keeper(keeper_pid)),
+        Outcome::KeeperDied => {
+            if let Some(detached) = detached {
+                detached.keeper_died();
+            }
+            Err(after_keeper(keeper_pid))
+        }
+        // The keeper sees this process end.
+        Outcome::CallerGone => Ok(KILLED),
     }
 }
 
@@ -136,10 +175,9 @@ struct Start<'a> {
     mask: OriginalMask,
     /// Whether other netbox commands can reach the box from its start on, and not only once it has lived for a moment.
     reached_at_once: bool,
+    /// What a detached command prints to.
+    output: Option<CommandEnds>,
 }
-
-/// The status of a command that got SIGKILL.
-const KILLED: u8 = 128 + 9;
 
 /// The keeper, from its birth to its end.
 fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
@@ -155,20 +193,18 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
             if let Err(error) = killed {
                 problems.push(format!("cannot end the processes of the box: {error}"));
             }
+            let status = status_of(&ended);
+            // Before the lease ends: a detached box lives, or it is known how it ended.
+            if let Some(Err(error)) = keeper.kept.take().map(|kept| kept.note_end(Some(status))) {
+                problems.push(error.to_string());
+            }
             let remains = keeper.take_down(&mut problems);
-            let status = match ended {
-                Ok(End::Command(status)) => {
-                    tell(launcher, &ToLauncher::Ended(status, problems));
-                    status
-                }
-                // Nobody is left to be told, but who waits for the box: its command was killed.
-                Ok(End::LauncherGone) => KILLED,
-                Err(error) => {
-                    let status = error.exit_status();
-                    tell(launcher, &ToLauncher::Failed(error, problems));
-                    status
-                }
-            };
+            match ended {
+                Ok(End::Command(status)) => tell(launcher, &ToLauncher::Ended(status, problems)),
+                // Nobody is left to be told, but who waits for the box.
+                Ok(End::LauncherGone) => {}
+                Err(error) => tell(launcher, &ToLauncher::Failed(error, problems)),
+            }
             control.tell_end(status);
             if first.was_stopped() {
                 wake(start.launcher);
@@ -184,10 +220,17 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
 /// Starts the box's first process, while this one still has everything that the command inherits.
 fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstProcess, Signals)> {
     let Start { request, identity, privileges, mask, take_terminal, .. } = *start;
+    if let Some(ends) = &start.output {
+        output::hand_over(ends).context(|| "cannot pass on a pipe")?;
+    }
     let keeper = nix::unistd::getpid();
     let network = start.elsewhere.as_ref().map(|elsewhere| elsewhere.network.as_fd());
     let inside = Inside { request, identity, privileges, network, mask, take_terminal, keeper, init: None };
-    FirstProcess::start(inside, launcher)
+    let started = FirstProcess::start(inside, launcher)?;
+    if request.detach {
+        process::let_go_of_directory().context(|| "cannot enter /")?;
+    }
+    Ok(started)
 }
 
 /// What the keeper holds of its box. What is `None` was not made yet, or is undone.
@@ -208,6 +251,7 @@ struct Keeper<'a> {
     control: Control,
     /// As it is written down.
     record: Option<BoxRecord>,
+    kept: Option<KeptBox>,
 }
 
 impl<'a> Keeper<'a> {
@@ -228,6 +272,7 @@ impl<'a> Keeper<'a> {
             publisher: None,
             control: Control::default(),
             record: None,
+            kept: None,
         }
     }
 
@@ -260,7 +305,9 @@ impl<'a> Keeper<'a> {
         if let Some(lease) = self.lease.as_ref().filter(|_| self.start.reached_at_once) {
             self.control.open(lease)?;
         }
-        if let (Some(_), Some(record)) = (self.start.request.json_status_fd, &self.record) {
+        self.kept.as_ref().map_or(Ok(()), KeptBox::begin)?;
+        let is_told = self.start.request.json_status_fd.is_some() || self.start.request.detach;
+        if let Some(record) = self.record.as_ref().filter(|_| is_told) {
             tell(self.launcher, &ToLauncher::Started(Box::new(record.clone())));
         }
         Ok(())
@@ -387,8 +434,14 @@ impl<'a> Keeper<'a> {
             other_ports: Vec::new(),
             mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
             rights: Some(Rights::new(self.start.identity, &self.start.privileges)),
+            detached: request.detach,
         };
         lease.write(&record)?;
+        if let Some(state) = self.state.as_ref().filter(|_| request.detach) {
+            // After the other record, by which a sweep finds this one.
+            let (name, host) = (lease.name.as_ref(), state.host());
+            self.kept = Some(kept::keep(&record, &lease.id, name, host, request.remove)?);
+        }
         self.record = Some(record);
         Ok(())
     }
@@ -436,45 +489,5 @@ impl<'a> Keeper<'a> {
         self.watch = place.map(|place| Watch::new(place.attachment.slot));
         let care = Care { duties, watch: self.watch.as_mut(), control: &mut self.control, lease, mounts };
         supervise(first, self.launcher, &mut signals, start.request.timeout, care)
-    }
-
-    /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the
-    /// host's side of the gateway with its last box. Never stops at an error. What is left takes the kernel's time.
-    fn take_down(mut self, problems: &mut Vec<String>) -> Option<Remains> {
-        let mut state = self.state.take()?;
-        let (Some(mut host), Some(mut lease)) = (self.host.take(), self.lease.take()) else {
-            if let Ok(locked) = state.lock() {
-                locked.remove_if_idle();
-            }
-            return None;
-        };
-        let mut was_last = false;
-        // Before the link: it keeps the network alive.
-        problems.extend(self.record.iter().flat_map(|record| sweep::withdraw(record, &host)));
-        match state.lock() {
-            Ok(locked) => {
-                if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {
-                    let others = self.record.as_ref().map_or(&[][..], |record| &record.other_ports);
-                    let ports = self.waiting.ports();
-                    problems.extend(close(&locked, &mut host, gateway, &lease, attachment, [&ports, others]));
-                }
-                // After the maps: the port must not be somebody else's while a rule still leads to the box.
-                drop(std::mem::take(&mut self.waiting));
-                problems.extend(lease.end(&locked));
-                let found = census(locked.slots());
-                let own = self.gateway.as_ref().filter(|_| found.users == 0);
-                if let Some(newest) = own.and_then(|own| gateway::newest(&locked, &own.record)) {
-                    was_last = true;
-                    problems.extend(gateway::take_down(&locked, &mut host, &found, &newest));
-                }
-                if let Some(nft) = host.open_nft() {
-                    lease.announce(&locked, Shared::HostNft, nft.as_fd());
-                }
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-        let all_undone = problems.is_empty();
-        let (gateway, watch) = (self.gateway.take(), self.watch);
-        Some(Remains { host, state, lease, gateway, watch, was_last, all_undone })
     }
 }

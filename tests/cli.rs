@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use netbox::cli::{self, Stop};
+use netbox::spec::reference::BoxRef;
+use netbox::spec::request::{LogsRequest, RmRequest};
 use netbox::spec::{
     EnvSetting, ExecRequest, Export, GroupRef, HostPort, Net, NetnsName, Request, RunRequest, SearchDomain,
     Unshare, UserRef,
@@ -209,12 +211,34 @@ fn what_dockers_fingers_type() {
 
 #[test]
 fn the_other_commands() {
-    assert_eq!(parse(&["ps"]), Ok(Request::Ps { json: false }));
-    assert_eq!(parse(&["ps", "--json"]), Ok(Request::Ps { json: true }));
+    assert_eq!(parse(&["ps"]), Ok(Request::Ps { all: false, json: false }));
+    assert_eq!(parse(&["ps", "-a", "--json"]), Ok(Request::Ps { all: true, json: true }));
+    let rm = |force, all, boxes: &[&str]| {
+        let boxes = boxes.iter().map(|name| BoxRef::parse(name).unwrap()).collect();
+        Ok(Request::Rm(RmRequest { force, all, boxes }))
+    };
+    assert_eq!(parse(&["rm", "-f", "web", "abc"]), rm(true, false, &["web", "abc"]));
+    assert_eq!(parse(&["rm", "--all"]), rm(false, true, &[]));
+    let logs = |follow, tail, timestamps| {
+        Ok(Request::Logs(LogsRequest { of: BoxRef::parse("web").unwrap(), follow, tail, timestamps }))
+    };
+    assert_eq!(parse(&["logs", "web"]), logs(false, None, false));
+    assert_eq!(parse(&["logs", "-ft", "--tail", "0", "web"]), logs(true, Some(0), true));
+    assert_eq!(parse(&["logs", "-n20", "web"]), logs(false, Some(20), false));
+    assert_eq!(parse(&["logs", "--tail=all", "web", "-f"]), logs(true, None, false));
     assert_eq!(parse(&["gc"]), Ok(Request::Gc));
     let command = vec!["ip".into(), "-d".into(), "addr".into()];
     assert_eq!(parse(&["gateway", "ip", "-d", "addr"]), Ok(Request::Gateway { command: command.clone() }));
     assert_eq!(parse(&["gateway", "--", "ip", "-d", "addr"]), Ok(Request::Gateway { command }));
+}
+
+#[test]
+fn a_detached_run_needs_no_command() {
+    assert_eq!(run(&["-d"]), RunRequest { detach: true, command: Vec::new(), ..run(&["ls"]) });
+    assert_eq!(run(&["-dit", "--"]), run(&["--detach"]));
+    let removed = run(&["-d", "--rm", "ls"]);
+    assert!(removed.detach && removed.remove && removed.command == ["ls"]);
+    assert!(!run(&["--rm", "ls"]).remove);
 }
 
 #[test]
@@ -236,6 +260,19 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "-d", "ls"], &["-d"]),
         (&["run", "-P", "--net", "none", "ls"], &["--net none", "-P/--publish-all"]),
         (&["run", "--publish-all=80", "ls"], &["--publish-all"]),
+        (&["run", "-d", "-e", "A=b"], &["--detach", "--env", "needs a command"]),
+        (&["run", "-d", "-w", "/", "--"], &["--detach", "--workdir", "needs a command"]),
+        (&["logs"], &["logs needs a box"]),
+        (&["logs", "a", "b"], &["'b'"]),
+        (&["logs", "../x"], &["\"../x\""]),
+        (&["logs", "--tail", "-1", "web"], &["\"-1\"", "--tail"]),
+        (&["logs", "-n", "+1", "web"], &["\"+1\"", "--tail"]),
+        (&["rm"], &["rm needs a box"]),
+        (&["rm", "-f"], &["rm needs a box"]),
+        (&["rm", "--all", "web"], &["--all", "web", "contradict"]),
+        (&["rm", "--all", "--force"], &["--all", "--force", "contradict"]),
+        (&["rm", "a/b"], &["\"a/b\""]),
+        (&["run", "-P", "ls"], &["-P"]),
         (&["run", "--allow", "x", "ls"], &["--allow"]),
         (&["run", "--pub", "80", "ls"], &["--pub"]),
         (&["run", "-p"], &["--publish"]),
@@ -414,6 +451,9 @@ fn help_and_version_are_for_stdout() {
         (&["port", "add", "--help"], &["Usage: netbox port add NAME SPEC..."]),
         (&["port", "rm", "--help"], &["Usage: netbox port rm NAME SPEC..."]),
         (&["exec", "--help"], &["Usage: netbox exec [OPTIONS] BOX [--] COMMAND [ARG...]", "-u, --user"]),
+        (&["ps", "--help"], &["Usage: netbox ps [-a] [--json]"]),
+        (&["logs", "--help"], &["Usage: netbox logs [OPTIONS] BOX", "--tail"]),
+        (&["rm", "--help"], &["Usage: netbox rm [-f] BOX...", "--all"]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
@@ -435,5 +475,6 @@ fn the_whole_tree_is_sound_and_has_every_command() {
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
     assert_eq!(names, ["run", "exec", "ps", "port", "wait", "gc", "gateway"]);
     assert_eq!(names, ["run", "exec", "ps", "wait", "gc", "gateway"]);
+    assert_eq!(names, ["run", "ps", "logs", "wait", "rm", "gc", "gateway"]);
     tree.debug_assert();
 }

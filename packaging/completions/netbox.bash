@@ -30,9 +30,14 @@ _netbox() {
                 ;;
             netbox,port)
                 cmd="netbox__subcmd__port"
+            netbox,logs)
+                cmd="netbox__subcmd__logs"
                 ;;
             netbox,ps)
                 cmd="netbox__subcmd__ps"
+                ;;
+            netbox,rm)
+                cmd="netbox__subcmd__rm"
                 ;;
             netbox,run)
                 cmd="netbox__subcmd__run"
@@ -54,9 +59,14 @@ _netbox() {
                 ;;
             netbox__subcmd__help,port)
                 cmd="netbox__subcmd__help__subcmd__port"
+            netbox__subcmd__help,logs)
+                cmd="netbox__subcmd__help__subcmd__logs"
                 ;;
             netbox__subcmd__help,ps)
                 cmd="netbox__subcmd__help__subcmd__ps"
+                ;;
+            netbox__subcmd__help,rm)
+                cmd="netbox__subcmd__help__subcmd__rm"
                 ;;
             netbox__subcmd__help,run)
                 cmd="netbox__subcmd__help__subcmd__run"
@@ -85,6 +95,7 @@ _netbox() {
         netbox)
             opts="-h -V --help --version run ps port wait gc gateway help"
             opts="-h -V --help --version run exec ps wait gc gateway help"
+            opts="-h -V --help --version run ps logs wait rm gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -166,6 +177,7 @@ _netbox() {
         netbox__subcmd__help)
             opts="run ps port wait gc gateway help"
             opts="run exec ps wait gc gateway help"
+            opts="run ps logs wait rm gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -236,6 +248,8 @@ _netbox() {
             ;;
         netbox__subcmd__help__subcmd__port)
             opts="add rm"
+        netbox__subcmd__help__subcmd__logs)
+            opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -290,6 +304,20 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__help__subcmd__rm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__help__subcmd__run)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -320,6 +348,8 @@ _netbox() {
             ;;
         netbox__subcmd__port)
             opts="-h --help add rm"
+        netbox__subcmd__logs)
+            opts="-f -n -t -h --follow --tail --timestamps --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -353,6 +383,14 @@ _netbox() {
                 return 0
             fi
             case "${prev}" in
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -361,7 +399,21 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__ps)
-            opts="-h --json --help"
+            opts="-a -h --all --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__rm)
+            opts="-f -a -h --force --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -377,6 +429,7 @@ _netbox() {
         netbox__subcmd__run)
             opts="-p -P -u -w -e -q -i -t -h --publish --publish-all --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
             opts="-p -u -w -e -q -i -t -h --publish --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --export-netns --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
+            opts="-p -u -d -w -e -q -i -t -h --publish --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --detach --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

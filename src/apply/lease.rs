@@ -14,6 +14,7 @@ use crate::plan::record::BoxRecord;
 use crate::spec::name::{BoxId, BoxName};
 
 use super::address::Place;
+use super::kept;
 use super::registry;
 use super::state::{self, Locked, State};
 
@@ -249,7 +250,9 @@ pub fn check_name(locked: &Locked<'_>, name: &BoxName) -> Result<()> {
 }
 
 fn name_is_free(locked: &Locked<'_>, name: &BoxName) -> Result<()> {
-    let Some(owner) = registry::owner_of(locked, name.as_str()) else { return Ok(()) };
+    let Some(owner) = registry::owner_of(locked, name.as_str()) else {
+        return kept::check_name(locked.host(), name);
+    };
     match registry::look_up(locked.root(), &owner) {
         Some((record, true)) => {
             let pid = record.map(|record| format!(" (pid {})", record.pid)).unwrap_or_default();
@@ -258,8 +261,11 @@ fn name_is_free(locked: &Locked<'_>, name: &BoxName) -> Result<()> {
                 .hint("choose another --name, or end that box"))
         }
         // A box that died between two steps of ending, and that the sweep has been through: only its link is left.
-        _ => state::remove(locked.root(), &format!("names/{name}"))
-            .context(|| format!("cannot free the name {name}")),
+        _ => {
+            kept::check_name(locked.host(), name)?;
+            state::remove(locked.root(), &format!("names/{name}"))
+                .context(|| format!("cannot free the name {name}"))
+        }
     }
 }
 

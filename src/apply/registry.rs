@@ -106,6 +106,7 @@ pub fn all_ids(root: &OwnedFd) -> Vec<String> {
     names_in(root, "boxes").into_iter().filter(|name| BoxId::parse(name).is_ok()).collect()
 }
 
+/// The names in a directory, but for hidden ones.
 pub(super) fn names_in(root: &OwnedFd, directory: &str) -> Vec<String> {
     let Ok(directory) = state::open_directory(root, directory) else { return Vec::new() };
     let Ok(entries) = rustix::fs::Dir::read_from(&directory) else { return Vec::new() };

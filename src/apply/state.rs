@@ -150,6 +150,12 @@ impl State {
         }
     }
 
+    /// What the host is called here: the number of its network namespace.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.name
+    }
+
     /// The directory's path, for messages.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -191,6 +197,12 @@ impl Locked<'_> {
     #[must_use]
     pub const fn root(&self) -> &OwnedFd {
         &self.state.root
+    }
+
+    /// What the host is called here: the number of its network namespace.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.state.name
     }
 
     /// Removes the directory, if nothing is in it that anybody needs. Whoever waits for the lock meanwhile opens it anew.
@@ -238,6 +250,14 @@ fn cookie_name(cookie: u64) -> String {
     format!("{cookie:016x}")
 }
 
+/// What the host is called here whose network namespace this thread is in.
+///
+/// # Errors
+/// As [`cookie_here`].
+pub fn host_here() -> Result<String> {
+    cookie_here().map(cookie_name)
+}
+
 /// The cookie of the network namespace that this thread is in.
 ///
 /// # Errors
@@ -247,7 +267,8 @@ pub fn cookie_here() -> Result<u64> {
     netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
 }
 
-fn open_checked(at: impl AsFd, name: &str, path: &str) -> Result<OwnedFd> {
+/// Opens a directory that must be this user's own.
+pub(super) fn open_checked(at: impl AsFd, name: &str, path: &str) -> Result<OwnedFd> {
     let directory = open_directory(at, name).context(|| format!("cannot open {path}"))?;
     check(&directory, path)?;
     Ok(directory)
@@ -295,7 +316,8 @@ pub(super) fn read_json<T: DeserializeOwned>(at: impl AsFd, name: &str) -> Optio
 /// Writes a JSON file so that whoever reads it sees the old one, this one, or none: never half of one.
 pub(super) fn write_json(at: impl AsFd + Copy, name: &str, value: &impl Serialize) -> io::Result<()> {
     let new = half_written(name);
-    let written = write_and_rename(at, &new, name, &serde_json::to_vec(value)?);
+    let written =
+        write_half(at, name, value).and_then(|()| Ok(rustix::fs::renameat(at, new.as_str(), at, name)?));
     if written.is_err() {
         // What cannot be removed either, the next one that is written replaces.
         let _ = remove(at, &new);
@@ -303,12 +325,12 @@ pub(super) fn write_json(at: impl AsFd + Copy, name: &str, value: &impl Serializ
     written
 }
 
-fn write_and_rename(at: impl AsFd + Copy, new: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Writes what has yet to be renamed.
+pub(super) fn write_half(at: impl AsFd, name: &str, value: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(at, new, flags, Mode::from_raw_mode(0o600))?;
-    File::from(file).write_all(bytes)?;
-    rustix::fs::renameat(at, new, at, name)?;
-    Ok(())
+    let file = rustix::fs::openat(at, half_written(name), flags, Mode::from_raw_mode(0o600))?;
+    File::from(file).write_all(&bytes)
 }
 
 /// What a file is called until it is whole.

@@ -19,7 +19,7 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::state::{Locked, State};
-use super::{attach, connections, export, lease, publish, registry};
+use super::{attach, connections, export, kept, lease, publish, registry};
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -107,6 +107,7 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     let record = registry::left_behind(locked.root(), &id).filter(|record| record.id == id);
     if let Some(record) = &record {
         note_problem(&mut problems, "cannot end its processes", kill_processes(record));
+        problems.extend(note_lost(record));
     }
     let [ports, others] =
         record.as_ref().map_or([&[][..]; 2], |record| [&record.ports[..], &record.other_ports]);
@@ -150,6 +151,12 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     }
     swept.problems.extend(problems.iter().map(|problem| format!("box {id}: {problem}")));
     swept.boxes.push(id);
+}
+
+/// What is kept of a detached box says from now on that it has ended.
+fn note_lost(record: &BoxRecord) -> Option<String> {
+    let id = BoxId::parse(&record.id).ok().filter(|_| record.detached)?;
+    kept::note_lost(&id).err().map(|error| error.to_string())
 }
 
 /// Somebody flushed the tables: then what was in them is gone as well.
@@ -280,6 +287,7 @@ fn add_orphaned_directories(locked: &Locked<'_>, swept: &mut Swept) {
                 "cannot end the processes of a dead box",
                 kill_processes(&record),
             );
+            swept.problems.extend(note_lost(&record));
         }
         swept.problems.extend(lease::remove_directory(locked, &id));
         swept.boxes.push(id);

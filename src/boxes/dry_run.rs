@@ -1,8 +1,8 @@
 //! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
 
 use super::elsewhere::{self, Elsewhere};
-use crate::apply::state::State;
-use crate::apply::{address, attach, export, lease, reserve};
+use crate::apply::state::{self, State};
+use crate::apply::{address, attach, export, kept, lease, reserve};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::host::names::{HOSTS, RESOLV_CONF, is_there};
@@ -56,8 +56,11 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
     source::check(request.snat)?;
     let elsewhere = elsewhere::open(&request.net)?;
     export::check(request.export_netns.as_ref())?;
-    if let (Some(name), Ok(Some(mut state))) = (&request.name, State::open_existing()) {
-        lease::check_name(&state.lock()?, name)?;
+    if let Some(name) = &request.name {
+        match State::open_existing() {
+            Ok(Some(mut state)) => lease::check_name(&state.lock()?, name)?,
+            _ => kept::check_name(&state::host_here()?, name)?,
+        }
     }
     let gateway = match request.net.is_behind_gateway() {
         true => Some(gateway_of(request)?),

@@ -151,7 +151,7 @@ impl Calling<'_> {
         if turn == Turn::Only {
             process::let_go_of_input_and_output().context(|| "cannot open /dev/null")?;
         }
-        let outcome = Launcher::new(&supervisor, self.report, take_terminal, None).attend()?;
+        let outcome = Launcher::new(&supervisor, self.report, take_terminal, None, None).attend()?;
         let ended = match outcome {
             Outcome::Ended(status, problems) => {
                 problems.iter().for_each(|problem| self.report.problem(problem));
@@ -161,7 +161,8 @@ impl Calling<'_> {
                 problems.iter().for_each(|problem| self.report.problem(problem));
                 Err(error)
             }
-            Outcome::KeeperDied => return Err(after_supervisor(pid, has_warden)),
+            // Nobody waits for an exec as for a detached start: `CallerGone` is never said here.
+            Outcome::KeeperDied | Outcome::CallerGone => return Err(after_supervisor(pid, has_warden)),
         };
         // It has said all, and ends. The launcher's orphans may have been waited for with it.
         wait::end_of(pid).context(|| "cannot wait for the supervisor")?;

@@ -35,8 +35,19 @@ pub fn find(wanted: &BoxRef) -> Result<Found> {
             *wanted.among(&ids)?
         }
     };
-    let record = living(&state, &id, wanted)?;
-    Ok(Found { state, record })
+    in_state(state, &id, wanted)?.ok_or_else(|| wanted.unknown())
+}
+
+/// The living box with this id, in a state directory that is open. `None`: there is none, or it has ended.
+///
+/// # Errors
+/// When it is only just starting.
+pub fn in_state(state: State, id: &BoxId, wanted: &BoxRef) -> Result<Option<Found>> {
+    match registry::look_up(state.root(), id.as_str()) {
+        Some((Some(record), true)) if record.id == id.as_str() => Ok(Some(Found { state, record })),
+        Some((None, true)) if !registry::has_ended(state.root(), id.as_str()) => Err(starting(wanted)),
+        _ => Ok(None),
+    }
 }
 
 /// The living box with this id. `None`: it has ended.
@@ -68,14 +79,8 @@ pub fn all() -> Result<Vec<BoxRecord>> {
     Ok(records)
 }
 
-fn living(state: &State, id: &BoxId, wanted: &BoxRef) -> Result<BoxRecord> {
-    match registry::look_up(state.root(), id.as_str()) {
-        Some((Some(record), true)) if record.id == id.as_str() => Ok(record),
-        Some((None, true)) if !registry::has_ended(state.root(), id.as_str()) => {
-            Err(Error::new(format!("box {wanted} is only just starting")).hint("try again in a moment"))
-        }
-        _ => Err(wanted.unknown()),
-    }
+fn starting(wanted: &BoxRef) -> Error {
+    Error::new(format!("box {wanted} is only just starting")).hint("try again in a moment")
 }
 
 impl Found {

@@ -1,48 +1,104 @@
-//! `netbox ps`: the boxes that live.
+//! `netbox ps`: the boxes that live, and the detached ones that have ended.
 
 use std::net::IpAddr;
 
+use serde::Serialize;
+
+use super::ended::{self, Ended};
 use super::find;
 use crate::error::{Error, Result};
 use crate::plan::listing::Listed;
-use crate::plan::record::PortMap;
+use crate::plan::record::{BoxRecord, PortMap};
 
-/// The living boxes as a table, or with `json` as an array of objects.
+/// One box, and whether it lives. The form is stable.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    listed: Listed,
+    status: Status,
+    exit_status: Option<u8>,
+    ended: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Running,
+    Exited,
+}
+
+/// The living boxes as a table, or with `json` as an array of objects; with `all` those that have ended before them.
 ///
 /// # Errors
 /// A state directory that is not ours.
-pub fn ps(json: bool) -> Result<String> {
-    let rows = rows()?;
+pub fn ps(all: bool, json: bool) -> Result<String> {
+    let rows = rows(all)?;
     if json {
         let text = serde_json::to_string_pretty(&rows)
             .map_err(|error| Error::new("cannot write JSON").because(error))?;
         return Ok(text + "\n");
     }
-    Ok(table(&rows))
+    Ok(table(&rows, all))
 }
 
-fn rows() -> Result<Vec<Listed>> {
-    Ok(find::all()?.into_iter().map(Listed::from).collect())
+fn rows(all: bool) -> Result<Vec<Row>> {
+    // First the living: one that ends meanwhile is there twice rather than not at all.
+    let living = find::all()?;
+    let ended = if all { ended::all()? } else { Vec::new() };
+    let ended =
+        ended.into_iter().filter(|ended| !living.iter().any(|one| one.id == ended.kept.id().as_str()));
+    let mut rows: Vec<_> = ended.filter_map(Row::ended).collect();
+    rows.extend(living.into_iter().map(Row::running));
+    Ok(rows)
 }
 
-fn table(rows: &[Listed]) -> String {
-    let mut lines = vec![["ID", "NAME", "PID", "NET", "IPV4", "PORTS", "COMMAND"].map(str::to_owned)];
+impl Row {
+    fn running(record: BoxRecord) -> Self {
+        Self { listed: Listed::from(record), status: Status::Running, exit_status: None, ended: None }
+    }
+
+    /// None where the record was damaged: nothing is known but the id.
+    fn ended(ended: Ended) -> Option<Self> {
+        let end = ended.end();
+        // Its processes' numbers may be others' by now.
+        let listed = Listed { pid: None, box_pid: None, ..Listed::from(ended.record?.known) };
+        let exit_status = end.as_ref().and_then(|end| end.exit_status);
+        Some(Self { listed, status: Status::Exited, exit_status, ended: end.map(|end| end.ended) })
+    }
+
+    /// As the column STATUS has it.
+    fn state(&self) -> String {
+        let status = || self.exit_status.map_or_else(|| "?".to_owned(), |status| status.to_string());
+        match (self.status, &self.ended) {
+            (Status::Running, _) => "running".to_owned(),
+            (Status::Exited, Some(when)) => format!("exited {} at {when}", status()),
+            (Status::Exited, None) => "lost".to_owned(),
+        }
+    }
+}
+
+fn table(rows: &[Row], all: bool) -> String {
+    let mut lines = vec![heading(all)];
     lines.extend(rows.iter().map(|row| {
         let none = || "-".to_owned();
-        [
-            row.id.clone(),
-            row.name.clone(),
-            row.pid.to_string(),
-            row.net.clone(),
-            row.ipv4.map_or_else(none, |address| address.to_string()),
-            if row.ports.is_empty() { none() } else { port_list(&row.ports) },
-            printable(&row.command.join(" ")),
-        ]
+        let listed = &row.listed;
+        let command = printable(&listed.command.join(" "));
+        let state = all.then(|| row.state());
+        let cells = [
+            listed.id.clone(),
+            listed.name.clone(),
+            listed.pid.map_or_else(none, |pid| pid.to_string()),
+            listed.net.clone(),
+            listed.ipv4.map_or_else(none, |address| address.to_string()),
+            if listed.ports.is_empty() { none() } else { port_list(&listed.ports) },
+        ];
+        let command = if command.is_empty() { none() } else { command };
+        cells.into_iter().chain(state).chain([command]).collect()
     }));
     let width = |column: usize| {
         lines.iter().map(|line| line.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0)
     };
-    let widths: Vec<_> = (0..7).map(width).collect();
+    let widths: Vec<_> = (0..heading(all).len()).map(width).collect();
     let mut text = String::new();
     for line in &lines {
         let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
@@ -50,6 +106,11 @@ fn table(rows: &[Listed]) -> String {
         text.push('\n');
     }
     text
+}
+
+fn heading(all: bool) -> Vec<String> {
+    let own = ["ID", "NAME", "PID", "NET", "IPV4", "PORTS"];
+    own.into_iter().chain(all.then_some("STATUS")).chain(["COMMAND"]).map(str::to_owned).collect()
 }
 
 /// Ports in a row as one range, as `docker ps` shows them: `0.0.0.0:8000-8002->80-82/tcp`.

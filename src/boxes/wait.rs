@@ -1,7 +1,7 @@
 //! `netbox wait`: until boxes have ended.
 
 use super::control::{self, Connection};
-use super::find;
+use super::ended::{self, Known};
 use crate::error::{Error, Result};
 use crate::launch::control::message::{Answer, Request};
 use crate::spec::reference::BoxRef;
@@ -17,7 +17,7 @@ enum Waiting {
 /// Waits until all of `boxes` have ended, and returns the status of the last that was named: that of its `netbox run`.
 ///
 /// # Errors
-/// When one of them does not live, before any is waited for; when its keeper was killed.
+/// When one of them neither lives nor is known to have ended, before any is waited for; when its keeper was killed.
 pub fn wait(boxes: &[BoxRef]) -> Result<u8> {
     // All at once: one may end while another is waited for.
     let waiting = boxes.iter().map(begin).collect::<Result<Vec<_>>>()?;
@@ -32,17 +32,22 @@ pub fn wait(boxes: &[BoxRef]) -> Result<u8> {
 }
 
 fn begin(wanted: &BoxRef) -> Result<Waiting> {
-    if let Some(status) = status_of_ended(wanted) {
-        return Ok(Waiting::Ended(status));
-    }
-    let connection = control::connect(&find::find(wanted)?)?;
-    connection.say(Request::Wait, &[])?;
-    Ok(Waiting::For(connection))
-}
-
-/// With what a box ended that does not live any more, where that was written down.
-const fn status_of_ended(_wanted: &BoxRef) -> Option<u8> {
-    None
+    let ended = match ended::known(wanted)? {
+        Known::Ended(ended) => ended,
+        Known::Living(found) => match control::connect(&found) {
+            Ok(connection) => {
+                connection.say(Request::Wait, &[])?;
+                return Ok(Waiting::For(connection));
+            }
+            // It may have ended meanwhile.
+            Err(error) => ended::find(wanted).map_err(|_| error)?,
+        },
+    };
+    let status = ended.end().and_then(|end| end.exit_status);
+    status.map(Waiting::Ended).ok_or_else(|| {
+        Error::new(format!("cannot tell how box {wanted} ended"))
+            .because("it was killed together with all of its netbox, or the machine was started anew")
+    })
 }
 
 fn end_of(connection: &Connection) -> Result<u8> {

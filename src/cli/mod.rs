@@ -8,8 +8,10 @@
 mod exec;
 mod gateway;
 mod gc;
+mod logs;
 mod port;
 mod ps;
+mod rm;
 mod run;
 mod stop;
 mod wait;
@@ -35,7 +37,9 @@ const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { name: exec::NAME, command: exec::command, request: exec::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
     Subcommand { name: port::NAME, command: port::command, request: port::request },
+    Subcommand { name: logs::NAME, command: logs::command, request: logs::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
+    Subcommand { name: rm::NAME, command: rm::command, request: rm::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },
     Subcommand { name: gateway::NAME, command: gateway::command, request: gateway::request },
 ];

@@ -15,7 +15,8 @@ use crate::spec::{
 
 pub(super) const NAME: &str = "run";
 
-const USAGE: &str = "netbox run [OPTIONS] [--] COMMAND [ARG...]";
+const USAGE: &str =
+    "netbox run [OPTIONS] [--] COMMAND [ARG...]\n       netbox run -d [OPTIONS] [--] [COMMAND [ARG...]]";
 
 /// The options. Values stay as they were typed, since the types of `spec` say better than clap what is
 /// wrong with one; those that look like an option are taken too, for the same reason.
@@ -131,6 +132,10 @@ struct RunArgs {
     #[arg(long, value_name = "NAME", allow_hyphen_values = true, help_heading = "Process")]
     name: Option<OsString>,
 
+    /// Return when the command runs, and print the box's id; without a command the box just waits
+    #[arg(short, long, help_heading = "Process")]
+    detach: bool,
+
     /// Start the command in this directory
     #[arg(short, long, value_name = "DIR", allow_hyphen_values = true, help_heading = "Process")]
     workdir: Option<OsString>,
@@ -171,15 +176,15 @@ struct RunArgs {
     #[arg(long, action = ArgAction::Count, help_heading = "Output")]
     verbose: u8,
 
-    /// A box is always removed.
+    /// With -d: forget the box when it ends. Without, a box is always removed.
     #[arg(long, hide = true, action = ArgAction::Count)]
     rm: u8,
 
-    /// A box always has the caller's stdin.
+    /// A box in the foreground always has the caller's stdin.
     #[arg(short, long, hide = true, action = ArgAction::Count)]
     interactive: u8,
 
-    /// A box always has the caller's terminal.
+    /// A box in the foreground always has the caller's terminal.
     #[arg(short, long, hide = true, action = ArgAction::Count)]
     tty: u8,
 
@@ -193,8 +198,9 @@ pub(super) fn command() -> Command {
         .about("Start a command in a box")
         .override_usage(USAGE)
         .after_help(
-            "What follows COMMAND is the command's own. Docker's --rm, -i and -t are accepted and change \
-             nothing: a box is always removed, and always has the caller's stdin and terminal.",
+            "What follows COMMAND is the command's own. Docker's --rm, -i and -t are accepted. With -d, --rm \
+             forgets the box when it ends. Else they change nothing: a box is always removed, and always has \
+             the caller's stdin and terminal.",
         )
 }
 
@@ -207,8 +213,9 @@ impl TryFrom<RunArgs> for RunRequest {
     type Error = Error;
 
     fn try_from(args: RunArgs) -> Result<Self> {
-        if args.command.is_empty() {
-            return Err(Error::usage("run needs a command to start").hint(USAGE));
+        if args.command.is_empty() && !args.detach {
+            return Err(Error::usage("run needs a command to start")
+                .hint("netbox run [OPTIONS] [--] COMMAND [ARG...]; with -d alone the box just waits"));
         }
         let publish = args.publish.iter().map(publish_spec).collect::<Result<Vec<_>>>()?;
         let request = Self {
@@ -252,6 +259,8 @@ impl TryFrom<RunArgs> for RunRequest {
             json: args.json,
             quiet: args.quiet,
             verbose: args.verbose,
+            detach: args.detach,
+            remove: args.detach && args.rm > 0,
             command: args.command,
         };
         request.contradictions()?;

@@ -201,6 +201,20 @@ pub fn wait_until_ended(process: &Process, limit: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until one of two processes has ended.
+///
+/// # Errors
+/// ENOMEM.
+pub fn wait_for_either_end(one: &Process, other: &Process) -> io::Result<()> {
+    let mut both = [one.as_fd(), other.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match nix::poll::poll(&mut both, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
 /// Shares descriptor `number` of process `pid`: the same open file, not another like it (pidfd_getfd(2), Linux ≥ 5.6).
 ///
 /// # Errors
@@ -289,6 +303,14 @@ pub fn let_go_of_standard_descriptors() -> io::Result<()> {
     let null = let_go_of_input_and_output()?;
     nix::unistd::dup2_stderr(&null)?;
     Ok(())
+}
+
+/// Goes to the root directory, so that a long-lived helper keeps no file system busy.
+///
+/// # Errors
+/// None that is known: a process may always enter its root directory, unless that was made so for it.
+pub fn let_go_of_directory() -> nix::Result<()> {
+    nix::unistd::chdir("/")
 }
 
 /// Points standard input and output at /dev/null, and keeps standard error for messages.

@@ -19,15 +19,34 @@ pub struct OriginalMask(SigSet);
 /// # Errors
 /// None that the manual names.
 pub fn block_all() -> nix::Result<OriginalMask> {
-    use nix::sys::signal::{SigHandler, Signal, signal};
     let mut old = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut old))?;
+    expect_children()?;
+    Ok(OriginalMask(old))
+}
+
+/// Lets this process learn how its children end, also where its caller ignored SIGCHLD.
+///
+/// # Errors
+/// None that the manual names.
+pub fn expect_children() -> nix::Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
     if entry::child_ignored() {
         // Else the kernel reaps children itself, and nobody learns how they ended (waitid(2), NOTES).
         // SAFETY: SIG_DFL installs no handler.
         unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     }
-    Ok(OriginalMask(old))
+    Ok(())
+}
+
+/// Waits for one of the signals by which processes are asked to end. All signals must be blocked.
+///
+/// # Errors
+/// None that the manual names.
+pub fn wait_for_request_to_end() -> nix::Result<()> {
+    use nix::sys::signal::Signal;
+    let requests = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+    SigSet::from_iter(requests).wait().map(drop)
 }
 
 /// Puts the mask and the dispositions of SIGPIPE and SIGCHLD back to what the caller of netbox had, for the command.

@@ -10,7 +10,7 @@ use nix::unistd::{Pid, getppid, setpgid};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::signal::{self, OriginalMask};
 use crate::kernel::terminal::Terminal;
-use crate::kernel::{entry, inherited, process};
+use crate::kernel::{inherited, process};
 use crate::plan::environment::value_in;
 
 /// A process group of its own, so that a signal to netbox's group reaches the command once, by the launcher.
@@ -37,16 +37,17 @@ pub(super) fn die_with(parent: Pid) -> Result<()> {
     if getppid() == parent { Ok(()) } else { Err(Error::new("the process above the command is gone")) }
 }
 
-/// Leaves the command the descriptors and signals that it would have if started bare, and `kept`.
+/// Leaves the command the descriptors and signals that it would have if started bare, and `kept`. `closed`: the standard ones that
+/// it has not.
 ///
 /// # Errors
 /// EBADF for one that is to be kept and is not there.
-pub(super) fn hand_over(mask: &OriginalMask, kept: &[i32]) -> Result<()> {
+pub(super) fn hand_over(mask: &OriginalMask, kept: &[i32], closed: impl Iterator<Item = i32>) -> Result<()> {
     process::close_on_exec_from(3).context(|| "cannot close the inherited descriptors")?;
     for number in kept {
         inherited::pass_on(*number).context(|| format!("cannot pass on file descriptor {number}"))?;
     }
-    for fd in entry::closed_standard_descriptors() {
+    for fd in closed {
         process::close_standard(fd);
     }
     signal::restore(mask).context(|| "cannot restore the signal mask")

@@ -74,6 +74,8 @@ fn reign(post: Post, command: &Process, identity: &Identity, keeper: &Channel) -
     process::close_all_but(&[keeper.as_fd(), command.as_fd()])
         .context(|| "cannot close the inherited descriptors")?;
     process::let_go_of_standard_descriptors().context(|| "cannot open /dev/null")?;
+    // Where the command is and goes is not its business.
+    process::let_go_of_directory().context(|| "cannot enter /")?;
     drop_privileges(identity, &Privileges::NONE)?;
     // After the last change of credentials, which may undo both (credentials(7), PR_SET_DUMPABLE(2const)).
     process::hide_from_tracers().context(|| "cannot keep tracers out")?;

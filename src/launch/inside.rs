@@ -25,7 +25,7 @@ use crate::spec::request::RunRequest;
 use super::drop::drop_privileges;
 use super::init::Post;
 use super::message::{BoxFacts, FromBox, ToBox};
-use super::{box_network, command, init, mounts};
+use super::{box_network, command, idle, init, mounts};
 
 /// What the box's first process has to know before it starts.
 #[derive(Debug)]
@@ -112,7 +112,12 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
         // Below an init the kernel kills everybody with it, and it dies with the keeper.
         command::die_with(inside.keeper)?;
     }
-    command::hand_over(&inside.mask, &request.keep_fds)?;
+    if request.command.is_empty() {
+        return idle::wait_to_the_end();
+    }
+    // Those that a detached command has were never the caller's.
+    let closed = entry::closed_standard_descriptors().filter(|_| !request.detach);
+    command::hand_over(&inside.mask, &request.keep_fds, closed)?;
     Err(command::execute(&request.command, &environment))
 }
 

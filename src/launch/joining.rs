@@ -18,7 +18,7 @@ use nix::unistd::{Pid, chdir};
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::signal::OriginalMask;
-use crate::kernel::{namespace, process};
+use crate::kernel::{entry, namespace, process};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
 
@@ -99,7 +99,7 @@ fn become_command(joining: &mut Joining<'_>, supervisor: &Channel) -> Result<Inf
         supervisor.send(&FromBox::Warning(warning), &[]).context(|| "cannot reach the supervisor")?;
     }
     command::die_with(parent)?;
-    command::hand_over(&joining.mask, &[])?;
+    command::hand_over(&joining.mask, &[], entry::closed_standard_descriptors())?;
     Err(command::execute(joining.command, joining.environment))
 }
 

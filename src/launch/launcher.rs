@@ -21,8 +21,10 @@ use crate::kernel::signal::Signals;
 use crate::kernel::terminal::Terminal;
 use crate::kernel::wait::{self, News};
 use crate::plan::listing::Listed;
+use crate::plan::output::Stream;
 use crate::report::Report;
 
+use super::detach::Detached;
 use super::message::ToLauncher;
 use super::status_stream::StatusStream;
 
@@ -35,6 +37,8 @@ pub enum Outcome {
     Failed(Error, Vec<String>),
     /// The keeper died without a word.
     KeeperDied,
+    /// Who wanted the box went away before the command ran.
+    CallerGone,
 }
 
 /// Whether a command should have the terminal from its start: the launcher is in the foreground, and nothing
@@ -49,6 +53,16 @@ pub fn takes_terminal_at_once() -> bool {
         && Terminal::controlling().is_some_and(|terminal| terminal.is_ours())
 }
 
+/// Who ended a wait.
+#[derive(Debug)]
+struct Woken {
+    by_keeper: bool,
+    by_signal: bool,
+    by_caller: bool,
+    /// Of a detached command.
+    by_output: Vec<Stream>,
+}
+
 /// The launcher while its keeper lives.
 #[derive(Debug)]
 pub struct Launcher<'a> {
@@ -61,6 +75,7 @@ pub struct Launcher<'a> {
     early: Vec<i32>,
     rest: Rest,
     status: Option<&'a mut StatusStream>,
+    detached: Option<&'a mut Detached>,
 }
 
 impl<'a> Launcher<'a> {
@@ -71,10 +86,11 @@ impl<'a> Launcher<'a> {
         report: &'a Report,
         lent: bool,
         status: Option<&'a mut StatusStream>,
+        detached: Option<&'a mut Detached>,
     ) -> Self {
         let terminal = if lent { Terminal::controlling() } else { None };
         let (early, rest) = (Vec::new(), Rest::default());
-        Self { keeper, report, command: None, terminal, lent, early, rest, status }
+        Self { keeper, report, command: None, terminal, lent, early, rest, status, detached }
     }
 
     /// Passes signals and stops on until the keeper says how the run ended. All signals must be blocked.
@@ -84,8 +100,16 @@ impl<'a> Launcher<'a> {
     pub fn attend(mut self) -> Result<Outcome> {
         let mut signals = Signals::all().context(|| "cannot watch for signals")?;
         let outcome = loop {
-            let (spoken, signalled) = self.wait(&signals).context(|| "cannot wait for the keeper")?;
-            if signalled {
+            let woken = self.wait(&signals).context(|| "cannot wait for the keeper")?;
+            if let Some(detached) = &mut self.detached {
+                for stream in &woken.by_output {
+                    detached.output().take(*stream);
+                }
+            }
+            if woken.by_caller {
+                break Outcome::CallerGone;
+            }
+            if woken.by_signal {
                 while let Some(signal) = signals.read().context(|| "cannot read a signal")? {
                     // A reader that is gone, of standard error or of the status, is not the command's.
                     let is_own = || signal.sender == std::process::id();
@@ -97,7 +121,9 @@ impl<'a> Launcher<'a> {
             if let Some(status) = &mut self.status {
                 status.go_on();
             }
-            if spoken && let Some(outcome) = self.listen()? {
+            if woken.by_keeper
+                && let Some(outcome) = self.listen()?
+            {
                 break outcome;
             }
         };
@@ -105,22 +131,35 @@ impl<'a> Launcher<'a> {
         Ok(outcome)
     }
 
-    fn wait(&mut self, signals: &Signals) -> io::Result<(bool, bool)> {
-        let blocked = self.status.as_ref().and_then(|status| status.blocked());
-        // In the last place only where something waits to be written.
-        let mut wanted = [
+    fn wait(&mut self, signals: &Signals) -> io::Result<Woken> {
+        let mut wanted = vec![
             PollFd::new(self.keeper.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(blocked.unwrap_or(signals.as_fd()), PollFlags::POLLOUT),
         ];
-        let number = if blocked.is_some() { 3 } else { 2 };
-        match poll(wanted.get_mut(..number).unwrap_or_default(), self.rest.timeout()) {
+        // Only its end: it says nothing.
+        let caller = self.detached.as_ref().and_then(|detached| detached.caller());
+        wanted.extend(caller.map(|fd| PollFd::new(fd, PollFlags::empty())));
+        let pipes: Vec<_> = self.detached.iter().flat_map(|detached| detached.pipes()).collect();
+        let first_pipe = wanted.len();
+        wanted.extend(pipes.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)));
+        let blocked = self.status.as_ref().and_then(|status| status.blocked());
+        wanted.extend(blocked.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        match poll(&mut wanted, self.rest.timeout()) {
             Ok(events) => self.rest.waited(events),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let [keeper, signals, _] = wanted.map(|fd| fd.any().unwrap_or(false));
-        Ok((keeper, signals))
+        let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);
+        Ok(Woken {
+            by_keeper: happened(0),
+            by_signal: happened(1),
+            by_caller: caller.is_some() && happened(2),
+            by_output: (first_pipe..)
+                .zip(&pipes)
+                .filter(|(index, _)| happened(*index))
+                .map(|(_, (stream, _))| *stream)
+                .collect(),
+        })
     }
 
     fn listen(&mut self) -> Result<Option<Outcome>> {
@@ -135,9 +174,22 @@ impl<'a> Launcher<'a> {
                     self.pass_on(signal);
                 }
             }
-            ToLauncher::Log(line) => self.report.detail(&line),
-            ToLauncher::Warning(line) => self.report.warning(&line),
+            ToLauncher::Log(line) => {
+                if !self.note(&line, self.report.is_verbose()) {
+                    self.report.detail(&line);
+                }
+            }
+            ToLauncher::Warning(line) => {
+                if !self.note(&format!("warning: {line}"), !self.report.is_quiet()) {
+                    self.report.warning(&line);
+                }
+            }
             ToLauncher::Started(record) => {
+                if let Some(detached) = &mut self.detached
+                    && !detached.started(&record.id, self.report)?
+                {
+                    return Ok(Some(Outcome::CallerGone));
+                }
                 if let Some(status) = &mut self.status {
                     status.started(&Listed::from(*record));
                 }
@@ -147,6 +199,11 @@ impl<'a> Launcher<'a> {
             ToLauncher::Ended(status, problems) => return Ok(Some(Outcome::Ended(status, problems))),
         }
         Ok(None)
+    }
+
+    /// Puts a line that is wanted into the log of a detached box. `false`: there is standard error for it, or nobody wants it.
+    fn note(&mut self, line: &str, wanted: bool) -> bool {
+        wanted && self.detached.as_mut().is_some_and(|detached| detached.note(line))
     }
 
     fn pass_on(&mut self, signal: i32) {
@@ -174,6 +231,10 @@ impl<'a> Launcher<'a> {
 
     /// The command was stopped: so is this process, for the shell to see; unless it only wanted the terminal, and can have it.
     fn stop_as_command_did(&mut self, signal: i32) {
+        if self.detached.is_some() {
+            // Nobody is there to see it, or to continue this process.
+            return;
+        }
         let wants_terminal = signal == Signal::SIGTTIN as i32 || signal == Signal::SIGTTOU as i32;
         if wants_terminal && self.lend_terminal() {
             self.continue_command();

@@ -49,6 +49,20 @@ pub struct Care<'a> {
     pub mounts: Option<MountIdentity>,
 }
 
+/// The status of a command that got SIGKILL, and of a launcher whose caller went away.
+pub const KILLED: u8 = 128 + 9;
+
+/// The status of a run that ended so.
+#[must_use]
+pub fn status_of(ended: &Result<End>) -> u8 {
+    match ended {
+        Ok(End::Command(status)) => *status,
+        // Its command was killed.
+        Ok(End::LauncherGone) => KILLED,
+        Err(error) => error.exit_status(),
+    }
+}
+
 /// Waits until the command or the launcher ends, or the command's `time` has run out, and takes care of the box meanwhile.
 ///
 /// # Errors

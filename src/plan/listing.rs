@@ -13,10 +13,10 @@ pub struct Listed {
     pub id: String,
     /// Its name; the id where it has none.
     pub name: String,
-    /// The `netbox run` process.
-    pub pid: i32,
-    /// The command.
-    pub box_pid: i32,
+    /// The `netbox run` process, while the box lives.
+    pub pid: Option<i32>,
+    /// The command, likewise.
+    pub box_pid: Option<i32>,
     /// `nat`, `none`, `host`, or whose it is: `netns:…`, `box:…`.
     pub net: String,
     /// `root`.
@@ -38,8 +38,8 @@ impl From<BoxRecord> for Listed {
         Self {
             id: record.id,
             name: record.name,
-            pid: record.pid,
-            box_pid: record.box_pid,
+            pid: Some(record.pid),
+            box_pid: Some(record.box_pid),
             net: record.net,
             privilege: record.privilege,
             command: record.command,

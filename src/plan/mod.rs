@@ -11,6 +11,7 @@ pub mod identity;
 pub mod ipv6;
 pub mod listing;
 pub mod mounts;
+pub mod output;
 pub mod place;
 pub mod pool;
 pub mod ports;

@@ -172,6 +172,32 @@ pub struct BoxRecord {
     /// Who its command was started as; `None` where an earlier netbox did not write it down.
     #[serde(default)]
     pub rights: Option<Rights>,
+    /// Whether it was started to go on without its caller (`-d`): then it is known longer than it lives.
+    #[serde(default)]
+    pub detached: bool,
+}
+
+/// What is kept of a detached box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRecord {
+    /// The host that it was on: the number of the network namespace.
+    pub host: String,
+    /// During which boot of the machine (random(4), boot_id).
+    pub boot: String,
+    /// Whether it is to be forgotten when it ends.
+    pub forget: bool,
+    /// What was known of it while it lived.
+    #[serde(rename = "box")]
+    pub known: BoxRecord,
+}
+
+/// How a detached box ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndRecord {
+    /// That of the run; `None` where all who could have known it were killed.
+    pub exit_status: Option<u8>,
+    /// When, or when that was found out; RFC 3339.
+    pub ended: String,
 }
 
 /// The gateway, as the state directory describes it. Written before the first thing that it describes is made.

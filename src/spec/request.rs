@@ -23,6 +23,8 @@ pub enum Request {
     Exec(Box<ExecRequest>),
     /// List the boxes.
     Ps {
+        /// Detached ones that have ended too.
+        all: bool,
         /// As JSON.
         json: bool,
     },
@@ -33,6 +35,10 @@ pub enum Request {
         /// Which, never none.
         boxes: Vec<BoxRef>,
     },
+    /// Show what a detached box printed.
+    Logs(LogsRequest),
+    /// Forget detached boxes that have ended.
+    Rm(RmRequest),
     /// Remove what dead boxes left.
     Gc,
     /// Start a command in the gateway.
@@ -59,6 +65,30 @@ pub enum PortCommand {
         /// Which, never none.
         ports: Vec<UnpublishSpec>,
     },
+}
+
+/// What `netbox logs` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogsRequest {
+    /// Of which box.
+    pub of: BoxRef,
+    /// Whether to go on until the box has ended.
+    pub follow: bool,
+    /// So many lines of what is there already; `None` for all.
+    pub tail: Option<usize>,
+    /// Whether to say when each line was printed.
+    pub timestamps: bool,
+}
+
+/// What `netbox rm` is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RmRequest {
+    /// Whether boxes that live are killed first.
+    pub force: bool,
+    /// Whether every box is meant that has ended.
+    pub all: bool,
+    /// Which are meant otherwise, at least one.
+    pub boxes: Vec<BoxRef>,
 }
 
 /// What `netbox run` is to do.
@@ -126,7 +156,11 @@ pub struct RunRequest {
     pub quiet: bool,
     /// How many times more talkative.
     pub verbose: u8,
-    /// The command and its arguments, never empty.
+    /// Whether the box goes on without its caller.
+    pub detach: bool,
+    /// Whether such a box is to be forgotten when it ends; `false` for others, of which nothing is kept.
+    pub remove: bool,
+    /// The command and its arguments. Empty only in a box that goes on without its caller: it just waits.
     pub command: Vec<OsString>,
 }
 
@@ -238,6 +272,18 @@ impl RunRequest {
         if self.quiet && self.verbose > 0 {
             return contradict("-q/--quiet", "--verbose", "one asks for less, the other for more");
         }
+        if self.detach && self.command.is_empty() {
+            let of_a_command = [
+                (self.workdir.is_some(), "-w/--workdir"),
+                (!self.env.is_empty(), "-e/--env"),
+                (self.clear_env, "--clear-env"),
+                (!self.keep_fds.is_empty(), "--keep-fd"),
+            ];
+            if let Some((_, option)) = of_a_command.into_iter().find(|(given, _)| *given) {
+                return Err(Error::usage(format!("{option} needs a command to start"))
+                    .because("with -d/--detach alone the box just waits"));
+            }
+        }
         Ok(())
     }
 }
@@ -337,6 +383,8 @@ mod tests {
             (RunRequest { net: Net::Host, mac: Some([2; 6]), ..Default::default() }, ["--net host", "--mac"]),
             (RunRequest { json: true, ..Default::default() }, ["--json", "--dry-run"]),
             (RunRequest { quiet: true, verbose: 1, ..Default::default() }, ["--quiet", "--verbose"]),
+            (RunRequest { detach: true, clear_env: true, ..Default::default() }, ["--detach", "--clear-env"]),
+            (RunRequest { detach: true, keep_fds: vec![3], ..Default::default() }, ["--detach", "--keep-fd"]),
         ] {
             let error = request.contradictions().unwrap_err();
             assert_eq!(error.exit_status(), 2);

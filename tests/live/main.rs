@@ -10,6 +10,7 @@ mod tracer;
 mod addresses;
 mod connections;
 mod control;
+mod detach;
 mod egress;
 mod exec;
 mod fail;
@@ -21,6 +22,7 @@ mod joined;
 mod kill;
 mod leaving;
 mod limits;
+mod logs;
 mod names;
 mod namespaces;
 mod netns;
@@ -53,6 +55,8 @@ fn main() -> std::process::ExitCode {
         terminal::TESTS,
         limits::TESTS,
         status::TESTS,
+        detach::TESTS,
+        logs::TESTS,
         leaving::TESTS,
         interference::TESTS,
         ipv6::TESTS,

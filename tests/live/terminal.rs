@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests, running, send};
+use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests, running, send, words};
 
 live_tests![
     ctrl_c_reaches_the_command_once,
@@ -23,6 +24,7 @@ live_tests![
     a_shell_in_the_box_has_its_own_job_control,
     a_command_that_was_killed_while_stopped_is_seen_to_end,
     the_shell_has_its_terminal_back,
+    a_detached_box_outlives_its_terminal,
 ];
 
 /// Longer than this, what is expected does not come.
@@ -48,6 +50,8 @@ struct Shell {
 impl Shell {
     fn start() -> Self {
         let pair = openpty(None, None).expect("a terminal");
+        // Else it would not hang up before the shell has ended.
+        fcntl(&pair.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("a descriptor");
         let path = nix::unistd::ttyname(pair.slave.as_fd()).expect("its name");
         let mut command = Command::new(PROBE);
         command.arg("terminal").arg(&path).args(["/bin/sh", "-i"]);
@@ -284,4 +288,20 @@ fn the_shell_has_its_terminal_back() {
             shell.expect("got-mine");
         }
     });
+}
+
+/// R3: what the terminal tells its session when it hangs up is not for a detached box.
+fn a_detached_box_outlives_its_terminal() {
+    let lab = Lab::new(Shape::OwnLan);
+    let mut shell = Shell::start();
+    shell.line("id=$($N -d -- $PROBE sleep); echo there-${#id}-");
+    shell.expect("there-8-");
+    // The terminal hangs up: SIGHUP ends the shell, and was sent to its whole session before.
+    shell.terminal = File::open("/dev/null").expect("a device");
+    shell.child.wait().expect("the shell");
+    let listed = lab.listed();
+    assert!(listed.len() == 1 && listed[0]["status"] == "running", "{listed:?}");
+    let id = listed[0]["id"].as_str().expect("an id");
+    let removed = lab.netbox(&["rm", "-f", id]).output().expect("netbox can be started");
+    assert!(removed.status.success(), "{}", words(&removed));
 }

@@ -60,6 +60,9 @@ fn write_command(out: &mut String, plan: &RunPlan<'_>) -> fmt::Result {
     if !kinds.is_empty() {
         writeln!(out, "# namespaces of its own: {}", kinds.join(", "))?;
     }
+    if plan.request.command.is_empty() {
+        return writeln!(out, "# no command: the box waits for SIGTERM");
+    }
     let words: Vec<_> = plan.request.command.iter().map(|word| word.to_string_lossy()).collect();
     writeln!(out, "exec {}", words.join(" "))
 }

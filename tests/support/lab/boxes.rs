@@ -42,6 +42,27 @@ impl Lab {
         self.start_command(&mut self.run_command(options, words))
     }
 
+    /// `netbox run -d OPTIONS -- COMMAND`.
+    pub(crate) fn detach(&self, options: &[&str], command: &[&str]) -> DetachedBox<'_> {
+        let end: &[&str] = if command.is_empty() { &[] } else { &["--"] };
+        let mut run = self.netbox(&[&["run", "-d"], options, end, command].concat());
+        let output = run.output().expect("netbox can be started");
+        assert!(output.status.success(), "{}", words(&output));
+        DetachedBox { lab: self, id: String::from_utf8_lossy(&output.stdout).trim_end().to_owned() }
+    }
+
+    /// A detached box that somebody else started.
+    pub(crate) const fn adopt(&self, id: String) -> DetachedBox<'_> {
+        DetachedBox { lab: self, id }
+    }
+
+    /// What `netbox ps -a` lists, as programs see it.
+    pub(crate) fn listed(&self) -> Vec<serde_json::Value> {
+        let output = self.netbox(&["ps", "-a", "--json"]).output().expect("netbox can be started");
+        assert!(output.status.success(), "{}", words(&output));
+        serde_json::from_slice(&output.stdout).expect("an array")
+    }
+
     /// The same with a command that the caller has prepared.
     pub(crate) fn start_command(&self, command: &mut Command) -> RunningBox {
         // Its standard error is the test's, and so part of a failure's text.
@@ -75,6 +96,64 @@ pub(crate) fn outcome(output: &Output) -> Outcome {
 pub(crate) fn words(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     format!("netbox ended with {}, stdout {out:?}, stderr:\n{err}", output.status)
+}
+
+/// A detached box; killed and forgotten with this value.
+#[derive(Debug)]
+pub(crate) struct DetachedBox<'l> {
+    lab: &'l Lab,
+    pub(crate) id: String,
+}
+
+impl DetachedBox<'_> {
+    /// As `netbox ps -a` lists it.
+    pub(crate) fn listed(&self) -> serde_json::Value {
+        let all = self.lab.listed();
+        let found = all.iter().find(|listed| listed["id"] == self.id.as_str());
+        found.unwrap_or_else(|| panic!("{} is not among {all:?}", self.id)).clone()
+    }
+
+    /// One of its processes: `pid`, `box_pid`.
+    pub(crate) fn process(&self, field: &str) -> u32 {
+        let listed = self.listed();
+        listed[field]
+            .as_u64()
+            .and_then(|pid| pid.try_into().ok())
+            .unwrap_or_else(|| panic!("{field} of {listed}"))
+    }
+
+    /// Its keeper: the launcher's child.
+    pub(crate) fn keeper(&self) -> u32 {
+        let launcher = self.process("pid");
+        let children = std::fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+        children.expect("the launcher lives").trim().parse().expect("one child")
+    }
+
+    /// Waits until it has ended, and lists it.
+    pub(crate) fn ended(&self) -> serde_json::Value {
+        let limit = Instant::now() + Duration::from_secs(10);
+        loop {
+            let listed = self.listed();
+            if listed["status"] == "exited" && !listed["ended"].is_null() {
+                return listed;
+            }
+            assert!(Instant::now() < limit, "it does not end: {listed}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// `netbox logs OPTIONS`.
+    pub(crate) fn logs(&self, options: &[&str]) -> Output {
+        let mut command = self.lab.netbox(&[&["logs"], options, &[&self.id]].concat());
+        command.output().expect("netbox can be started")
+    }
+}
+
+impl Drop for DetachedBox<'_> {
+    fn drop(&mut self) {
+        // It may have been forgotten.
+        let _ = self.lab.netbox(&["rm", "-f", &self.id]).stderr(Stdio::null()).status();
+    }
 }
 
 /// A box that runs; ends with this value.

@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 
-pub(crate) use boxes::{RunningBox, outcome, send, words};
+pub(crate) use boxes::{DetachedBox, RunningBox, outcome, send, words};
 pub(crate) use capture::{Capture, Packet};
 pub(crate) use place::{Place, read_sysctl, sysctl};
 pub(crate) use probe::Outcome;
