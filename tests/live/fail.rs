@@ -5,7 +5,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::lab::live_tests;
-use crate::tracer::trial::{COMMAND_STATUS, CleanBy, EXPORTED, Start, Verdict, World, is_one_of, whole};
+use crate::tracer::trial::{
+    COMMAND_STATUS, CleanBy, EXPORTED, Start, Verdict, World, forget_detached, is_one_of, whole,
+};
 use crate::tracer::{Call, Deed, Point, Role, Side};
 
 live_tests![
@@ -20,6 +22,7 @@ live_tests![
     every_step_of_the_process_below_the_init_fails,
     every_step_of_the_keeper_fails_with_a_user_namespace,
     every_step_of_the_first_process_fails_in_a_user_namespace,
+    every_step_of_a_detached_start_fails,
 ];
 
 const ERRORS: [Errno; 4] = [Errno::ENOMEM, Errno::EPERM, Errno::EEXIST, Errno::ENOBUFS];
@@ -109,6 +112,16 @@ fn fail_in(mut world: World, role: Role, step: usize) {
 }
 
 fn fail_role(world: &mut World, role: Role, step: usize) {
+    fail_each(world, role, step, CleanBy::ItselfOrTheNextIfEnded, failed_as_promised);
+}
+
+fn fail_each(
+    world: &mut World,
+    role: Role,
+    step: usize,
+    clean_by: CleanBy,
+    judge: fn(&Verdict) -> Result<(), String>,
+) {
     let own: Vec<Call> = world.calls().into_iter().filter(|call| call.role == role).collect();
     // What the launcher did before it was netbox is the harness's.
     let started =
@@ -121,12 +134,7 @@ fn fail_role(world: &mut World, role: Role, step: usize) {
         let which = index / step % ERRORS.len();
         let errors = if whole() { &ERRORS[..] } else { &ERRORS[which..=which] };
         for errno in errors {
-            world.strike(
-                point,
-                Deed::Fail(*errno, call.number),
-                CleanBy::ItselfOrTheNextIfEnded,
-                failed_as_promised,
-            );
+            world.strike(point, Deed::Fail(*errno, call.number), clean_by, judge);
         }
     }
 }
@@ -176,5 +184,25 @@ fn every_step_of_the_first_process_fails_in_a_user_namespace() {
     let mut world = World::with(Start::NoGateway, OWN_USERS);
     fail_role(&mut world, Role::First, 3);
     fail_role(&mut world, Role::Below, 3);
+    world.end();
+}
+
+/// The id of a box that is known then, or netbox's own failure, and nothing: but where the failure was in what came after the
+/// command's start.
+fn failed_or_started(verdict: &Verdict) -> Result<(), String> {
+    let (said, known) = (verdict.stderr.trim(), forget_detached()?);
+    match (verdict.traced.status, &known[..]) {
+        (0, [_]) if said.lines().count() <= 1 => Ok(()),
+        (125, [] | [_]) if said.starts_with("netbox: ") => Ok(()),
+        (status, _) => Err(format!("status {status}, known {known:?}")),
+    }
+}
+
+fn every_step_of_a_detached_start_fails() {
+    let mut world = World::with(Start::NoGateway, &["-d", "--name", "struck"]);
+    // One off: what waits for the start, the launcher, the keeper, the first process.
+    for (role, step) in [(Role::Launcher, 1), (Role::Keeper, 2), (Role::First, 9), (Role::Below, 13)] {
+        fail_each(&mut world, role, step, CleanBy::TheNext, failed_or_started);
+    }
     world.end();
 }

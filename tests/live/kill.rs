@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::lab::live_tests;
-use crate::tracer::trial::{COMMAND_STATUS, CleanBy, EXPORTED, Start, Verdict, World, points};
+use crate::tracer::trial::{
+    COMMAND_STATUS, CleanBy, EXPORTED, Start, Verdict, World, forget_detached, points,
+};
 use crate::tracer::{Deed, Point, Role, Side};
 
 live_tests![
@@ -20,6 +22,7 @@ live_tests![
     everybody_killed_around_a_user_namespace,
     everybody_killed_with_chosen_addresses,
     everybody_killed_with_a_network_that_has_a_name,
+    everybody_killed_at_a_detached_start,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -137,6 +140,39 @@ fn everybody_killed_with_a_network_that_has_a_name() {
     let calls = world.calls();
     let points = points(&calls, Role::Keeper, Side::Entry, 1, 11);
     kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
+    world.end();
+}
+
+/// L2: the box is known to have ended, or never was; where its id was told, it is known.
+fn everybody_killed_at_a_detached_start() {
+    // One off: what waits for the start, the launcher, the keeper, the first process.
+    let [caller, launcher, keeper, first] = [Role::Launcher, Role::Keeper, Role::First, Role::Below];
+    let mut world = World::with(Start::NoGateway, &["-d", "--name", "struck"]);
+    let calls = world.calls();
+    for (at, victims, step) in [
+        (caller, &[caller][..], 5),
+        (launcher, &[launcher], 7),
+        (keeper, &[keeper], 17),
+        (first, &[first], 23),
+        (keeper, &[keeper, launcher], 19),
+        (launcher, &[launcher, caller], 17),
+        (keeper, &[keeper, launcher, caller, first], 23),
+    ] {
+        for point in points(&calls, at, Side::Entry, 0, step) {
+            world.strike(point, Deed::Kill(victims), CleanBy::TheNext, |verdict| {
+                let (status, ended) = (verdict.traced.status, forget_detached()?);
+                let as_promised = match (status, &ended[..]) {
+                    (0, [_]) => true,
+                    // Between the command's start and the news of it: the command did run.
+                    (125, [] | [_]) => verdict.stderr.starts_with("netbox: "),
+                    (137, [] | [_]) => victims.contains(&caller),
+                    _ => false,
+                };
+                let as_promised = as_promised && ended.iter().all(|one| !one["ended"].is_null());
+                if as_promised { Ok(()) } else { Err(format!("status {status}, ended as {ended:?}")) }
+            });
+        }
+    }
     world.end();
 }
 
