@@ -63,7 +63,8 @@ pub enum Selector {
         /// The destination port.
         port: u16,
     },
-    /// Those that went to the port when they began, and were translated to the target.
+    /// Those that went to the port when they began, and were translated to the target; over IPv6 those too that others answer by
+    /// the same port.
     Translated {
         /// The IP protocol number.
         protocol: u8,
@@ -194,7 +195,7 @@ impl Selector {
     /// Whether the kernel's filter means all others by it: the comparison of IPv6 addresses is the wrong way round (`!ipv6_addr_cmp`
     /// in `ctnetlink_filter_match_tuple`, from Linux 5.8 on to 6.18 at least).
     const fn has_ipv6_address(&self) -> bool {
-        matches!(self, Self::Address(IpAddr::V6(_)) | Self::Translated { target: SocketAddr::V6(_), .. })
+        matches!(self, Self::Address(IpAddr::V6(_)))
     }
 
     /// The requests that make the kernel delete what is meant, and nothing else.
@@ -250,7 +251,9 @@ impl Selector {
                     });
                 });
                 let original = FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT;
-                let reply = FILTER_IP_SRC | FILTER_PROTO_NUM | FILTER_PROTO_SRC_PORT;
+                // See `has_ipv6_address`: over IPv6 the ports alone are compared.
+                let address = if target.is_ipv4() { FILTER_IP_SRC } else { 0 };
+                let reply = address | FILTER_PROTO_NUM | FILTER_PROTO_SRC_PORT;
                 vec![mask(&mut draft, original, reply).finish()]
             }
         }
