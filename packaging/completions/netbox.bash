@@ -28,10 +28,11 @@ _netbox() {
             netbox,help)
                 cmd="netbox__subcmd__help"
                 ;;
-            netbox,port)
-                cmd="netbox__subcmd__port"
             netbox,logs)
                 cmd="netbox__subcmd__logs"
+                ;;
+            netbox,port)
+                cmd="netbox__subcmd__port"
                 ;;
             netbox,ps)
                 cmd="netbox__subcmd__ps"
@@ -57,10 +58,11 @@ _netbox() {
             netbox__subcmd__help,help)
                 cmd="netbox__subcmd__help__subcmd__help"
                 ;;
-            netbox__subcmd__help,port)
-                cmd="netbox__subcmd__help__subcmd__port"
             netbox__subcmd__help,logs)
                 cmd="netbox__subcmd__help__subcmd__logs"
+                ;;
+            netbox__subcmd__help,port)
+                cmd="netbox__subcmd__help__subcmd__port"
                 ;;
             netbox__subcmd__help,ps)
                 cmd="netbox__subcmd__help__subcmd__ps"
@@ -93,9 +95,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run ps port wait gc gateway help"
-            opts="-h -V --help --version run exec ps wait gc gateway help"
-            opts="-h -V --help --version run ps logs wait rm gc gateway help"
+            opts="-h -V --help --version run exec ps port logs wait rm gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -175,9 +175,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run ps port wait gc gateway help"
-            opts="run exec ps wait gc gateway help"
-            opts="run ps logs wait rm gc gateway help"
+            opts="run exec ps port logs wait rm gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -246,10 +244,22 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        netbox__subcmd__help__subcmd__port)
-            opts="add rm"
         netbox__subcmd__help__subcmd__logs)
             opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__port)
+            opts="add rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -346,10 +356,30 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        netbox__subcmd__port)
-            opts="-h --help add rm"
         netbox__subcmd__logs)
             opts="-f -n -t -h --follow --tail --timestamps --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__port)
+            opts="-h --help add rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -383,14 +413,6 @@ _netbox() {
                 return 0
             fi
             case "${prev}" in
-                --tail)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -n)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -427,9 +449,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__run)
-            opts="-p -P -u -w -e -q -i -t -h --publish --publish-all --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
-            opts="-p -u -w -e -q -i -t -h --publish --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --export-netns --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
-            opts="-p -u -d -w -e -q -i -t -h --publish --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --detach --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
+            opts="-p -P -u -d -w -e -q -i -t -h --publish --publish-all --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --export-netns --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --detach --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
