@@ -14,7 +14,6 @@
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::SystemTime;
 
 use nix::unistd::Pid;
 
@@ -25,7 +24,7 @@ use crate::apply::export;
 use crate::apply::gateway::{self, Gateway};
 use crate::apply::heal;
 use crate::apply::host::Host;
-use crate::apply::kept::{self, KeptBox};
+use crate::apply::kept::KeptBox;
 use crate::apply::lease::{Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
 use crate::apply::reserve;
@@ -36,7 +35,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
 use crate::kernel::channel::Channel;
 use crate::kernel::inherited;
-use crate::kernel::namespace::{self, MountNamespace};
+use crate::kernel::namespace;
 use crate::kernel::process::{self, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
 use crate::launch::control::Control;
@@ -52,8 +51,7 @@ use crate::launch::output::{self, CommandEnds};
 use crate::launch::ports::Ports;
 use crate::launch::publish_all::Publisher;
 use crate::launch::status_stream::StatusStream;
-use crate::launch::supervise::{Care, End, KILLED, kill_box, launcher_is_there, status_of, supervise, wake};
-use crate::plan::exec::Rights;
+use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, status_of, supervise, wake};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::{Privileges, privileges};
 use crate::plan::record::{Attachment, BoxRecord, MountIdentity};
@@ -64,6 +62,7 @@ use crate::serve::relay::Waiting;
 use crate::serve::watch::Watch;
 use crate::spec::request::RunRequest;
 
+mod record;
 mod take_down;
 
 /// Runs a command in a box and returns the status to exit with (promise R2).
@@ -104,8 +103,7 @@ fn launch(
     refusal::before_start(request, &caller, caller::is_setuid())?;
     let privileges = privileges(request, &identity, caller.capabilities)?;
     refusal::of_network(request, &privileges)?;
-    let elsewhere = elsewhere::open(&request.net)?;
-    elsewhere.iter().flat_map(|elsewhere| &elsewhere.warnings).for_each(|warning| report.warning(warning));
+    let elsewhere = elsewhere::open(&request.net, |warning| report.warning(warning))?;
     let mut start = Start {
         request,
         elsewhere,
@@ -142,25 +140,11 @@ fn launch(
     let outcome = launcher.attend();
     if let Some(detached) = &mut detached {
         detached.output().finish();
+        if matches!(outcome, Ok(Outcome::KeeperDied)) {
+            detached.keeper_died();
+        }
     }
-    match outcome? {
-        Outcome::Ended(status, problems) => {
-            detach::tell(&problems, detached, report);
-            Ok(status)
-        }
-        Outcome::Failed(error, problems) => {
-            detach::tell(&problems, detached, report);
-            Err(error)
-        }
-        Outcome::KeeperDied => {
-            if let Some(detached) = detached {
-                detached.keeper_died();
-            }
-            Err(after_keeper(keeper_pid))
-        }
-        // The keeper sees this process end.
-        Outcome::CallerGone => Ok(KILLED),
-    }
+    outcome?.conclude(|problems| detach::tell(problems, detached, report), || after_keeper(keeper_pid))
 }
 
 /// What the keeper knows from its birth.
@@ -289,9 +273,7 @@ impl<'a> Keeper<'a> {
         self.add_link()?;
         self.first.configure(self.facts(), &self.files)?;
         self.write_record()?;
-        if let Some(record) = &self.record {
-            export::export(record, self.first.process.pid)?;
-        }
+        export::export(self.record.as_ref(), self.first.process.pid)?;
         let calls = self.first.wait_until(FromBox::Configured)?;
         if let Some(publisher) = &mut self.publisher {
             calls.into_iter().for_each(|calls| publisher.watch_calls(calls));
@@ -362,9 +344,8 @@ impl<'a> Keeper<'a> {
             self.lease.as_ref().and_then(|lease| lease.name.as_ref().map(|name| name.as_str().to_owned()));
         let link =
             self.attachment.as_ref().map(|attachment| BoxLink::new(attachment, self.end(attachment).mtu));
-        let elsewhere = self.start.elsewhere.as_ref();
-        let link = link.or_else(|| elsewhere.and_then(|elsewhere| elsewhere.link));
-        let etc = elsewhere.and_then(|elsewhere| elsewhere.files.clone());
+        let (shared, etc) = self.start.elsewhere.as_ref().map(Elsewhere::facts).unwrap_or_default();
+        let link = link.or(shared);
         let files = self.files.iter().map(|file| file.path.to_owned()).collect();
         BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files, etc }
     }
@@ -406,44 +387,6 @@ impl<'a> Keeper<'a> {
             self.publisher = Some(Publisher::new(network, host.as_fd(), attachment.addresses())?);
         }
         attach::add_link(gateway, lease.id.as_str(), &attachment, end, &network)
-    }
-
-    fn write_record(&mut self) -> Result<()> {
-        let (Some(lease), Some(host)) = (&self.lease, &self.host) else { return Ok(()) };
-        let request = self.start.request;
-        let pid = self.first.command().pid.as_raw();
-        let mounts = match request.has_own_mounts() {
-            true => Some(MountNamespace::of(pid).context(|| "cannot identify the box's mount namespace")?),
-            false => None,
-        };
-        let facts = self.facts();
-        let (export, first) = (request.export_netns.as_ref(), self.first.process.pid);
-        let record = BoxRecord {
-            exported: export::planned(export, &facts.name, first, host.network().as_fd())?,
-            id: facts.id,
-            name: facts.name,
-            pid: self.start.launcher.as_raw(),
-            keeper_pid: nix::unistd::getpid().as_raw(),
-            box_pid: pid,
-            net: request.net.as_str().to_owned(),
-            privilege: "root".to_owned(),
-            command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            attachment: self.attachment,
-            ports: self.waiting.ports(),
-            other_ports: Vec::new(),
-            mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
-            rights: Some(Rights::new(self.start.identity, &self.start.privileges)),
-            detached: request.detach,
-        };
-        lease.write(&record)?;
-        if let Some(state) = self.state.as_ref().filter(|_| request.detach) {
-            // After the other record, by which a sweep finds this one.
-            let (name, host) = (lease.name.as_ref(), state.host());
-            self.kept = Some(kept::keep(&record, &lease.id, name, host, request.remove)?);
-        }
-        self.record = Some(record);
-        Ok(())
     }
 
     /// The box's mount namespace, where it has one of its own.

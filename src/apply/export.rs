@@ -18,6 +18,9 @@ use crate::error::{Context, Error, Result};
 use crate::kernel::namespace;
 use crate::plan::record::{BoxRecord, Exported};
 use crate::spec::netns::Export;
+use crate::spec::request::RunRequest;
+
+use super::host::Host;
 
 /// Where ip-netns(8) has them.
 const DIRECTORY: &str = "/run/netns";
@@ -44,20 +47,15 @@ pub fn check(wanted: Option<&Export>) -> Result<()> {
 ///
 /// # Errors
 /// When the namespace cannot be entered.
-pub fn planned(
-    wanted: Option<&Export>,
-    name: &str,
-    pid: Pid,
-    home: BorrowedFd<'_>,
-) -> Result<Option<Exported>> {
-    let Some(wanted) = wanted else { return Ok(None) };
+pub fn planned(request: &RunRequest, name: &str, pid: Pid, host: &Host) -> Result<Option<Exported>> {
+    let Some(wanted) = &request.export_netns else { return Ok(None) };
     let name = match wanted {
         Export::OfBox => name,
         Export::As(name) => name.as_str(),
     };
     let cannot = || "cannot identify the box's network";
     let network = namespace::network_of(pid.as_raw()).context(cannot)?;
-    let cookie = namespace::cookie_of(network.as_fd(), home).context(cannot)?;
+    let cookie = namespace::cookie_of(network.as_fd(), host.network().as_fd()).context(cannot)?;
     Ok(Some(Exported { name: name.to_owned(), cookie }))
 }
 
@@ -81,8 +79,10 @@ fn mark_of(id: &str) -> String {
 ///
 /// # Errors
 /// A name that is taken; where /run/netns cannot be set up.
-pub fn export(record: &BoxRecord, pid: Pid) -> Result<()> {
-    let Some(exported) = &record.exported else { return Ok(()) };
+pub fn export(record: Option<&BoxRecord>, pid: Pid) -> Result<()> {
+    let Some((record, exported)) = record.and_then(|record| Some((record, record.exported.as_ref()?))) else {
+        return Ok(());
+    };
     let (name, path) = (exported.name.as_str(), path_of(&exported.name));
     let cannot = || format!("cannot export the box's network as {name:?}");
     let network = namespace::network_of(pid.as_raw()).context(cannot)?;

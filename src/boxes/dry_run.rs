@@ -54,7 +54,7 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         Err(error) => return Err(error),
     }
     source::check(request.snat)?;
-    let elsewhere = elsewhere::open(&request.net)?;
+    let elsewhere = elsewhere::open(&request.net, |_| {})?;
     export::check(request.export_netns.as_ref())?;
     if let Some(name) = &request.name {
         match State::open_existing() {

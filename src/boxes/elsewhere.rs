@@ -38,23 +38,29 @@ pub struct Elsewhere {
     pub link: Option<BoxLink>,
     /// What is put over something in /etc.
     pub files: Option<EtcFiles>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
 }
 
-/// Opens the network, where it is not the box's own or the host's.
+impl Elsewhere {
+    /// What the box is told and gets of it.
+    #[must_use]
+    pub fn facts(&self) -> (Option<BoxLink>, Option<EtcFiles>) {
+        (self.link, self.files.clone())
+    }
+}
+
+/// Opens the network, where it is not the box's own or the host's. `warn` is told what the user should know.
 ///
 /// # Errors
 /// When it is not there, or is no network namespace.
-pub fn open(net: &Net) -> Result<Option<Elsewhere>> {
+pub fn open(net: &Net, warn: impl Fn(&str)) -> Result<Option<Elsewhere>> {
     match net {
-        Net::Netns(netns) => of_name(netns).map(Some),
+        Net::Netns(netns) => of_name(netns, warn).map(Some),
         Net::Box(other) => of_box(other).map(Some),
         Net::Nat | Net::None | Net::Host => Ok(None),
     }
 }
 
-fn of_name(netns: &NetnsRef) -> Result<Elsewhere> {
+fn of_name(netns: &NetnsRef, warn: impl Fn(&str)) -> Result<Elsewhere> {
     let path = netns.path();
     let cannot =
         || Error::new(format!("cannot enter the network namespace {:?}", path.display().to_string()));
@@ -76,9 +82,9 @@ fn of_name(netns: &NetnsRef) -> Result<Elsewhere> {
     if !namespace::is_network(network.as_fd()).map_err(|error| cannot().os(&error))? {
         return Err(none());
     }
-    let (files, warnings) = netns.name().map(files_of).transpose()?.unwrap_or_default();
+    let files = netns.name().map(|name| files_of(name, warn)).transpose()?.flatten();
     let path = path.display().to_string();
-    Ok(Elsewhere { network, path, resolv_conf: None, link: None, files, warnings })
+    Ok(Elsewhere { network, path, resolv_conf: None, link: None, files })
 }
 
 fn open_file(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
@@ -86,24 +92,24 @@ fn open_file(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
 }
 
 /// As `ip netns exec` does: each that has its like in /etc is put over it.
-fn files_of(name: &NetnsName) -> Result<(Option<EtcFiles>, Vec<String>)> {
+fn files_of(name: &NetnsName, warn: impl Fn(&str)) -> Result<Option<EtcFiles>> {
     let directory = format!("{FILES}/{name}");
     let entries = match std::fs::read_dir(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, Vec::new())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.context(|| format!("cannot read {directory}"))?,
     };
-    let (mut names, mut warnings) = (Vec::new(), Vec::new());
+    let mut names = Vec::new();
     for entry in entries {
         let entry = entry.context(|| format!("cannot read {directory}"))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if is_there(&format!("/etc/{name}")) {
             names.push(name);
         } else {
-            warnings.push(format!("there is no /etc/{name} that {:?} could be put over", entry.path()));
+            warn(&format!("there is no /etc/{name} that {:?} could be put over", entry.path()));
         }
     }
     names.sort_unstable();
-    Ok((Some((directory, names)), warnings))
+    Ok(Some((directory, names)))
 }
 
 fn of_box(other: &OtherBox) -> Result<Elsewhere> {
@@ -126,7 +132,7 @@ fn of_box(other: &OtherBox) -> Result<Elsewhere> {
     let link = found.record.attachment;
     let link = link.map(|attachment| BoxLink::new(&attachment, attachment.topology.mtu));
     let path = format!("/proc/{}/ns/net", command.pid);
-    Ok(Elsewhere { network, path, resolv_conf, link, files: None, warnings: Vec::new() })
+    Ok(Elsewhere { network, path, resolv_conf, link, files: None })
 }
 
 /// Its own, where it has one: the box that joins it gets the same, in a file of its own.

@@ -23,7 +23,7 @@ use crate::kernel::wait;
 use crate::kernel::{entry, namespace};
 use crate::launch::first_process::FirstProcess;
 use crate::launch::joining::{self, Directory, Joining};
-use crate::launch::launcher::{Launcher, Outcome, takes_terminal_at_once};
+use crate::launch::launcher::{Launcher, takes_terminal_at_once};
 use crate::launch::message::{FromBox, ToLauncher, introduce, tell};
 use crate::launch::supervise::{launcher_is_there, wake};
 use crate::launch::supervisor::{End, after_supervisor, attend, kill_all, tell_end_of_box};
@@ -152,19 +152,9 @@ impl Calling<'_> {
             process::let_go_of_input_and_output().context(|| "cannot open /dev/null")?;
         }
         let outcome = Launcher::new(&supervisor, self.report, take_terminal, None, None).attend()?;
-        let ended = match outcome {
-            Outcome::Ended(status, problems) => {
-                problems.iter().for_each(|problem| self.report.problem(problem));
-                Ok(status)
-            }
-            Outcome::Failed(error, problems) => {
-                problems.iter().for_each(|problem| self.report.problem(problem));
-                Err(error)
-            }
-            // Nobody waits for an exec as for a detached start: `CallerGone` is never said here.
-            Outcome::KeeperDied | Outcome::CallerGone => return Err(after_supervisor(pid, has_warden)),
-        };
-        // It has said all, and ends. The launcher's orphans may have been waited for with it.
+        let tell = |problems: &[String]| problems.iter().for_each(|problem| self.report.problem(problem));
+        let ended = outcome.conclude(tell, || after_supervisor(pid, has_warden));
+        // It has said all, and ends. The launcher may have waited for it already.
         wait::end_of(pid).context(|| "cannot wait for the supervisor")?;
         ended
     }

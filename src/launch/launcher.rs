@@ -27,6 +27,7 @@ use crate::report::Report;
 use super::detach::Detached;
 use super::message::ToLauncher;
 use super::status_stream::StatusStream;
+use super::supervise::KILLED;
 
 /// How a run ended, as the launcher saw it.
 #[derive(Debug)]
@@ -39,6 +40,24 @@ pub enum Outcome {
     KeeperDied,
     /// Who wanted the box went away before the command ran.
     CallerGone,
+}
+
+impl Outcome {
+    /// Has what could not be undone told, and returns the status to exit with.
+    ///
+    /// # Errors
+    /// Why the command did not run; what `after_keeper` makes of a keeper that died.
+    pub fn conclude(self, tell: impl FnOnce(&[String]), after_keeper: impl FnOnce() -> Error) -> Result<u8> {
+        let (ended, problems) = match self {
+            Self::Ended(status, problems) => (Ok(status), problems),
+            Self::Failed(error, problems) => (Err(error), problems),
+            Self::KeeperDied => (Err(after_keeper()), Vec::new()),
+            // The keeper sees this process end.
+            Self::CallerGone => (Ok(KILLED), Vec::new()),
+        };
+        tell(&problems);
+        ended
+    }
 }
 
 /// Whether a command should have the terminal from its start: the launcher is in the foreground, and nothing

@@ -1,0 +1,51 @@
+//! What a keeper writes down of its box.
+
+use std::time::SystemTime;
+
+use super::Keeper;
+use crate::apply::{export, kept};
+use crate::error::{Context, Result};
+use crate::kernel::namespace::MountNamespace;
+use crate::plan::exec::Rights;
+use crate::plan::record::BoxRecord;
+
+impl Keeper<'_> {
+    /// Writes the record, and that of a detached box which outlives it.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub(super) fn write_record(&mut self) -> Result<()> {
+        let (Some(lease), Some(host)) = (&self.lease, &self.host) else { return Ok(()) };
+        let request = self.start.request;
+        let pid = self.first.command().pid.as_raw();
+        let mounts = request.has_own_mounts().then(|| MountNamespace::of(pid)).transpose();
+        let mounts = mounts.context(|| "cannot identify the box's mount namespace")?;
+        let facts = self.facts();
+        let record = BoxRecord {
+            exported: export::planned(request, &facts.name, self.first.process.pid, host)?,
+            id: facts.id,
+            name: facts.name,
+            pid: self.start.launcher.as_raw(),
+            keeper_pid: nix::unistd::getpid().as_raw(),
+            box_pid: pid,
+            net: request.net.as_str().to_owned(),
+            privilege: "root".to_owned(),
+            command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            attachment: self.attachment,
+            ports: self.waiting.ports(),
+            other_ports: Vec::new(),
+            mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
+            rights: Some(Rights::new(self.start.identity, &self.start.privileges)),
+            detached: request.detach,
+        };
+        lease.write(&record)?;
+        if let Some(state) = self.state.as_ref().filter(|_| request.detach) {
+            // After the other record, by which a sweep finds this one.
+            let (name, host) = (lease.name.as_ref(), state.host());
+            self.kept = Some(kept::keep(&record, &lease.id, name, host, request.remove)?);
+        }
+        self.record = Some(record);
+        Ok(())
+    }
+}
