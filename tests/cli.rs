@@ -271,7 +271,6 @@ fn wrong_usage_names_what_is_wrong() {
         (&["rm", "--all", "web"], &["--all", "web", "contradict"]),
         (&["rm", "--all", "--force"], &["--all", "--force", "contradict"]),
         (&["rm", "a/b"], &["\"a/b\""]),
-        (&["run", "-P", "ls"], &["-P"]),
         (&["run", "--allow", "x", "ls"], &["--allow"]),
         (&["run", "--pub", "80", "ls"], &["--pub"]),
         (&["run", "-p"], &["--publish"]),
