@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, gateway, gc, ps, wait};
+use netbox::boxes::{dry_run, gateway, gc, inspect, ps, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
@@ -51,6 +51,7 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         Request::Run(request) => run::run(request, report),
         Request::Ps { json } => print(&ps::ps(*json)?),
         Request::Wait { boxes } => wait::wait(boxes),
+        Request::Inspect { boxes, pointer } => print(&inspect::inspect(boxes, pointer.as_ref())?),
         Request::Gc => print(&gc::gc()?),
         Request::Gateway { command } => match gateway::gateway(command)? {},
     }

@@ -207,6 +207,7 @@ struct Keeper<'a> {
     lease: Option<Lease>,
     gateway: Option<Gateway>,
     attachment: Option<Attachment>,
+    network: Option<u64>,
     ports: Vec<PortMap>,
     waiting: Option<Waiting>,
     files: Vec<BoxFile>,
@@ -228,6 +229,7 @@ impl<'a> Keeper<'a> {
             lease: None,
             gateway: None,
             attachment: None,
+            network: None,
             ports: Vec::new(),
             waiting: None,
             files: Vec::new(),
@@ -345,13 +347,18 @@ impl<'a> Keeper<'a> {
         if let Some(command) = self.first.meet_command()? {
             introduce(self.launcher, command);
         }
-        let Some(attachment) = self.attachment else { return Ok(()) };
-        let end = self.end(&attachment);
-        let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
+        if !self.start.request.has_own_network() {
+            return Ok(());
+        }
         let pid = self.first.process.pid.as_raw();
         let network: OwnedFd = namespace::network_of(pid)
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
+        let inode = namespace::inode(network.as_fd());
+        self.network = Some(inode.context(|| "cannot identify the box's network namespace")?);
+        let Some(attachment) = self.attachment else { return Ok(()) };
+        let end = self.end(&attachment);
+        let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
         attach::add_link(gateway, lease.id.as_str(), &attachment, end, &network)
     }
 
@@ -377,6 +384,7 @@ impl<'a> Keeper<'a> {
             attachment: self.attachment,
             ports: self.ports.clone(),
             mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
+            network: self.network,
         };
         lease.write(&record)?;
         self.record = Some(record);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use netbox::cli::{self, Stop};
 use netbox::spec::{
-    EnvSetting, GroupRef, HostPort, Net, Request, RunRequest, SearchDomain, Unshare, UserRef,
+    BoxRef, EnvSetting, GroupRef, HostPort, JsonPointer, Net, Request, RunRequest, SearchDomain, Unshare,
+    UserRef,
 };
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
@@ -216,6 +217,31 @@ fn the_other_commands() {
     assert_eq!(parse(&["gateway", "--", "ip", "-d", "addr"]), Ok(Request::Gateway { command }));
 }
 
+fn of(name: &str) -> BoxRef {
+    BoxRef::parse(name).unwrap()
+}
+
+#[test]
+fn the_commands_that_look_at_boxes() {
+    let pointer = |text| Some(JsonPointer::parse(text).unwrap());
+    for (args, boxes, pointer) in [
+        (&["inspect", "web"][..], vec![of("web")], None),
+        (&["inspect", "--format", "/0/id", "a", "b"], vec![of("a"), of("b")], pointer("/0/id")),
+        (&["inspect", "web", "--format="], vec![of("web")], pointer("")),
+    ] {
+        assert_eq!(parse(args), Ok(Request::Inspect { boxes, pointer }), "{args:?}");
+    }
+    for (args, words) in [
+        (&["inspect"][..], &["inspect needs the name"][..]),
+        (&["inspect", "a/b"], &["invalid box name \"a/b\""]),
+        (&["inspect", "--format", "{{.Id}}", "web"], &["invalid JSON pointer \"{{.Id}}\""]),
+        (&["inspect", "--format", "-x", "web"], &["invalid JSON pointer \"-x\""]),
+    ] {
+        let text = wrong(args);
+        assert!(words.iter().all(|word| text.contains(word)), "{args:?}: {text}");
+    }
+}
+
 #[test]
 fn wrong_usage_names_what_is_wrong() {
     for (args, words) in [
@@ -353,6 +379,7 @@ fn help_and_version_are_for_stdout() {
         (&["run", "-p", "80", "-h"], &["Usage: netbox run"]),
         (&["ps", "--help"], &["Usage: netbox ps [--json]"]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
+        (&["inspect", "--help"], &["Usage: netbox inspect [--format POINTER] NAME..."]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
     ] {
@@ -371,6 +398,6 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["run", "ps", "wait", "gc", "gateway"]);
+    assert_eq!(names, ["run", "ps", "wait", "inspect", "gc", "gateway"]);
     tree.debug_assert();
 }

@@ -5,5 +5,7 @@ pub mod dry_run;
 pub mod find;
 pub mod gateway;
 pub mod gc;
+pub mod inspect;
 pub mod ps;
+pub mod shown;
 pub mod wait;

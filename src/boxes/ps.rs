@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::find;
-use crate::error::{Error, Result};
+use super::shown::{self, printable};
+use crate::error::Result;
 use crate::plan::listing::Listed;
 use crate::plan::record::PortMap;
 
@@ -14,9 +15,7 @@ use crate::plan::record::PortMap;
 pub fn ps(json: bool) -> Result<String> {
     let rows = rows()?;
     if json {
-        let text = serde_json::to_string_pretty(&rows)
-            .map_err(|error| Error::new("cannot write JSON").because(error))?;
-        return Ok(text + "\n");
+        return shown::pretty(&rows);
     }
     Ok(table(&rows))
 }
@@ -76,11 +75,6 @@ fn port_list(ports: &[PortMap]) -> String {
     ranges.collect::<Vec<_>>().join(",")
 }
 
-/// A command line is anybody's text: what would drive a terminal is shown, not sent.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,10 +99,5 @@ mod tests {
              [::]:8000-8002->80-82/tcp,[::]:9000->80/tcp,[::]:9001->80/tcp,[::]:65535->90/tcp,\
              127.0.0.1:53->53/udp"
         );
-    }
-
-    #[test]
-    fn a_command_cannot_drive_the_terminal_of_whoever_lists_it() {
-        assert_eq!(printable("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
     }
 }

@@ -7,6 +7,7 @@
 
 mod gateway;
 mod gc;
+mod inspect;
 mod ps;
 mod run;
 mod stop;
@@ -17,7 +18,7 @@ use std::ffi::{OsStr, OsString};
 use clap::{ArgMatches, Command};
 
 use crate::error::{Error, Result};
-use crate::spec::Request;
+use crate::spec::{BoxRef, Request};
 
 pub use stop::Stop;
 
@@ -28,10 +29,11 @@ struct Subcommand {
     request: fn(&mut ArgMatches) -> Result<Request, Stop>,
 }
 
-const SUBCOMMANDS: [Subcommand; 5] = [
+const SUBCOMMANDS: [Subcommand; 6] = [
     Subcommand { name: run::NAME, command: run::command, request: run::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
+    Subcommand { name: inspect::NAME, command: inspect::command, request: inspect::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },
     Subcommand { name: gateway::NAME, command: gateway::command, request: gateway::request },
 ];
@@ -59,6 +61,19 @@ pub fn command() -> Command {
         .about("Starts a command behind its own NAT router and takes everything away when the command ends")
         .subcommand_required(true)
         .subcommands(SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)()))
+}
+
+/// A box that a command is to find.
+fn a_box(word: &OsStr) -> Result<BoxRef> {
+    BoxRef::parse(text("NAME", word)?)
+}
+
+/// The boxes that a command is to find, at least one.
+fn some_boxes(words: &[OsString], command: &str, usage: &str) -> Result<Vec<BoxRef>> {
+    if words.is_empty() {
+        return Err(Error::usage(format!("{command} needs the name or the id of a box")).hint(usage));
+    }
+    words.iter().map(|word| a_box(word)).collect()
 }
 
 /// The text of an option's value, for values that cannot be arbitrary bytes.

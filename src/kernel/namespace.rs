@@ -23,10 +23,27 @@ pub fn network_of(pid: i32) -> io::Result<OwnedFd> {
     Ok(File::open(format!("/proc/{pid}/ns/net"))?.into())
 }
 
-/// Moves this thread to the network namespace `network`.
+/// The inode in nsfs by which a namespace is known while it lives: what follows `net:` in namespaces(7). Used again after its
+/// end.
 ///
 /// # Errors
-/// EPERM without CAP_SYS_ADMIN.
+/// None that the manual names.
+pub fn inode(namespace: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(namespace)?.st_ino)
+}
+
+/// The same for the namespace of this kind (`net`, `mnt` …) that process `pid` is in.
+///
+/// # Errors
+/// ENOENT, ESRCH when the process is gone, or has ended and not been waited for; EACCES without ptrace access to it.
+pub fn inode_of(pid: i32, kind: &str) -> io::Result<u64> {
+    Ok(rustix::fs::stat(format!("/proc/{pid}/ns/{kind}"))?.st_ino)
+}
+
+/// Moves this thread to the network namespace `network`, be it given by itself or by a process in it (a pidfd).
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN; ESRCH when that process is gone.
 pub fn enter_network(network: BorrowedFd<'_>) -> nix::Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
 }

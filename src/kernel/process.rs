@@ -119,6 +119,15 @@ impl Process {
         Self { pid, fd }
     }
 
+    /// Whether it has ended, be it waited for or not. While it has not, its number is its own.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        let mut end = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        Ok(nix::poll::poll(&mut end, PollTimeout::ZERO)? != 0)
+    }
+
     /// Sends a signal. A process that is gone already is no error.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod environment;
 pub mod facts;
 pub mod gateway;
 pub mod identity;
+pub mod inspection;
 pub mod ipv6;
 pub mod listing;
 pub mod mounts;

@@ -145,6 +145,8 @@ pub struct BoxRecord {
     pub ports: Vec<PortMap>,
     /// Its mount namespace; `None` for a box that shares the host's.
     pub mounts: Option<MountIdentity>,
+    /// The inode of its network namespace in nsfs; `None` for a box that shares the host's.
+    pub network: Option<u64>,
 }
 
 /// The gateway, as the state directory describes it. Written before the first thing that it describes is made.

@@ -9,8 +9,8 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest,
-    SearchDomain, Unshare, UserSpec,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, JsonPointer, Nameserver, Net,
+    PortRequest, SearchDomain, Unshare, UserSpec,
 };
 use crate::error::{Error, Result};
 
@@ -28,6 +28,13 @@ pub enum Request {
     Wait {
         /// Which, never none.
         boxes: Vec<BoxRef>,
+    },
+    /// Show everything about boxes.
+    Inspect {
+        /// Which, never empty.
+        boxes: Vec<BoxRef>,
+        /// The part that is wanted; `None` for all.
+        pointer: Option<JsonPointer>,
     },
     /// Remove what dead boxes left.
     Gc,

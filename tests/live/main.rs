@@ -13,6 +13,7 @@ mod control;
 mod egress;
 mod fail;
 mod host_changes;
+mod inspection;
 mod interference;
 mod ipv6;
 mod isolation;
@@ -50,6 +51,7 @@ fn main() -> std::process::ExitCode {
         host_changes::TESTS,
         connections::TESTS,
         control::TESTS,
+        inspection::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

@@ -1,0 +1,111 @@
+//! Looking at boxes from outside: `inspect` …
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::lab::{ECHO, Lab, Shape, WAN, live_tests, probe, words};
+
+live_tests![
+    a_box_is_inspected_as_the_kernel_has_it,
+    a_box_without_a_link_has_nulls_in_its_place,
+    a_part_of_an_inspection_is_printed_by_its_pointer,
+];
+
+/// What netbox prints, which goes well.
+fn said(lab: &Lab, arguments: &[&str]) -> String {
+    let output = tried(lab, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", words(&output));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn tried(lab: &Lab, arguments: &[&str]) -> Output {
+    lab.netbox(arguments).output().expect("netbox can be started")
+}
+
+fn inspected(lab: &Lab, name: &str) -> Value {
+    let mut all: Value = serde_json::from_str(&said(lab, &["inspect", name])).expect("JSON");
+    assert_eq!(all.as_array().map(Vec::len), Some(1), "{all}");
+    all[0].take()
+}
+
+/// The inode of a namespace of a process.
+fn inode(pid: u32, kind: &str) -> u64 {
+    fs::metadata(format!("/proc/{pid}/ns/{kind}")).expect("the process lives").ino()
+}
+
+fn a_box_is_inspected_as_the_kernel_has_it() {
+    let lab = Lab::new(Shape::OwnLan);
+    let options = ["--name", "web", "-p", "8080:80", "--mtu", "1400", "--mac", "02:00:5e:10:00:01"];
+    let in_box = lab.start(&options, &["listen", "tcp", "0.0.0.0:80"]);
+    let other = lab.start(&[], &["sleep"]);
+    let seen = inspected(&lab, "web");
+    assert_eq!(seen["pids"]["launcher"], in_box.launcher());
+    assert_eq!(seen["pids"]["command"], in_box.pid);
+    for kind in ["net", "mnt", "pid", "uts", "ipc", "user"] {
+        assert_eq!(seen["namespaces"][kind], inode(in_box.pid, kind), "{kind}");
+    }
+    assert_eq!(seen["addresses"]["ipv4"], in_box.address.to_string());
+    assert_eq!(seen["addresses"]["ipv6"], in_box.address6.expect("an address").to_string());
+    assert_eq!((&seen["mtu"], &seen["mac"]), (&1400.into(), &"02:00:5e:10:00:01".into()));
+    assert_eq!(seen["ports"].as_array().map(Vec::len), Some(2), "{seen}");
+
+    let index =
+        |path: String| -> u64 { fs::read_to_string(path).expect("sysfs").trim().parse().expect("a number") };
+    let (host, gateway, inside) =
+        (&seen["interfaces"]["host"], &seen["interfaces"]["gateway"], &seen["interfaces"]["box"]);
+    let name = host["name"].as_str().expect("a name");
+    assert_eq!(host["index"], index(format!("/sys/class/net/{name}/ifindex")));
+    assert_eq!(host["peer_index"], index(format!("/sys/class/net/{name}/iflink")));
+    let of_box = |file: &str| index(format!("/proc/{}/root/sys/class/net/eth0/{file}", in_box.pid));
+    assert_eq!(
+        (&inside["index"], &inside["peer_index"]),
+        (&of_box("ifindex").into(), &of_box("iflink").into())
+    );
+    assert_eq!((&gateway["index"], &gateway["peer_index"]), (&inside["peer_index"], &inside["index"]));
+    assert_eq!(gateway["name"], format!("nb{}", seen["id"].as_str().expect("an id")));
+
+    assert!(in_box.inside(|| probe::udp(SocketAddr::from((WAN, ECHO)))).reached());
+    let after = inspected(&lab, "web");
+    for counter in ["packets_in", "packets_out", "bytes_in", "bytes_out"] {
+        let count = |of: &Value| of["counters"][counter].as_u64().expect("a number");
+        assert!(count(&after) > count(&seen), "{counter}: {after}");
+    }
+    drop((in_box, other));
+}
+
+fn a_box_without_a_link_has_nulls_in_its_place() {
+    let lab = Lab::new(Shape::OwnLan);
+    for net in ["none", "host"] {
+        let in_box = lab.start(&["--name", net, "--net", net], &["sleep"]);
+        let seen = inspected(&lab, net);
+        assert_eq!((&seen["net"], &seen["pids"]["command"]), (&net.into(), &in_box.pid.into()));
+        assert_eq!(seen["namespaces"]["net"], inode(in_box.pid, "net"));
+        for pointer in ["/interfaces/host", "/interfaces/box", "/addresses/ipv4", "/mtu", "/counters"] {
+            assert_eq!(seen.pointer(pointer), Some(&Value::Null), "{net} {pointer}");
+        }
+    }
+}
+
+/// R2: and what is not there is an error.
+fn a_part_of_an_inspection_is_printed_by_its_pointer() {
+    let lab = Lab::new(Shape::OwnLan);
+    let (web, db) = (lab.start(&["--name", "web"], &["sleep"]), lab.start(&["--name", "db"], &["sleep"]));
+    let part = |pointer: &str| said(&lab, &["inspect", "--format", pointer, "web", "db"]);
+    assert_eq!(part("/0/addresses/ipv4"), format!("{}\n", web.address));
+    assert_eq!(part("/1/name"), "db\n");
+    assert_eq!(part("/1/pids/command"), format!("{}\n", db.pid));
+    assert_eq!(part("/0/ports"), "[]\n");
+    for (arguments, cause) in [
+        (&["inspect", "--format", "/2/name", "web", "db"][..], "nothing at /2/name"),
+        (&["inspect", "web", "nobody"], "no box nobody"),
+    ] {
+        let output = tried(&lab, arguments);
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(125), &b""[..]), "{}", words(&output));
+        assert!(words(&output).contains(cause), "{}", words(&output));
+    }
+    drop((web, db));
+}
