@@ -3,14 +3,14 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, gateway, gc, inspect, ps, wait};
+use netbox::boxes::{dry_run, gateway, gc, inspect, port, ps, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
 use netbox::kernel::allocator::InARow;
 use netbox::report::{self, Report};
 use netbox::run;
-use netbox::spec::request::Request;
+use netbox::spec::request::{PortCommand, Request};
 
 #[global_allocator]
 static ALLOCATOR: InARow = InARow::new();
@@ -49,8 +49,9 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
             print(&dry_run::dry_run(request, &caller, &run::who(request, &caller)?)?)
         }
         Request::Run(request) => run::run(request, report),
-        Request::Ps { json } => print(&ps::ps(*json)?),
         Request::Wait { boxes } => wait::wait(boxes),
+        Request::Ps { json, quiet, filters } => print(&ps::ps(*json, *quiet, filters)?),
+        Request::Port(PortCommand::List { of, json }) => print(&port::list(of.as_ref(), *json)?),
         Request::Inspect { boxes, pointer } => print(&inspect::inspect(boxes, pointer.as_ref())?),
         Request::Gc => print(&gc::gc()?),
         Request::Gateway { command } => match gateway::gateway(command)? {},

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use netbox::cli::{self, Stop};
 use netbox::spec::{
-    BoxRef, EnvSetting, GroupRef, HostPort, JsonPointer, Net, Request, RunRequest, SearchDomain, Unshare,
-    UserRef,
+    BoxRef, EnvSetting, Filters, GroupRef, HostPort, JsonPointer, Net, PortCommand, Request, RunRequest,
+    SearchDomain, Unshare, UserRef,
 };
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
@@ -209,8 +209,15 @@ fn what_dockers_fingers_type() {
 
 #[test]
 fn the_other_commands() {
-    assert_eq!(parse(&["ps"]), Ok(Request::Ps { json: false }));
-    assert_eq!(parse(&["ps", "--json"]), Ok(Request::Ps { json: true }));
+    let ps = |json, quiet, texts: &[&str]| {
+        let mut filters = Filters::default();
+        texts.iter().for_each(|text| filters.add(text).unwrap());
+        Ok(Request::Ps { json, quiet, filters })
+    };
+    assert_eq!(parse(&["ps"]), ps(false, false, &[]));
+    assert_eq!(parse(&["ps", "--json"]), ps(true, false, &[]));
+    let both = ["ps", "-q", "--filter", "name=web", "--filter=net=nat"];
+    assert_eq!(parse(&both), ps(false, true, &["name=web", "net=nat"]));
     assert_eq!(parse(&["gc"]), Ok(Request::Gc));
     let command = vec!["ip".into(), "-d".into(), "addr".into()];
     assert_eq!(parse(&["gateway", "ip", "-d", "addr"]), Ok(Request::Gateway { command: command.clone() }));
@@ -231,8 +238,18 @@ fn the_commands_that_look_at_boxes() {
     ] {
         assert_eq!(parse(args), Ok(Request::Inspect { boxes, pointer }), "{args:?}");
     }
+    for (args, of, json) in
+        [(&["port", "ls"][..], None, false), (&["port", "ls", "web", "--json"], Some(of("web")), true)]
+    {
+        assert_eq!(parse(args), Ok(Request::Port(PortCommand::List { of, json })), "{args:?}");
+    }
     for (args, words) in [
-        (&["inspect"][..], &["inspect needs the name"][..]),
+        (&["ps", "-q", "--json"][..], &["-q/--quiet and --json"][..]),
+        (&["ps", "--filter", "status=up"], &["invalid filter \"status=up\"", "name, id and net"]),
+        (&["port"], &["port"]),
+        (&["port", "web"], &["web"]),
+        (&["port", "ls", "a", "b"], &["'b'"]),
+        (&["inspect"], &["inspect needs the name"]),
         (&["inspect", "a/b"], &["invalid box name \"a/b\""]),
         (&["inspect", "--format", "{{.Id}}", "web"], &["invalid JSON pointer \"{{.Id}}\""]),
         (&["inspect", "--format", "-x", "web"], &["invalid JSON pointer \"-x\""]),
@@ -377,9 +394,11 @@ fn help_and_version_are_for_stdout() {
         ),
         (&["help", "run"], &["Usage: netbox run [OPTIONS] [--] COMMAND [ARG...]", "-p, --publish <SPEC>"]),
         (&["run", "-p", "80", "-h"], &["Usage: netbox run"]),
-        (&["ps", "--help"], &["Usage: netbox ps [--json]"]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
+        (&["ps", "--help"], &["Usage: netbox ps [OPTIONS]", "--filter <KEY=VALUE>"]),
         (&["inspect", "--help"], &["Usage: netbox inspect [--format POINTER] NAME..."]),
+        (&["port", "--help"], &["Usage: netbox port", "ls"]),
+        (&["port", "ls", "--help"], &["Usage: netbox port ls [--json] [NAME]"]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
     ] {
@@ -398,6 +417,6 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["run", "ps", "wait", "inspect", "gc", "gateway"]);
+    assert_eq!(names, ["run", "ps", "wait", "inspect", "port", "gc", "gateway"]);
     tree.debug_assert();
 }

@@ -56,7 +56,14 @@ fn options(root: &Command) -> BTreeMap<String, BTreeSet<String>> {
         all
     };
     let mut found = BTreeMap::from([("netbox".to_owned(), of(root))]);
-    found.extend(root.get_subcommands().map(|command| (command.get_name().to_owned(), of(command))));
+    for command in root.get_subcommands() {
+        let name = command.get_name().to_owned();
+        let below: Vec<_> = command.get_subcommands().filter(|_| name != "help").collect();
+        found.extend(below.iter().map(|verb| (format!("{name} {}", verb.get_name()), of(verb))));
+        if below.is_empty() {
+            found.insert(name, of(command));
+        }
+    }
     found
 }
 

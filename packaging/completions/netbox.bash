@@ -28,6 +28,9 @@ _netbox() {
             netbox,inspect)
                 cmd="netbox__subcmd__inspect"
                 ;;
+            netbox,port)
+                cmd="netbox__subcmd__port"
+                ;;
             netbox,ps)
                 cmd="netbox__subcmd__ps"
                 ;;
@@ -49,6 +52,9 @@ _netbox() {
             netbox__subcmd__help,inspect)
                 cmd="netbox__subcmd__help__subcmd__inspect"
                 ;;
+            netbox__subcmd__help,port)
+                cmd="netbox__subcmd__help__subcmd__port"
+                ;;
             netbox__subcmd__help,ps)
                 cmd="netbox__subcmd__help__subcmd__ps"
                 ;;
@@ -58,6 +64,12 @@ _netbox() {
             netbox__subcmd__help,wait)
                 cmd="netbox__subcmd__help__subcmd__wait"
                 ;;
+            netbox__subcmd__help__subcmd__port,ls)
+                cmd="netbox__subcmd__help__subcmd__port__subcmd__ls"
+                ;;
+            netbox__subcmd__port,ls)
+                cmd="netbox__subcmd__port__subcmd__ls"
+                ;;
             *)
                 ;;
         esac
@@ -65,7 +77,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run ps wait inspect gc gateway help"
+            opts="-h -V --help --version run ps wait inspect port gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -107,7 +119,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run ps wait inspect gc gateway help"
+            opts="run ps wait inspect port gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -165,6 +177,34 @@ _netbox() {
         netbox__subcmd__help__subcmd__inspect)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__port)
+            opts="ls"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__port__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -236,13 +276,45 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        netbox__subcmd__ps)
-            opts="-h --json --help"
+        netbox__subcmd__port)
+            opts="-h --help ls"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__port__subcmd__ls)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__ps)
+            opts="-q -h --quiet --filter --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -6,6 +6,7 @@ pub mod find;
 pub mod gateway;
 pub mod gc;
 pub mod inspect;
+pub mod port;
 pub mod ps;
 pub mod shown;
 pub mod wait;

@@ -7,21 +7,23 @@ use super::shown::{self, printable};
 use crate::error::Result;
 use crate::plan::listing::Listed;
 use crate::plan::record::PortMap;
+use crate::spec::filter::Filters;
 
-/// The living boxes as a table, or with `json` as an array of objects.
+/// The living boxes that fit, as a table, with `json` as an array of objects, with `quiet` their ids.
 ///
 /// # Errors
 /// A state directory that is not ours.
-pub fn ps(json: bool) -> Result<String> {
-    let rows = rows()?;
+pub fn ps(json: bool, quiet: bool, filters: &Filters) -> Result<String> {
+    let mut all = find::all()?;
+    all.retain(|record| filters.fit(&record.name, &record.id, &record.net));
+    if quiet {
+        return Ok(all.into_iter().map(|record| record.id + "\n").collect());
+    }
+    let rows: Vec<_> = all.into_iter().map(Listed::from).collect();
     if json {
         return shown::pretty(&rows);
     }
     Ok(table(&rows))
-}
-
-fn rows() -> Result<Vec<Listed>> {
-    Ok(find::all()?.into_iter().map(Listed::from).collect())
 }
 
 fn table(rows: &[Listed]) -> String {

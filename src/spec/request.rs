@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, JsonPointer, Nameserver, Net,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Filters, Hostname, JsonPointer, Nameserver, Net,
     PortRequest, SearchDomain, Unshare, UserSpec,
 };
 use crate::error::{Error, Result};
@@ -23,12 +23,18 @@ pub enum Request {
     Ps {
         /// As JSON.
         json: bool,
+        /// Their ids alone.
+        quiet: bool,
+        /// Which of them.
+        filters: Filters,
     },
     /// Wait for the end of boxes.
     Wait {
         /// Which, never none.
         boxes: Vec<BoxRef>,
     },
+    /// See to the published ports of boxes.
+    Port(PortCommand),
     /// Show everything about boxes.
     Inspect {
         /// Which, never empty.
@@ -42,6 +48,18 @@ pub enum Request {
     Gateway {
         /// The command and its arguments, never empty.
         command: Vec<OsString>,
+    },
+}
+
+/// What `netbox port` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortCommand {
+    /// List them.
+    List {
+        /// Whose; `None` for every box's.
+        of: Option<BoxRef>,
+        /// As JSON.
+        json: bool,
     },
 }
 

@@ -1,4 +1,4 @@
-//! Looking at boxes from outside: `inspect` …
+//! Looking at boxes from outside: `inspect`, `ps`, `port ls`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,6 +13,8 @@ live_tests![
     a_box_is_inspected_as_the_kernel_has_it,
     a_box_without_a_link_has_nulls_in_its_place,
     a_part_of_an_inspection_is_printed_by_its_pointer,
+    boxes_are_listed_as_far_as_they_fit,
+    ports_are_listed_for_one_box_and_for_all,
 ];
 
 /// What netbox prints, which goes well.
@@ -107,5 +109,41 @@ fn a_part_of_an_inspection_is_printed_by_its_pointer() {
         assert_eq!((output.status.code(), &output.stdout[..]), (Some(125), &b""[..]), "{}", words(&output));
         assert!(words(&output).contains(cause), "{}", words(&output));
     }
+    drop((web, db));
+}
+
+fn boxes_are_listed_as_far_as_they_fit() {
+    let lab = Lab::new(Shape::OwnLan);
+    let web = lab.start(&["--name", "web-1"], &["sleep"]);
+    let db = lab.start(&["--name", "db-1", "--net", "none"], &["sleep"]);
+    let id = |name: &str| said(&lab, &["inspect", "--format", "/0/id", name]);
+    let (web_id, db_id) = (id("web-1"), id("db-1"));
+    let listed = |filters: &[&str]| said(&lab, &[&["ps", "-q"], filters].concat());
+    assert_eq!(listed(&[]), format!("{web_id}{db_id}"));
+    assert_eq!(listed(&["--filter", "name=eb"]), web_id);
+    assert_eq!(listed(&["--filter", "net=none"]), db_id);
+    assert_eq!(listed(&["--filter", &format!("id={}", web_id.trim()), "--filter", "net=none"]), "");
+    let table = said(&lab, &["ps", "--filter", "name=db"]);
+    assert!(table.contains("db-1") && !table.contains("web-1"), "{table}");
+    drop((web, db));
+}
+
+fn ports_are_listed_for_one_box_and_for_all() {
+    let lab = Lab::new(Shape::OwnLan);
+    let options = ["--name", "web", "-p", "8080:80", "-p", "192.0.2.1:5353:53/udp"];
+    let web = lab.start(&options, &["sleep"]);
+    let db = lab.start(&["--name", "db", "-p", "127.0.0.1:5432:5432"], &["sleep"]);
+    let of_web = "53/udp -> 192.0.2.1:5353\n80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n";
+    assert_eq!(said(&lab, &["port", "ls", "web"]), of_web);
+    let all: String = of_web.lines().map(|line| format!("web {line}\n")).collect();
+    assert_eq!(said(&lab, &["port", "ls"]), all + "db 5432/tcp -> 127.0.0.1:5432\n");
+    let json: Value = serde_json::from_str(&said(&lab, &["port", "ls", "--json", "db"])).expect("JSON");
+    assert_eq!(
+        json,
+        serde_json::json!([{
+            "id": inspected(&lab, "db")["id"], "name": "db", "protocol": "tcp",
+            "host_address": "127.0.0.1", "host_port": 5432, "box_port": 5432,
+        }])
+    );
     drop((web, db));
 }
