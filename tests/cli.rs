@@ -9,7 +9,7 @@ use std::time::Duration;
 use netbox::cli::{self, Stop};
 use netbox::spec::{
     BoxRef, EnvSetting, Filters, GroupRef, HostPort, JsonPointer, Net, PortCommand, Request, RunRequest,
-    SearchDomain, Unshare, UserRef,
+    SearchDomain, SignalNumber, Unshare, UserRef, Which,
 };
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
@@ -243,8 +243,30 @@ fn the_commands_that_look_at_boxes() {
     {
         assert_eq!(parse(args), Ok(Request::Port(PortCommand::List { of, json })), "{args:?}");
     }
+    let ten = Duration::from_secs(10);
+    for (args, which, time) in [
+        (&["stop", "web", "db"][..], Which::Named(vec![of("web"), of("db")]), ten),
+        (&["stop", "-t", "0", "web"], Which::Named(vec![of("web")]), Duration::ZERO),
+        (&["stop", "--all", "--time=500ms"], Which::All, Duration::from_millis(500)),
+    ] {
+        assert_eq!(parse(args), Ok(Request::Stop { which, time }), "{args:?}");
+    }
+    for (args, signal) in [
+        (&["kill", "web"][..], "9"),
+        (&["kill", "-s", "HUP", "web"], "1"),
+        (&["kill", "web", "--signal=term"], "15"),
+    ] {
+        let signal = SignalNumber::parse(signal).unwrap();
+        assert_eq!(parse(args), Ok(Request::Kill { boxes: vec![of("web")], signal }), "{args:?}");
+    }
     for (args, words) in [
-        (&["ps", "-q", "--json"][..], &["-q/--quiet and --json"][..]),
+        (&["stop"][..], &["stop needs the name"][..]),
+        (&["stop", "--all", "web"], &["--all and NAME"]),
+        (&["stop", "-t", "-1", "web"], &["\"-1\"", "-t/--time"]),
+        (&["kill"], &["kill needs the name"]),
+        (&["kill", "-s", "0", "web"], &["invalid signal \"0\""]),
+        (&["kill", "--all"], &["--all"]),
+        (&["ps", "-q", "--json"], &["-q/--quiet and --json"]),
         (&["ps", "--filter", "status=up"], &["invalid filter \"status=up\"", "name, id and net"]),
         (&["port"], &["port"]),
         (&["port", "web"], &["web"]),
@@ -399,6 +421,8 @@ fn help_and_version_are_for_stdout() {
         (&["inspect", "--help"], &["Usage: netbox inspect [--format POINTER] NAME..."]),
         (&["port", "--help"], &["Usage: netbox port", "ls"]),
         (&["port", "ls", "--help"], &["Usage: netbox port ls [--json] [NAME]"]),
+        (&["stop", "--help"], &["Usage: netbox stop [-t DURATION] NAME... | --all"]),
+        (&["kill", "--help"], &["Usage: netbox kill [-s SIGNAL] NAME..."]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
     ] {
@@ -417,6 +441,6 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["run", "ps", "wait", "inspect", "port", "gc", "gateway"]);
+    assert_eq!(names, ["run", "ps", "wait", "inspect", "port", "stop", "kill", "gc", "gateway"]);
     tree.debug_assert();
 }

@@ -28,6 +28,9 @@ _netbox() {
             netbox,inspect)
                 cmd="netbox__subcmd__inspect"
                 ;;
+            netbox,kill)
+                cmd="netbox__subcmd__kill"
+                ;;
             netbox,port)
                 cmd="netbox__subcmd__port"
                 ;;
@@ -36,6 +39,9 @@ _netbox() {
                 ;;
             netbox,run)
                 cmd="netbox__subcmd__run"
+                ;;
+            netbox,stop)
+                cmd="netbox__subcmd__stop"
                 ;;
             netbox,wait)
                 cmd="netbox__subcmd__wait"
@@ -52,6 +58,9 @@ _netbox() {
             netbox__subcmd__help,inspect)
                 cmd="netbox__subcmd__help__subcmd__inspect"
                 ;;
+            netbox__subcmd__help,kill)
+                cmd="netbox__subcmd__help__subcmd__kill"
+                ;;
             netbox__subcmd__help,port)
                 cmd="netbox__subcmd__help__subcmd__port"
                 ;;
@@ -60,6 +69,9 @@ _netbox() {
                 ;;
             netbox__subcmd__help,run)
                 cmd="netbox__subcmd__help__subcmd__run"
+                ;;
+            netbox__subcmd__help,stop)
+                cmd="netbox__subcmd__help__subcmd__stop"
                 ;;
             netbox__subcmd__help,wait)
                 cmd="netbox__subcmd__help__subcmd__wait"
@@ -77,7 +89,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run ps wait inspect port gc gateway help"
+            opts="-h -V --help --version run ps wait inspect port stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -119,7 +131,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run ps wait inspect port gc gateway help"
+            opts="run ps wait inspect port stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -175,6 +187,20 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help__subcmd__inspect)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__kill)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -244,6 +270,20 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__help__subcmd__stop)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__help__subcmd__wait)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -266,6 +306,28 @@ _netbox() {
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__kill)
+            opts="-s -h --signal --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --signal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -430,6 +492,28 @@ _netbox() {
                     return 0
                     ;;
                 --json-status-fd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__stop)
+            opts="-t -h --time --all --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --time)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -t)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

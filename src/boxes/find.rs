@@ -70,6 +70,13 @@ impl Found {
         &self.state
     }
 
+    /// Whether it lives still.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        let found = registry::look_up(self.state.root(), &self.record.id);
+        matches!(found, Some((Some(record), true)) if record.id == self.record.id)
+    }
+
     /// The command, to be signalled, entered or waited for. It is the box's and nobody else's: the box still lived after the
     /// process was opened, and a keeper waits for its command only when it takes the box down.
     ///
@@ -103,11 +110,9 @@ impl Found {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(ended()),
             other => other.context(|| format!("cannot watch process {pid} of box {name}"))?,
         };
-        match registry::look_up(self.state.root(), &self.record.id) {
-            Some((Some(record), true)) if record.id == self.record.id => {
-                Ok(Process::from_parts(nix::unistd::Pid::from_raw(pid), process))
-            }
-            _ => Err(ended()),
+        if !self.lives() {
+            return Err(ended());
         }
+        Ok(Process::from_parts(nix::unistd::Pid::from_raw(pid), process))
     }
 }

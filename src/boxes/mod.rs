@@ -9,4 +9,5 @@ pub mod inspect;
 pub mod port;
 pub mod ps;
 pub mod shown;
+pub mod stop;
 pub mod wait;

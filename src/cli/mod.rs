@@ -7,7 +7,9 @@
 
 mod gateway;
 mod gc;
+mod halt;
 mod inspect;
+mod kill;
 mod port;
 mod ps;
 mod run;
@@ -30,12 +32,14 @@ struct Subcommand {
     request: fn(&mut ArgMatches) -> Result<Request, Stop>,
 }
 
-const SUBCOMMANDS: [Subcommand; 7] = [
+const SUBCOMMANDS: [Subcommand; 9] = [
     Subcommand { name: run::NAME, command: run::command, request: run::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
     Subcommand { name: inspect::NAME, command: inspect::command, request: inspect::request },
     Subcommand { name: port::NAME, command: port::command, request: port::request },
+    Subcommand { name: halt::NAME, command: halt::command, request: halt::request },
+    Subcommand { name: kill::NAME, command: kill::command, request: kill::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },
     Subcommand { name: gateway::NAME, command: gateway::command, request: gateway::request },
 ];

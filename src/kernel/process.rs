@@ -167,6 +167,24 @@ fn signal_number(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Whether a process is stopped by a signal (`T` in proc_pid_stat(5)). One that is gone is not.
+#[must_use]
+pub fn is_stopped(process: &Process) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid));
+    // The name before it may be anything. Should the number be another's by now, the signal is not sent to that one.
+    stat.is_ok_and(|text| text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+}
+
+/// Raises the limit of descriptors to the hard one: the soft one is for programs that use select(2).
+///
+/// # Errors
+/// None that the manual names.
+pub fn raise_descriptor_limit() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+}
+
 /// Opens a process by its number, to be told of its end: the descriptor is readable from then on (pidfd_open(2)). The
 /// number may have become another process's: the caller looks again whether it is still whom it means.
 ///

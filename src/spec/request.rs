@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Filters, Hostname, JsonPointer, Nameserver, Net,
-    PortRequest, SearchDomain, Unshare, UserSpec,
+    PortRequest, SearchDomain, SignalNumber, Unshare, UserSpec, Which,
 };
 use crate::error::{Error, Result};
 
@@ -41,6 +41,20 @@ pub enum Request {
         boxes: Vec<BoxRef>,
         /// The part that is wanted; `None` for all.
         pointer: Option<JsonPointer>,
+    },
+    /// Send a signal to commands.
+    Kill {
+        /// Whose, never empty.
+        boxes: Vec<BoxRef>,
+        /// Which signal.
+        signal: SignalNumber,
+    },
+    /// End boxes.
+    Stop {
+        /// Which of them.
+        which: Which,
+        /// How long their commands may take to end by themselves.
+        time: Duration,
     },
     /// Remove what dead boxes left.
     Gc,

@@ -11,6 +11,7 @@ mod addresses;
 mod connections;
 mod control;
 mod egress;
+mod ending;
 mod fail;
 mod host_changes;
 mod inspection;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
         connections::TESTS,
         control::TESTS,
         inspection::TESTS,
+        ending::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])
