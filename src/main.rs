@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, gateway, gc, inspect, port, ps, stop, wait};
+use netbox::boxes::{belonging, dry_run, gateway, gc, inspect, port, ps, stop, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
@@ -53,6 +53,10 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         Request::Ps { json, quiet, filters } => print(&ps::ps(*json, *quiet, filters)?),
         Request::Port(PortCommand::List { of, json }) => print(&port::list(of.as_ref(), *json)?),
         Request::Inspect { boxes, pointer } => print(&inspect::inspect(boxes, pointer.as_ref())?),
+        Request::Pids { of, json } => print(&belonging::pids(of, *json)?),
+        Request::Identify { pid } => {
+            print(&belonging::identify(pid.unwrap_or_else(|| std::process::id().cast_signed()))?)
+        }
         Request::Stop { which, time } => stop::stop(which, *time, report).map(|()| 0),
         Request::Kill { boxes, signal } => stop::kill(boxes, *signal, report).map(|()| 0),
         Request::Gc => print(&gc::gc()?),

@@ -259,8 +259,16 @@ fn the_commands_that_look_at_boxes() {
         let signal = SignalNumber::parse(signal).unwrap();
         assert_eq!(parse(args), Ok(Request::Kill { boxes: vec![of("web")], signal }), "{args:?}");
     }
+    assert_eq!(parse(&["pids", "web", "--json"]), Ok(Request::Pids { of: of("web"), json: true }));
+    assert_eq!(parse(&["identify"]), Ok(Request::Identify { pid: None }));
+    assert_eq!(parse(&["identify", "4121"]), Ok(Request::Identify { pid: Some(4121) }));
     for (args, words) in [
-        (&["stop"][..], &["stop needs the name"][..]),
+        (&["pids"][..], &["pids needs the name"][..]),
+        (&["pids", "a", "b"], &["'b'"]),
+        (&["identify", "web"], &["invalid process number \"web\""]),
+        (&["identify", "-1"], &["invalid process number \"-1\""]),
+        (&["identify", "0"], &["invalid process number"]),
+        (&["stop"], &["stop needs the name"]),
         (&["stop", "--all", "web"], &["--all and NAME"]),
         (&["stop", "-t", "-1", "web"], &["\"-1\"", "-t/--time"]),
         (&["kill"], &["kill needs the name"]),
@@ -423,6 +431,8 @@ fn help_and_version_are_for_stdout() {
         (&["port", "ls", "--help"], &["Usage: netbox port ls [--json] [NAME]"]),
         (&["stop", "--help"], &["Usage: netbox stop [-t DURATION] NAME... | --all"]),
         (&["kill", "--help"], &["Usage: netbox kill [-s SIGNAL] NAME..."]),
+        (&["pids", "--help"], &["Usage: netbox pids [--json] NAME"]),
+        (&["identify", "--help"], &["Usage: netbox identify [PID]"]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
     ] {
@@ -441,6 +451,9 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["run", "ps", "wait", "inspect", "port", "stop", "kill", "gc", "gateway"]);
+    assert_eq!(
+        names,
+        ["run", "ps", "wait", "inspect", "port", "pids", "identify", "stop", "kill", "gc", "gateway"]
+    );
     tree.debug_assert();
 }

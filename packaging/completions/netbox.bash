@@ -25,11 +25,17 @@ _netbox() {
             netbox,help)
                 cmd="netbox__subcmd__help"
                 ;;
+            netbox,identify)
+                cmd="netbox__subcmd__identify"
+                ;;
             netbox,inspect)
                 cmd="netbox__subcmd__inspect"
                 ;;
             netbox,kill)
                 cmd="netbox__subcmd__kill"
+                ;;
+            netbox,pids)
+                cmd="netbox__subcmd__pids"
                 ;;
             netbox,port)
                 cmd="netbox__subcmd__port"
@@ -55,11 +61,17 @@ _netbox() {
             netbox__subcmd__help,help)
                 cmd="netbox__subcmd__help__subcmd__help"
                 ;;
+            netbox__subcmd__help,identify)
+                cmd="netbox__subcmd__help__subcmd__identify"
+                ;;
             netbox__subcmd__help,inspect)
                 cmd="netbox__subcmd__help__subcmd__inspect"
                 ;;
             netbox__subcmd__help,kill)
                 cmd="netbox__subcmd__help__subcmd__kill"
+                ;;
+            netbox__subcmd__help,pids)
+                cmd="netbox__subcmd__help__subcmd__pids"
                 ;;
             netbox__subcmd__help,port)
                 cmd="netbox__subcmd__help__subcmd__port"
@@ -89,7 +101,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run ps wait inspect port stop kill gc gateway help"
+            opts="-h -V --help --version run ps wait inspect port pids identify stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -131,7 +143,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run ps wait inspect port stop kill gc gateway help"
+            opts="run ps wait inspect port pids identify stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -186,6 +198,20 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__help__subcmd__identify)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__help__subcmd__inspect)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -201,6 +227,20 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help__subcmd__kill)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__pids)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -298,6 +338,20 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__identify)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__inspect)
             opts="-h --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -331,6 +385,20 @@ _netbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__pids)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FlockOperation};
 
+use crate::plan::belonging::Marks;
 use crate::plan::record::BoxRecord;
 use crate::spec::name::{BoxId, BoxName};
 
@@ -70,6 +71,12 @@ pub fn look_up(root: &OwnedFd, id: &str) -> Option<(Option<BoxRecord>, bool)> {
     // A lock that cannot be tried is taken to be held: nothing of the living is ever swept.
     let alive = is_held(&directory).unwrap_or(true);
     Some((state::read_json(&directory, RECORD), alive))
+}
+
+/// What of a box's record tells its processes from others, be it alive or not. `None`: there is none, or it has ended.
+#[must_use]
+pub fn marks(root: &OwnedFd, id: &str) -> Option<Marks> {
+    state::read_json(root, &format!("boxes/{id}/{RECORD}"))
 }
 
 /// The record that a dead box left, whether it had ended or not.

@@ -203,6 +203,36 @@ impl Locked<'_> {
     }
 }
 
+/// The state directories of this user for all network namespaces, to be looked at: what boxes were started from wherever.
+///
+/// # Errors
+/// As [`State::open`].
+pub fn roots() -> Result<Vec<OwnedFd>> {
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let own_path = format!("{PARENT}/{user}");
+    // ENOENT: netbox has not run, or nothing of it is left.
+    let found = open_if_there(CWD, PARENT, PARENT)?;
+    let own = found.map(|parent| open_if_there(&parent, &user, &own_path)).transpose()?.flatten();
+    let Some(own) = own else { return Ok(Vec::new()) };
+    let names = rustix::fs::Dir::read_from(&own).map_err(io::Error::from);
+    let names = names.context(|| format!("cannot read {own_path}"))?;
+    let mut roots = Vec::new();
+    for name in names.flatten() {
+        let name = name.file_name().to_str().unwrap_or_default();
+        if is_cookie_name(name) {
+            roots.extend(open_if_there(&own, name, &format!("{own_path}/{name}"))?);
+        }
+    }
+    Ok(roots)
+}
+
+fn open_if_there(at: impl AsFd, name: &str, path: &str) -> Result<Option<OwnedFd>> {
+    match open_checked(at, name, path) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Whether the file was not removed since it was opened.
 fn has_name(file: &File) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink != 0)
@@ -236,6 +266,10 @@ impl Drop for Locked<'_> {
 /// 16 digits, so that it is never taken for a box's id.
 fn cookie_name(cookie: u64) -> String {
     format!("{cookie:016x}")
+}
+
+fn is_cookie_name(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The cookie of the network namespace that this thread is in.

@@ -1,5 +1,6 @@
 //! The commands on running boxes.
 
+pub mod belonging;
 pub mod control;
 pub mod dry_run;
 pub mod find;

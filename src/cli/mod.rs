@@ -8,8 +8,10 @@
 mod gateway;
 mod gc;
 mod halt;
+mod identify;
 mod inspect;
 mod kill;
+mod pids;
 mod port;
 mod ps;
 mod run;
@@ -32,12 +34,14 @@ struct Subcommand {
     request: fn(&mut ArgMatches) -> Result<Request, Stop>,
 }
 
-const SUBCOMMANDS: [Subcommand; 9] = [
+const SUBCOMMANDS: [Subcommand; 11] = [
     Subcommand { name: run::NAME, command: run::command, request: run::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
     Subcommand { name: inspect::NAME, command: inspect::command, request: inspect::request },
     Subcommand { name: port::NAME, command: port::command, request: port::request },
+    Subcommand { name: pids::NAME, command: pids::command, request: pids::request },
+    Subcommand { name: identify::NAME, command: identify::command, request: identify::request },
     Subcommand { name: halt::NAME, command: halt::command, request: halt::request },
     Subcommand { name: kill::NAME, command: kill::command, request: kill::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },

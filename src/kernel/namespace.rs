@@ -37,7 +37,11 @@ pub fn inode(namespace: BorrowedFd<'_>) -> io::Result<u64> {
 /// # Errors
 /// ENOENT, ESRCH when the process is gone, or has ended and not been waited for; EACCES without ptrace access to it.
 pub fn inode_of(pid: i32, kind: &str) -> io::Result<u64> {
-    Ok(rustix::fs::stat(format!("/proc/{pid}/ns/{kind}"))?.st_ino)
+    // Not stat(2), which takes the namespace out of the kernel's hands for a moment: this only writes down its name.
+    let name = std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))?;
+    let number =
+        name.to_str().and_then(|name| name.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
+    number.and_then(|number| number.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Moves this thread to the network namespace `network`, be it given by itself or by a process in it (a pidfd).

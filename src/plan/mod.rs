@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod belonging;
 pub mod changes;
 pub mod environment;
 pub mod facts;

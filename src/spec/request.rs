@@ -42,6 +42,18 @@ pub enum Request {
         /// The part that is wanted; `None` for all.
         pointer: Option<JsonPointer>,
     },
+    /// List the processes of a box.
+    Pids {
+        /// Which box.
+        of: BoxRef,
+        /// As JSON.
+        json: bool,
+    },
+    /// Tell which box a process is in.
+    Identify {
+        /// Which process; `None` for this one.
+        pid: Option<i32>,
+    },
     /// Send a signal to commands.
     Kill {
         /// Whose, never empty.

@@ -1,13 +1,16 @@
-//! Looking at boxes from outside: `inspect`, `ps`, `port ls`.
+//! Looking at boxes from outside: `inspect`, `ps`, `port ls`, `pids`, `identify`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::process::Output;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::lab::{ECHO, Lab, Shape, WAN, live_tests, probe, words};
+use crate::lab::{ECHO, Lab, NETBOX, Place, RunningBox, Shape, WAN, live_tests, probe, running, words};
 
 live_tests![
     a_box_is_inspected_as_the_kernel_has_it,
@@ -15,6 +18,9 @@ live_tests![
     a_part_of_an_inspection_is_printed_by_its_pointer,
     boxes_are_listed_as_far_as_they_fit,
     ports_are_listed_for_one_box_and_for_all,
+    the_processes_of_a_box_are_its_own_and_those_that_entered_it,
+    a_box_with_the_hosts_network_has_its_descendants,
+    a_process_is_known_by_its_box,
 ];
 
 /// What netbox prints, which goes well.
@@ -146,4 +152,107 @@ fn ports_are_listed_for_one_box_and_for_all() {
         }])
     );
     drop((web, db));
+}
+
+/// A command with children, one of them an orphan in a session of its own.
+const FAMILY: &str = "sleep 1000 & (setsid sleep 1000 &) ; echo ready $$ -; wait";
+
+/// A box with [`FAMILY`].
+fn family(lab: &Lab, options: &[&str]) -> RunningBox {
+    lab.start_command(
+        &mut lab.netbox(&[&["run", "--name", "web"], options, &["--", "/bin/sh", "-c", FAMILY]].concat()),
+    )
+}
+
+fn pids(lab: &Lab) -> BTreeSet<u32> {
+    said(lab, &["pids", "web"]).lines().map(|line| line.parse().expect("a number")).collect()
+}
+
+/// Every process with this inode.
+fn with_inode(kind: &str, wanted: u64) -> BTreeSet<u32> {
+    let all = fs::read_dir("/proc")
+        .expect("proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid| fs::metadata(format!("/proc/{pid}/ns/{kind}")).is_ok_and(|file| file.ino() == wanted))
+        .collect()
+}
+
+/// The processes that are the box's, once all of its family is there.
+fn grown(lab: &Lab, number: usize) -> BTreeSet<u32> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let found = pids(lab);
+        if found.len() >= number {
+            return found;
+        }
+        assert!(Instant::now() < end, "{found:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn the_processes_of_a_box_are_its_own_and_those_that_entered_it() {
+    let lab = Lab::new(Shape::OwnLan);
+    for (options, number) in [(&["-p", "127.0.0.1:8080:80"][..], 3), (&["--net", "none", "--unshare-pid"], 4)]
+    {
+        let in_box = family(&lab, options);
+        // A helper beside it, the relay.
+        let _ = probe::tcp(SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let net = inspected(&lab, "web")["namespaces"]["net"].as_u64().expect("an inode");
+        let own = grown(&lab, number);
+        assert_eq!((own.len(), &own), (number, &with_inode("net", net)), "{options:?}");
+        let keeper = inspected(&lab, "web")["pids"]["keeper"].as_u64().expect("a number");
+        let place = Place::of(*own.first().expect("a process"));
+        let mut visitor = place.run(|| Command::new("/bin/sleep").arg("1000").spawn().expect("sleep(1)"));
+        let with_visitor = pids(&lab);
+        let json: Vec<u32> = serde_json::from_str(&said(&lab, &["pids", "--json", "web"])).expect("JSON");
+        visitor.kill().and_then(|()| visitor.wait()).expect("to end it");
+        let expected: BTreeSet<_> = own.iter().copied().chain([visitor.id()]).collect();
+        assert_eq!(with_visitor, expected);
+        assert_eq!(json, expected.into_iter().collect::<Vec<_>>());
+        assert!(!own.contains(&in_box.launcher()) && !own.contains(&u32::try_from(keeper).expect("a pid")));
+        in_box.end();
+    }
+    let output = tried(&lab, &["pids", "web"]);
+    assert_eq!(output.status.code(), Some(125), "{}", words(&output));
+}
+
+/// And with mounts of its own those that are among them.
+fn a_box_with_the_hosts_network_has_its_descendants() {
+    let lab = Lab::new(Shape::OwnLan);
+    let in_box = family(&lab, &["--net", "host"]);
+    let own = grown(&lab, 3);
+    assert!(own.len() == 3 && own.contains(&in_box.pid) && !own.contains(&in_box.launcher()), "{own:?}");
+    for pid in own {
+        assert_eq!(said(&lab, &["identify", &pid.to_string()]), "web\n");
+    }
+    in_box.end();
+    let in_box = family(&lab, &["--net", "host", "--unshare-mount"]);
+    assert_eq!(grown(&lab, 3), with_inode("mnt", inode(in_box.pid, "mnt")));
+    in_box.end();
+}
+
+fn a_process_is_known_by_its_box() {
+    let lab = Lab::new(Shape::OwnLan);
+    let in_box = family(&lab, &["-p", "127.0.0.1:8080:80"]);
+    let other = lab.start(&["--name", "db"], &["sleep"]);
+    let _ = probe::tcp(SocketAddr::from(([127, 0, 0, 1], 8080)));
+    for pid in grown(&lab, 3) {
+        assert_eq!(said(&lab, &["identify", &pid.to_string()]), "web\n");
+    }
+    assert_eq!(said(&lab, &["identify", &other.pid.to_string()]), "db\n");
+    // The launcher, the keeper and its helpers are in none, and neither is this test.
+    let netboxes = running(NETBOX);
+    assert!(netboxes.len() >= 5, "{netboxes:?}");
+    for pid in netboxes.into_iter().chain([1, std::process::id()]) {
+        assert_eq!(said(&lab, &["identify", &pid.to_string()]), "", "{pid}");
+    }
+    assert_eq!(said(&lab, &["identify"]), "");
+    // In the box the host's boxes are those of another network namespace.
+    assert_eq!(in_box.inside(|| said(&lab, &["identify"])), "web\n");
+    let pid = in_box.pid.to_string();
+    in_box.end();
+    let output = tried(&lab, &["identify", &pid]);
+    assert_eq!(output.status.code(), Some(125), "{}", words(&output));
+    assert!(words(&output).contains(&format!("no process {pid}")), "{}", words(&output));
+    drop(other);
 }
