@@ -1,12 +1,13 @@
 //! `netbox pids` and `netbox identify`: which processes are whose.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 
 use super::find::{self, Found};
 use super::shown;
 use crate::apply::{registry, state};
 use crate::error::{Context, Error, Result};
+use crate::kernel::slots::{SlotState, Slots};
 use crate::kernel::{namespace, tree};
 use crate::plan::belonging::{Marks, Whereabouts};
 use crate::spec::reference::BoxRef;
@@ -35,19 +36,19 @@ fn processes_of(found: &Found) -> io::Result<BTreeSet<i32>> {
     let keeper = whereabouts(marks.keeper_pid)?;
     let is_own = |pid: &i32| whereabouts(*pid).is_ok_and(|there| marks.has_as_descendant(there, keeper));
     let mut pids: BTreeSet<_> = tree::descendants(marks.keeper_pid).into_iter().filter(is_own).collect();
-    // And who came from elsewhere, as by nsenter(1).
-    if marks.network.is_some() || marks.mounts.is_some() {
-        let entered = tree::all()?.into_iter().filter(|pid| {
-            // One look at each is what this takes its time for.
-            let there = match marks.network {
-                Some(_) => namespace::inode_of(*pid, "net").map(|network| Whereabouts { network, ..keeper }),
-                None => namespace::inode_of(*pid, "mnt").map(|mounts| Whereabouts { mounts, ..keeper }),
-            };
-            there.is_ok_and(|there| marks.encloses(there))
-        });
-        pids.extend(entered);
+    // And who came from elsewhere, as by nsenter(1). Of many boxes' processes a third are keepers.
+    if let Some((kind, inode)) = marks.enclosure() {
+        pids.extend(tree::in_namespace(kind, inode, &keepers(found.state().slots()))?);
     }
     Ok(pids)
+}
+
+fn keepers(slots: &Slots) -> HashSet<i32> {
+    let alive = slots.taken().filter_map(|slot| match slots.state(slot) {
+        SlotState::Alive(keeper) => i32::try_from(keeper).ok(),
+        _ => None,
+    });
+    alive.collect()
 }
 
 fn whereabouts(pid: i32) -> io::Result<Whereabouts> {

@@ -25,14 +25,21 @@ pub struct Whereabouts {
 }
 
 impl Marks {
-    /// Whether whoever is there is in the box, wherever it came from: in its network, or, where it has none of its own, among
-    /// its mounts. As `ip netns pids` has it.
+    /// The namespace that who is in it is in the box, wherever it came from, by its kind and inode: the network, as `ip netns
+    /// pids` has it, or, where the box has none of its own, the mounts.
+    #[must_use]
+    pub fn enclosure(&self) -> Option<(&'static str, u64)> {
+        let mounts = self.mounts.map(|(inode, _)| ("mnt", inode));
+        self.network.map(|inode| ("net", inode)).or(mounts)
+    }
+
+    /// Whether whoever is there is in that.
     #[must_use]
     pub fn encloses(&self, there: Whereabouts) -> bool {
-        match (self.network, self.mounts) {
-            (Some(network), _) => network == there.network,
-            (None, Some((mounts, _))) => mounts == there.mounts,
-            (None, None) => false,
+        match self.enclosure() {
+            Some(("net", inode)) => inode == there.network,
+            Some((_, inode)) => inode == there.mounts,
+            None => false,
         }
     }
 
