@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{belonging, dry_run, gateway, gc, inspect, port, ps, stop, wait};
+use netbox::boxes::{belonging, dry_run, gateway, gc, inspect, monitor, port, ps, stats, stop, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
@@ -57,6 +57,8 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         Request::Identify { pid } => {
             print(&belonging::identify(pid.unwrap_or_else(|| std::process::id().cast_signed()))?)
         }
+        Request::Stats { boxes, stream, json } => stats::stats(boxes, *stream, *json).map(|()| 0),
+        Request::Monitor { json } => monitor::monitor(*json).map(|()| 0),
         Request::Stop { which, time } => stop::stop(which, *time, report).map(|()| 0),
         Request::Kill { boxes, signal } => stop::kill(boxes, *signal, report).map(|()| 0),
         Request::Gc => print(&gc::gc()?),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// How much a user wants to be told.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,6 +55,19 @@ impl Report {
 pub fn output(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+}
+
+/// The same for a command that goes on: `false` when nobody reads any more (EPIPE), which is a reason to end and none to complain.
+///
+/// # Errors
+/// When it cannot be written for another reason.
+pub fn stream(text: &str) -> Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new("cannot write to standard output").os(&error)),
+    }
 }
 
 /// In one write, so that lines of several programs do not mix. A closed standard error is nobody's to tell.

@@ -259,6 +259,14 @@ fn the_commands_that_look_at_boxes() {
         let signal = SignalNumber::parse(signal).unwrap();
         assert_eq!(parse(args), Ok(Request::Kill { boxes: vec![of("web")], signal }), "{args:?}");
     }
+    for (args, boxes, stream, json) in [
+        (&["stats"][..], vec![], true, false),
+        (&["stats", "--no-stream", "web", "db", "--json"], vec![of("web"), of("db")], false, true),
+    ] {
+        assert_eq!(parse(args), Ok(Request::Stats { boxes, stream, json }), "{args:?}");
+    }
+    assert_eq!(parse(&["monitor"]), Ok(Request::Monitor { json: false }));
+    assert_eq!(parse(&["monitor", "--json"]), Ok(Request::Monitor { json: true }));
     assert_eq!(parse(&["pids", "web", "--json"]), Ok(Request::Pids { of: of("web"), json: true }));
     assert_eq!(parse(&["identify"]), Ok(Request::Identify { pid: None }));
     assert_eq!(parse(&["identify", "4121"]), Ok(Request::Identify { pid: Some(4121) }));
@@ -433,6 +441,8 @@ fn help_and_version_are_for_stdout() {
         (&["kill", "--help"], &["Usage: netbox kill [-s SIGNAL] NAME..."]),
         (&["pids", "--help"], &["Usage: netbox pids [--json] NAME"]),
         (&["identify", "--help"], &["Usage: netbox identify [PID]"]),
+        (&["stats", "--help"], &["Usage: netbox stats [--no-stream] [--json] [NAME...]"]),
+        (&["monitor", "--help"], &["Usage: netbox monitor [--json]"]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
     ] {
@@ -453,7 +463,10 @@ fn the_whole_tree_is_sound_and_has_every_command() {
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
     assert_eq!(
         names,
-        ["run", "ps", "wait", "inspect", "port", "pids", "identify", "stop", "kill", "gc", "gateway"]
+        [
+            "run", "ps", "wait", "inspect", "port", "pids", "identify", "stats", "monitor", "stop", "kill",
+            "gc", "gateway"
+        ]
     );
     tree.debug_assert();
 }

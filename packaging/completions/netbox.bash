@@ -34,6 +34,9 @@ _netbox() {
             netbox,kill)
                 cmd="netbox__subcmd__kill"
                 ;;
+            netbox,monitor)
+                cmd="netbox__subcmd__monitor"
+                ;;
             netbox,pids)
                 cmd="netbox__subcmd__pids"
                 ;;
@@ -45,6 +48,9 @@ _netbox() {
                 ;;
             netbox,run)
                 cmd="netbox__subcmd__run"
+                ;;
+            netbox,stats)
+                cmd="netbox__subcmd__stats"
                 ;;
             netbox,stop)
                 cmd="netbox__subcmd__stop"
@@ -70,6 +76,9 @@ _netbox() {
             netbox__subcmd__help,kill)
                 cmd="netbox__subcmd__help__subcmd__kill"
                 ;;
+            netbox__subcmd__help,monitor)
+                cmd="netbox__subcmd__help__subcmd__monitor"
+                ;;
             netbox__subcmd__help,pids)
                 cmd="netbox__subcmd__help__subcmd__pids"
                 ;;
@@ -81,6 +90,9 @@ _netbox() {
                 ;;
             netbox__subcmd__help,run)
                 cmd="netbox__subcmd__help__subcmd__run"
+                ;;
+            netbox__subcmd__help,stats)
+                cmd="netbox__subcmd__help__subcmd__stats"
                 ;;
             netbox__subcmd__help,stop)
                 cmd="netbox__subcmd__help__subcmd__stop"
@@ -101,7 +113,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run ps wait inspect port pids identify stop kill gc gateway help"
+            opts="-h -V --help --version run ps wait inspect port pids identify stats monitor stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -143,7 +155,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run ps wait inspect port pids identify stop kill gc gateway help"
+            opts="run ps wait inspect port pids identify stats monitor stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -240,6 +252,20 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__help__subcmd__monitor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__help__subcmd__pids)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -297,6 +323,20 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__stats)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -385,6 +425,20 @@ _netbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__monitor)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -563,6 +617,20 @@ _netbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__stats)
+            opts="-h --no-stream --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -126,16 +126,22 @@ pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Opti
     Ok(Some(Gateway { record: record.clone(), network, route, nft }))
 }
 
-/// A look at the gateway that lives, without the run lock: what is written down of it, and a socket in it, which keeps its
-/// namespace while it is open.
+/// A look at the gateway that lives, without the run lock: what is written down of it, its namespace, which lives as long as
+/// that descriptor, and a socket in it, likewise.
 ///
 /// # Errors
 /// As [`join`].
-pub fn look(state: &State, host: &Host) -> Result<Option<(GatewayRecord, Route)>> {
+pub fn look(state: &State, host: &Host) -> Result<Option<(GatewayRecord, OwnedFd, Route)>> {
     let Some(record) = state::read_json::<GatewayRecord>(state.root(), RECORD) else { return Ok(None) };
     let census = census(state.slots());
     let found = find(&record, host, &census)?;
-    Ok(found.map(|(.., route)| (record, route)))
+    Ok(found.map(|(_, _, network, route)| (record, network, route)))
+}
+
+/// By which a gateway is told from every other, without the run lock. `None`: there is none.
+#[must_use]
+pub fn cookie(state: &State) -> Option<u64> {
+    state::read_json::<GatewayRecord>(state.root(), RECORD).map(|record| record.cookie)
 }
 
 type Holder<'c> = (u32, &'c SlotNote, OwnedFd, Route);

@@ -105,9 +105,7 @@ impl State {
     /// # Errors
     /// As [`State::open`].
     pub fn open_existing() -> Result<Option<Self>> {
-        let path =
-            format!("{PARENT}/{}/{}", rustix::process::geteuid().as_raw(), cookie_name(cookie_here()?));
-        match open_directory(CWD, &path) {
+        match open_directory(CWD, &path_here()?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             _ => Self::open().map(Some),
         }
@@ -208,22 +206,45 @@ impl Locked<'_> {
 /// # Errors
 /// As [`State::open`].
 pub fn roots() -> Result<Vec<OwnedFd>> {
-    let user = rustix::process::geteuid().as_raw().to_string();
-    let own_path = format!("{PARENT}/{user}");
-    // ENOENT: netbox has not run, or nothing of it is left.
-    let found = open_if_there(CWD, PARENT, PARENT)?;
-    let own = found.map(|parent| open_if_there(&parent, &user, &own_path)).transpose()?.flatten();
-    let Some(own) = own else { return Ok(Vec::new()) };
+    let Some((own, path)) = own_directory()? else { return Ok(Vec::new()) };
     let names = rustix::fs::Dir::read_from(&own).map_err(io::Error::from);
-    let names = names.context(|| format!("cannot read {own_path}"))?;
+    let names = names.context(|| format!("cannot read {path}"))?;
     let mut roots = Vec::new();
     for name in names.flatten() {
         let name = name.file_name().to_str().unwrap_or_default();
         if is_cookie_name(name) {
-            roots.extend(open_if_there(&own, name, &format!("{own_path}/{name}"))?);
+            roots.extend(open_if_there(&own, name, &format!("{path}/{name}"))?);
         }
     }
     Ok(roots)
+}
+
+/// That of this network namespace, where it is there, to be looked at.
+///
+/// # Errors
+/// As [`State::open`].
+pub fn root_here() -> Result<Option<OwnedFd>> {
+    let name = cookie_name(cookie_here()?);
+    let found = own_directory()?.map(|(own, path)| open_if_there(&own, &name, &format!("{path}/{name}")));
+    Ok(found.transpose()?.flatten())
+}
+
+/// Where that is, or would be.
+///
+/// # Errors
+/// Before Linux 5.14.
+pub fn path_here() -> Result<String> {
+    let user = rustix::process::geteuid().as_raw();
+    Ok(format!("{PARENT}/{user}/{}", cookie_name(cookie_here()?)))
+}
+
+/// The user's directory and its path. `None`: netbox has not run, or nothing of it is left.
+fn own_directory() -> Result<Option<(OwnedFd, String)>> {
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let path = format!("{PARENT}/{user}");
+    let parent = open_if_there(CWD, PARENT, PARENT)?;
+    let own = parent.map(|parent| open_if_there(&parent, &user, &path)).transpose()?.flatten();
+    Ok(own.map(|own| (own, path)))
 }
 
 fn open_if_there(at: impl AsFd, name: &str, path: &str) -> Result<Option<OwnedFd>> {

@@ -81,7 +81,7 @@ impl Eye {
         let gateway = match &mut self.gateway {
             Some(gateway) => gateway,
             empty => match gateway::look(found.state(), &self.host) {
-                Ok(found) => empty.insert(found.map(|(_, route)| route)),
+                Ok(found) => empty.insert(found.map(|(.., route)| route)),
                 Err(error) => return Ok(Err(error)),
             },
         };

@@ -40,17 +40,7 @@ fn table(rows: &[Listed]) -> String {
             printable(&row.command.join(" ")),
         ]
     }));
-    let width = |column: usize| {
-        lines.iter().map(|line| line.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..7).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    shown::columns(&lines)
 }
 
 /// Ports in a row as one range, as `docker ps` shows them: `0.0.0.0:8000-8002->80-82/tcp`.

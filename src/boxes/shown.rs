@@ -12,6 +12,24 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// A table, two spaces between its columns.
+#[must_use]
+pub fn columns<Line: AsRef<[String]>>(lines: &[Line]) -> String {
+    let mut widths = Vec::new();
+    for line in lines {
+        let line = line.as_ref();
+        widths.resize(line.len().max(widths.len()), 0);
+        widths.iter_mut().zip(line).for_each(|(width, cell)| *width = cell.chars().count().max(*width));
+    }
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.as_ref().iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 /// A value as JSON for people and programs, with its last line's end.
 ///
 /// # Errors

@@ -11,10 +11,12 @@ mod halt;
 mod identify;
 mod inspect;
 mod kill;
+mod monitor;
 mod pids;
 mod port;
 mod ps;
 mod run;
+mod stats;
 mod stop;
 mod wait;
 
@@ -34,7 +36,7 @@ struct Subcommand {
     request: fn(&mut ArgMatches) -> Result<Request, Stop>,
 }
 
-const SUBCOMMANDS: [Subcommand; 11] = [
+const SUBCOMMANDS: [Subcommand; 13] = [
     Subcommand { name: run::NAME, command: run::command, request: run::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
@@ -42,6 +44,8 @@ const SUBCOMMANDS: [Subcommand; 11] = [
     Subcommand { name: port::NAME, command: port::command, request: port::request },
     Subcommand { name: pids::NAME, command: pids::command, request: pids::request },
     Subcommand { name: identify::NAME, command: identify::command, request: identify::request },
+    Subcommand { name: stats::NAME, command: stats::command, request: stats::request },
+    Subcommand { name: monitor::NAME, command: monitor::command, request: monitor::request },
     Subcommand { name: halt::NAME, command: halt::command, request: halt::request },
     Subcommand { name: kill::NAME, command: kill::command, request: kill::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },

@@ -7,6 +7,7 @@ pub mod changes;
 pub mod environment;
 pub mod facts;
 pub mod gateway;
+pub mod happening;
 pub mod identity;
 pub mod inspection;
 pub mod ipv6;

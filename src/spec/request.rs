@@ -54,6 +54,20 @@ pub enum Request {
         /// Which process; `None` for this one.
         pid: Option<i32>,
     },
+    /// Show the traffic of boxes.
+    Stats {
+        /// Whose; none: everybody's.
+        boxes: Vec<BoxRef>,
+        /// Every second, not once.
+        stream: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// Tell what happens to boxes.
+    Monitor {
+        /// As JSON.
+        json: bool,
+    },
     /// Send a signal to commands.
     Kill {
         /// Whose, never empty.

@@ -13,6 +13,7 @@ mod control;
 mod egress;
 mod ending;
 mod fail;
+mod following;
 mod host_changes;
 mod inspection;
 mod interference;
@@ -53,6 +54,7 @@ fn main() -> std::process::ExitCode {
         connections::TESTS,
         control::TESTS,
         inspection::TESTS,
+        following::TESTS,
         ending::TESTS,
         kill::TESTS,
         fail::TESTS,

@@ -291,6 +291,14 @@ impl Route {
         self.dump(RouteNetlinkMessage::GetLink(message), decode)
     }
 
+    /// The same with their counters.
+    ///
+    /// # Errors
+    /// As [`Route::links`].
+    pub fn links_with_counters(&mut self) -> io::Result<Vec<LinkInfo>> {
+        self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), decode)
+    }
+
     /// Changes a link.
     ///
     /// # Errors
