@@ -35,6 +35,13 @@ pub fn with_name(state: &State, name: &str) -> Option<BoxId> {
     BoxId::parse(&target).ok()
 }
 
+/// Whether a box with this id has a directory, alive or not.
+#[must_use]
+pub fn is_there(state: &State, id: &BoxId) -> bool {
+    let path = format!("boxes/{}", id.as_str());
+    rustix::fs::statat(state.root(), path.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
 /// Whether the box with this id ended, and only what the kernel frees late is left of it.
 #[must_use]
 pub fn has_ended(root: &OwnedFd, id: &str) -> bool {

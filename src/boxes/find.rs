@@ -24,7 +24,8 @@ pub struct Found {
 /// When there is none, or several; when it is only just starting; a state directory that is not ours.
 pub fn find(wanted: &BoxRef) -> Result<Found> {
     let state = State::open_existing()?.ok_or_else(|| wanted.unknown())?;
-    let id = match registry::with_name(&state, wanted.as_str()) {
+    let exactly = || BoxId::parse(wanted.as_str()).ok().filter(|id| registry::is_there(&state, id));
+    let id = match registry::with_name(&state, wanted.as_str()).or_else(exactly) {
         Some(id) => id,
         None => {
             let ids = registry::all_ids(state.root());

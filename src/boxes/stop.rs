@@ -57,11 +57,12 @@ pub fn kill(boxes: &[BoxRef], signal: SignalNumber, report: &Report) -> Result<(
     let mut ending = Vec::new();
     for wanted in boxes {
         let sent = Ending::of(wanted, wanted.as_str()).and_then(|one| {
-            one.signal(signal)?;
             if signal == SignalNumber::KILL {
+                one.kill()?;
                 ending.push(one);
                 return Ok(());
             }
+            one.signal(signal)?;
             say(&one.shown)
         });
         failures.note(sent);
@@ -123,7 +124,7 @@ impl Ending {
 
     fn kill(&self) -> Result<()> {
         self.send(&self.command, SignalNumber::KILL)?;
-        // It may have been stopped meanwhile, and has to return.
+        // A launcher that was stopped has to return.
         self.go_on()
     }
 
