@@ -11,7 +11,7 @@ use crate::spec::{Request, Which, timeout};
 
 pub(super) const NAME: &str = "stop";
 
-const USAGE: &str = "netbox stop [-t DURATION] NAME... | --all";
+const USAGE: &str = "netbox stop [-t DURATION] BOX... | --all";
 
 /// As long as docker-stop(1) waits.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ struct StopArgs {
     all: bool,
 
     /// Names or ids of boxes
-    #[arg(value_name = "NAME", hide = true)]
+    #[arg(value_name = "BOX", hide = true)]
     boxes: Vec<OsString>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
     let which = match (all, boxes.is_empty()) {
         (true, true) => Which::All,
         (true, false) => {
-            return Err(Error::usage("--all and NAME contradict each other")
+            return Err(Error::usage("--all and BOX contradict each other")
                 .because("one means every box, the other some")
                 .into());
         }

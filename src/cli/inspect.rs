@@ -10,7 +10,7 @@ use crate::spec::{JsonPointer, Request};
 
 pub(super) const NAME: &str = "inspect";
 
-const USAGE: &str = "netbox inspect [--format POINTER] NAME...";
+const USAGE: &str = "netbox inspect [--format POINTER] BOX...";
 
 #[derive(Debug, Args)]
 struct InspectArgs {
@@ -19,7 +19,7 @@ struct InspectArgs {
     format: Option<OsString>,
 
     /// Names or ids of boxes
-    #[arg(value_name = "NAME", hide = true)]
+    #[arg(value_name = "BOX", hide = true)]
     boxes: Vec<OsString>,
 }
 

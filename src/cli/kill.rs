@@ -10,7 +10,7 @@ use crate::spec::{Request, SignalNumber};
 
 pub(super) const NAME: &str = "kill";
 
-const USAGE: &str = "netbox kill [-s SIGNAL] NAME...";
+const USAGE: &str = "netbox kill [-s SIGNAL] BOX...";
 
 #[derive(Debug, Args)]
 struct KillArgs {
@@ -19,7 +19,7 @@ struct KillArgs {
     signal: Option<OsString>,
 
     /// Names or ids of boxes
-    #[arg(value_name = "NAME", hide = true)]
+    #[arg(value_name = "BOX", hide = true)]
     boxes: Vec<OsString>,
 }
 

@@ -79,7 +79,7 @@ pub fn command() -> Command {
 
 /// A box that a command is to find.
 fn a_box(word: &OsStr) -> Result<BoxRef> {
-    BoxRef::parse(text("NAME", word)?)
+    BoxRef::parse(text("BOX", word)?)
 }
 
 /// The boxes that a command is to find, at least one.

@@ -10,7 +10,7 @@ use crate::spec::Request;
 
 pub(super) const NAME: &str = "pids";
 
-const USAGE: &str = "netbox pids [--json] NAME";
+const USAGE: &str = "netbox pids [--json] BOX";
 
 #[derive(Debug, Args)]
 struct PidsArgs {
@@ -19,7 +19,7 @@ struct PidsArgs {
     json: bool,
 
     /// The name or the id of a box
-    #[arg(value_name = "NAME", hide = true)]
+    #[arg(value_name = "BOX", hide = true)]
     of: Option<OsString>,
 }
 

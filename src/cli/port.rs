@@ -45,14 +45,14 @@ struct LsArgs {
     json: bool,
 
     /// The name or the id of a box
-    #[arg(value_name = "NAME", hide = true)]
+    #[arg(value_name = "BOX", hide = true)]
     of: Option<OsString>,
 }
 
 fn ls_command() -> Command {
     LsArgs::augment_args(Command::new(LS))
         .about("List the published ports of a box, or of all boxes")
-        .override_usage("netbox port ls [--json] [NAME]")
+        .override_usage("netbox port ls [--json] [BOX]")
 }
 
 fn ls(matches: &mut ArgMatches) -> Result<PortCommand, Stop> {

@@ -21,14 +21,14 @@ struct StatsArgs {
     json: bool,
 
     /// Names or ids of boxes
-    #[arg(value_name = "NAME", hide = true)]
+    #[arg(value_name = "BOX", hide = true)]
     boxes: Vec<OsString>,
 }
 
 pub(super) fn command() -> Command {
     StatsArgs::augment_args(Command::new(NAME))
         .about("Show the traffic of boxes, every second")
-        .override_usage("netbox stats [--no-stream] [--json] [NAME...]")
+        .override_usage("netbox stats [--no-stream] [--json] [BOX...]")
 }
 
 pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
