@@ -3,7 +3,9 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{belonging, dry_run, gateway, gc, inspect, monitor, port, ps, stats, stop, wait};
+use netbox::boxes::{
+    belonging, dry_run, gateway, gc, inspect, monitor, port, ps, publish, stats, stop, wait,
+};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
@@ -49,6 +51,8 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
             print(&dry_run::dry_run(request, &caller, &run::who(request, &caller)?)?)
         }
         Request::Run(request) => run::run(request, report),
+        Request::Port(PortCommand::Add { of, ports }) => print(&publish::add(of, ports)?),
+        Request::Port(PortCommand::Remove { of, ports }) => publish::remove(of, ports).map(|()| 0),
         Request::Wait { boxes } => wait::wait(boxes),
         Request::Ps { json, quiet, filters } => print(&ps::ps(*json, *quiet, filters)?),
         Request::Port(PortCommand::List { of, json }) => print(&port::list(of.as_ref(), *json)?),

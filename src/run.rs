@@ -13,7 +13,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::SystemTime;
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::apply::address;
@@ -31,22 +30,24 @@ use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
 use crate::kernel::channel::Channel;
 use crate::kernel::inherited;
-use crate::kernel::namespace::{self, MountNamespace};
+use crate::kernel::namespace;
 use crate::kernel::process::{self, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
 use crate::launch::control::Control;
 use crate::launch::duties::{Duties, Files};
-use crate::launch::errands;
+use crate::launch::errands::{self, Place};
 use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::Inside;
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
 use crate::launch::linger::{Remains, linger};
 use crate::launch::message::{BoxFacts, FromBox, ToLauncher, introduce, tell};
+use crate::launch::ports::Ports;
+use crate::launch::publish_all::Publisher;
 use crate::launch::status_stream::StatusStream;
-use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise};
+use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, supervise, wake};
 use crate::plan::identity::{Accounts, Caller, Identity, identity};
 use crate::plan::privileges::{Privileges, privileges};
-use crate::plan::record::{Attachment, BoxRecord, MountIdentity, PortMap};
+use crate::plan::record::{Attachment, BoxRecord, MountIdentity};
 use crate::plan::refusal;
 use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::report::Report;
@@ -181,14 +182,6 @@ fn keep(start: &Start<'_>, launcher: &Channel) -> u8 {
     0
 }
 
-/// Continues a launcher that was stopped as its command was: the command has ended, and it should see that.
-fn wake(launcher: Pid) {
-    // Still this process's parent, so the number is its own. ESRCH: it has just ended.
-    if nix::unistd::getppid() == launcher {
-        let _ = nix::sys::signal::kill(launcher, Signal::SIGCONT);
-    }
-}
-
 /// Starts the box's first process, while this one still has everything that the command inherits.
 fn start_first_process(start: &Start<'_>, launcher: &Channel) -> Result<(FirstProcess, Signals)> {
     let Start { request, identity, privileges, mask, take_terminal, .. } = *start;
@@ -207,12 +200,11 @@ struct Keeper<'a> {
     lease: Option<Lease>,
     gateway: Option<Gateway>,
     attachment: Option<Attachment>,
-    network: Option<u64>,
-    ports: Vec<PortMap>,
-    waiting: Option<Waiting>,
+    waiting: Waiting,
     files: Vec<BoxFile>,
     questions: Option<Questions>,
     watch: Option<Watch>,
+    publisher: Option<Publisher>,
     control: Control,
     /// As it is written down.
     record: Option<BoxRecord>,
@@ -229,12 +221,11 @@ impl<'a> Keeper<'a> {
             lease: None,
             gateway: None,
             attachment: None,
-            network: None,
-            ports: Vec::new(),
-            waiting: None,
+            waiting: Waiting::default(),
             files: Vec::new(),
             questions: None,
             watch: None,
+            publisher: None,
             control: Control::default(),
             record: None,
         }
@@ -252,7 +243,10 @@ impl<'a> Keeper<'a> {
         self.add_link()?;
         self.first.configure(self.facts(), &self.files)?;
         self.write_record()?;
-        self.first.wait_until(FromBox::Configured)?;
+        let calls = self.first.wait_until(FromBox::Configured)?;
+        if let Some(publisher) = &mut self.publisher {
+            calls.into_iter().for_each(|calls| publisher.watch_calls(calls));
+        }
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
             attach::settle(gateway, lease.slot)?;
         }
@@ -274,9 +268,7 @@ impl<'a> Keeper<'a> {
             return Ok(());
         }
         let held = reserve::reserve(&self.start.request.publish)?;
-        self.ports = held.iter().flat_map(|port| port.maps.iter().copied()).collect();
-        let sockets = held.into_iter().filter_map(|port| Some((*port.maps.first()?, port.socket))).collect();
-        self.waiting = Some(Waiting::new(sockets).context(|| "cannot watch the published ports")?);
+        self.waiting = Waiting::new(held).context(|| "cannot watch the published ports")?;
         Ok(())
     }
 
@@ -347,18 +339,17 @@ impl<'a> Keeper<'a> {
         if let Some(command) = self.first.meet_command()? {
             introduce(self.launcher, command);
         }
-        if !self.start.request.has_own_network() {
-            return Ok(());
-        }
+        let Some(attachment) = self.attachment else { return Ok(()) };
+        let end = self.end(&attachment);
+        let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
         let pid = self.first.process.pid.as_raw();
         let network: OwnedFd = namespace::network_of(pid)
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
-        let inode = namespace::inode(network.as_fd());
-        self.network = Some(inode.context(|| "cannot identify the box's network namespace")?);
-        let Some(attachment) = self.attachment else { return Ok(()) };
-        let end = self.end(&attachment);
-        let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
+        if let Some(host) = self.host.as_ref().filter(|_| self.start.request.publish_all) {
+            let (network, host) = (network.as_fd(), host.network());
+            self.publisher = Some(Publisher::new(network, host.as_fd(), attachment.addresses())?);
+        }
         attach::add_link(gateway, lease.id.as_str(), &attachment, end, &network)
     }
 
@@ -366,10 +357,7 @@ impl<'a> Keeper<'a> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let request = self.start.request;
         let pid = self.first.command().pid.as_raw();
-        let mounts = match request.has_own_mounts() {
-            true => Some(MountNamespace::of(pid).context(|| "cannot identify the box's mount namespace")?),
-            false => None,
-        };
+        let (mounts, network) = self.first.namespaces(request)?;
         let facts = self.facts();
         let record = BoxRecord {
             id: facts.id,
@@ -382,9 +370,10 @@ impl<'a> Keeper<'a> {
             command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             attachment: self.attachment,
-            ports: self.ports.clone(),
-            mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
-            network: self.network,
+            ports: self.waiting.ports(),
+            other_ports: Vec::new(),
+            mounts,
+            network,
         };
         lease.write(&record)?;
         self.record = Some(record);
@@ -402,31 +391,38 @@ impl<'a> Keeper<'a> {
         else {
             return Ok(());
         };
-        if self.ports.is_empty() && attachment.snat.is_none() {
+        let ports = self.waiting.ports();
+        if ports.is_empty() && attachment.snat.is_none() {
             return Ok(());
         }
         let locked = state.lock()?;
-        attach::open_ports(&locked, gateway, attachment, &self.ports)?;
+        attach::open_ports(&locked, gateway, attachment, &ports)?;
         let nft = host.nft(&locked, &census(locked.slots()))?;
         lease.announce(&locked, Shared::HostNft, nft.as_fd());
-        heal::map_ports(&locked, nft, attachment, &self.ports)
+        heal::map_ports(&locked, nft, attachment, &ports)
     }
 
     /// Waits for the end, and serves the box meanwhile. A keeper that cannot wait cannot keep: the box ends then, as if the
     /// launcher had gone.
     fn watch(&mut self, mut signals: Signals) -> Result<End> {
-        let place = self.gateway.as_ref().zip(self.lease.as_ref().map(|lease| lease.slot));
-        let address6 = self.attachment.and_then(|attachment| attachment.address6);
-        let (waiting, questions) = (self.waiting.as_ref(), self.questions.as_ref());
-        let helpers = errands::helpers(place, address6, waiting, questions, &self.start.request.dns)?;
-        let files = Some(&self.files[..]).filter(|files| !files.is_empty());
-        let files = files.map(|files| Files::new(files, self.first.process.pid));
-        let (duties, mounts) = (Duties::new(helpers, files), self.mounts());
-        let time = self.start.request.timeout;
-        self.watch = place.map(|(_, slot)| Watch::new(slot));
-        let (watch, control, lease) = (self.watch.as_mut(), &mut self.control, self.lease.as_ref());
-        let care = Care { duties, watch, control, lease, mounts };
-        supervise(self.first, self.launcher, &mut signals, time, care)
+        let Self { start, first, waiting, files, .. } = self;
+        let (lease, mounts) = (self.lease.as_ref(), self.record.as_ref().and_then(|record| record.mounts));
+        let gateway = self.gateway.as_mut();
+        let (network, nft) = gateway.map(|gateway| (gateway.network.as_fd(), &mut gateway.nft)).unzip();
+        let place = network.zip(self.attachment).map(|(network, attachment)| Place { network, attachment });
+        let helpers = errands::helpers(place, waiting, self.questions.as_ref(), &start.request.dns)?;
+        let files = Some(&files[..]).filter(|files| !files.is_empty());
+        let files = files.map(|files| Files::new(files, first.process.pid));
+        let ports = (|| {
+            let (gateway, attachment, lease) = (nft?, self.attachment?, lease?);
+            let (state, host, record) = (self.state.as_mut()?, self.host.as_mut()?, self.record.as_mut()?);
+            let first = first.process.pid;
+            Some(Ports { state, host, gateway, lease, first, attachment, record, waiting })
+        })();
+        let duties = Duties::new(helpers, files, ports, self.publisher.as_mut());
+        self.watch = place.map(|place| Watch::new(place.attachment.slot));
+        let care = Care { duties, watch: self.watch.as_mut(), control: &mut self.control, lease, mounts };
+        supervise(first, self.launcher, &mut signals, start.request.timeout, care)
     }
 
     /// Undoes all that the end of a box must undo before netbox returns (promise L1): ports, rules, name, count; and the
@@ -443,10 +439,12 @@ impl<'a> Keeper<'a> {
         match state.lock() {
             Ok(locked) => {
                 if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {
-                    problems.extend(close(&locked, &mut host, gateway, &lease, attachment, &self.ports));
+                    let others = self.record.as_ref().map_or(&[][..], |record| &record.other_ports);
+                    let ports = self.waiting.ports();
+                    problems.extend(close(&locked, &mut host, gateway, &lease, attachment, [&ports, others]));
                 }
                 // After the maps: the port must not be somebody else's while a rule still leads to the box.
-                drop(self.waiting.take());
+                drop(std::mem::take(&mut self.waiting));
                 problems.extend(lease.end(&locked));
                 let found = census(locked.slots());
                 let own = self.gateway.as_ref().filter(|_| found.users == 0);

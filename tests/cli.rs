@@ -314,7 +314,8 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--bogus=1", "ls"], &["--bogus"]),
         (&["run", "-v", "/a:/b", "ls"], &["-v"]),
         (&["run", "-d", "ls"], &["-d"]),
-        (&["run", "-P", "ls"], &["-P"]),
+        (&["run", "-P", "--net", "none", "ls"], &["--net none", "-P/--publish-all"]),
+        (&["run", "--publish-all=80", "ls"], &["--publish-all"]),
         (&["run", "--allow", "x", "ls"], &["--allow"]),
         (&["run", "--pub", "80", "ls"], &["--pub"]),
         (&["run", "-p"], &["--publish"]),
@@ -432,6 +433,8 @@ fn help_and_version_are_for_stdout() {
         ),
         (&["help", "run"], &["Usage: netbox run [OPTIONS] [--] COMMAND [ARG...]", "-p, --publish <SPEC>"]),
         (&["run", "-p", "80", "-h"], &["Usage: netbox run"]),
+        (&["port", "add", "--help"], &["Usage: netbox port add NAME SPEC..."]),
+        (&["port", "rm", "--help"], &["Usage: netbox port rm NAME SPEC..."]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
         (&["ps", "--help"], &["Usage: netbox ps [OPTIONS]", "--filter <KEY=VALUE>"]),
         (&["inspect", "--help"], &["Usage: netbox inspect [--format POINTER] BOX..."]),
@@ -464,7 +467,7 @@ fn the_whole_tree_is_sound_and_has_every_command() {
     assert_eq!(
         names,
         [
-            "run", "ps", "wait", "inspect", "port", "pids", "identify", "stats", "monitor", "stop", "kill",
+            "run", "ps", "port", "wait", "inspect", "pids", "identify", "stats", "monitor", "stop", "kill",
             "gc", "gateway"
         ]
     );

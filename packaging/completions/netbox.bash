@@ -100,11 +100,23 @@ _netbox() {
             netbox__subcmd__help,wait)
                 cmd="netbox__subcmd__help__subcmd__wait"
                 ;;
+            netbox__subcmd__help__subcmd__port,add)
+                cmd="netbox__subcmd__help__subcmd__port__subcmd__add"
+                ;;
             netbox__subcmd__help__subcmd__port,ls)
                 cmd="netbox__subcmd__help__subcmd__port__subcmd__ls"
                 ;;
+            netbox__subcmd__help__subcmd__port,rm)
+                cmd="netbox__subcmd__help__subcmd__port__subcmd__rm"
+                ;;
+            netbox__subcmd__port,add)
+                cmd="netbox__subcmd__port__subcmd__add"
+                ;;
             netbox__subcmd__port,ls)
                 cmd="netbox__subcmd__port__subcmd__ls"
+                ;;
+            netbox__subcmd__port,rm)
+                cmd="netbox__subcmd__port__subcmd__rm"
                 ;;
             *)
                 ;;
@@ -113,7 +125,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run ps wait inspect port pids identify stats monitor stop kill gc gateway help"
+            opts="-h -V --help --version run ps port wait inspect pids identify stats monitor stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -155,7 +167,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run ps wait inspect port pids identify stats monitor stop kill gc gateway help"
+            opts="run ps port wait inspect pids identify stats monitor stop kill gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -281,7 +293,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help__subcmd__port)
-            opts="ls"
+            opts="ls add rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -294,7 +306,35 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__help__subcmd__port__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__help__subcmd__port__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__port__subcmd__rm)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -461,8 +501,22 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__port)
-            opts="-h --help ls"
+            opts="-h --help ls add rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__port__subcmd__add)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -476,6 +530,20 @@ _netbox() {
             ;;
         netbox__subcmd__port__subcmd__ls)
             opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__port__subcmd__rm)
+            opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -507,7 +575,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__run)
-            opts="-p -u -w -e -q -i -t -h --publish --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
+            opts="-p -P -u -w -e -q -i -t -h --publish --publish-all --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

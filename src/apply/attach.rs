@@ -58,7 +58,7 @@ pub fn open_ports(
     attachment: &Attachment,
     ports: &[PortMap],
 ) -> Result<()> {
-    put(gateway, &in_gateway(&translated(attachment, ports)))?;
+    put(gateway, &in_gateway(attachment, ports))?;
     connections::renew(&gateway.nft, ports)
 }
 
@@ -113,13 +113,15 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
     if let Some(address) = address6 {
         elements.extend([ruleset::boxes6(&link, address), ruleset::reaches_itself(address.into())]);
     }
-    elements.extend(in_gateway(&translated(attachment, ports)));
+    elements.extend(in_gateway(attachment, ports));
     elements
 }
 
-fn in_gateway(ports: &[PublishedPort]) -> Vec<Element> {
-    let mut elements = ruleset::translations(ports);
-    elements.extend(ruleset::admissions(ports));
+/// The elements of the gateway's sets and maps for the ports of a box.
+pub(super) fn in_gateway(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
+    let ports = translated(attachment, ports);
+    let mut elements = ruleset::translations(&ports);
+    elements.extend(ruleset::admissions(&ports));
     elements
 }
 
@@ -136,7 +138,7 @@ pub fn host_elements(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element>
 }
 
 /// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it.
-fn translated(attachment: &Attachment, ports: &[PortMap]) -> Vec<PublishedPort> {
+pub(super) fn translated(attachment: &Attachment, ports: &[PortMap]) -> Vec<PublishedPort> {
     let (address, address6) = (attachment.topology.box_address(attachment.slot), attachment.address6);
     let translated = ports.iter().filter(|port| !port.is_loopback_only()).filter_map(|port| {
         let target = if port.host_address.is_ipv4() { IpAddr::V4(address) } else { IpAddr::V6(address6?) };

@@ -1,13 +1,18 @@
 //! Tracked connections: a later box must not inherit those of one that has ended with its address or a port.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::kernel::conntrack::{Conntrack, Selector};
+use crate::kernel::namespace;
 use crate::kernel::nft::Nft;
+use crate::kernel::sock_diag::TcpConnections;
 use crate::plan::record::PortMap;
-use crate::plan::topology::Topology;
+use crate::plan::ruleset::PublishedPort;
+use crate::plan::topology::{Topology, box_link};
 use crate::spec::port::Protocol;
 
 use super::census::Census;
@@ -18,7 +23,7 @@ use super::state::Locked;
 /// So long the gateway remembers every connection at least (`settings::of_tracking`), a ping, a reset and a denied one too.
 const REMEMBERED: Duration = Duration::from_millis(900);
 
-/// Deletes what connection tracking knows of the addresses of the box in `slot`, in the gateway and on the host. Cheap for a box
+/// Deletes what connection tracking knows of the addresses of the box with this slot and id, in the gateway and on the host. Cheap for a box
 /// of that age (`None`: unknown) where nothing is tracked at all.
 ///
 /// # Errors
@@ -29,27 +34,100 @@ pub fn forget(
     census: &Census,
     gateway: Option<&Gateway>,
     topology: &Topology,
-    slot: u32,
+    (slot, id): (u32, &str),
     age: Option<Duration>,
 ) -> Result<()> {
     if !topology.has(slot) {
         // A box without a network had it: the address would be somebody else's.
         return Ok(());
     }
-    let addresses =
-        [Some(IpAddr::V4(topology.box_address(slot))), topology.box_address6(slot).map(IpAddr::V6)];
-    let selectors: Vec<_> = addresses.into_iter().flatten().map(Selector::Address).collect();
+    let four = [Selector::Address(topology.box_address(slot).into())];
+    let six: Vec<_> =
+        topology.box_address6(slot).map(|six| Selector::Address(six.into())).into_iter().collect();
+    let mut had_six = !six.is_empty();
     if let Some(gateway) = gateway {
         let mut inside = Conntrack::on(&gateway.nft)?;
         if inside.count()? != 0 {
-            inside.flush(&selectors)?;
+            inside.flush(&four)?;
+            had_six = had_six && got_ipv6(gateway, host, id)?;
+            if had_six {
+                inside.flush(&six)?;
+            }
         } else if age.is_some_and(|age| age < REMEMBERED) {
             // What the gateway has not seen has not reached the host either. What it has forgotten by now may be there still:
             // the host's timeouts are others, and what ends a connection here need not come as far as there.
             return Ok(());
+        } else {
+            had_six = had_six && got_ipv6(gateway, host, id)?;
         }
     }
-    Conntrack::on(host.nft(locked, census)?)?.flush(&selectors)
+    let mut outside = Conntrack::on(host.nft(locked, census)?)?;
+    outside.flush(&four)?;
+    if had_six { outside.flush(&six) } else { Ok(()) }
+}
+
+/// Whether anything was sent to the box over IPv6, but for multicasts, which every link has. To forget connections over IPv6 takes the
+/// kernel some milliseconds, for which it lists all; one that nobody answered is gone by itself after two minutes at most.
+fn got_ipv6(gateway: &Gateway, host: &Host, id: &str) -> Result<bool> {
+    let path = format!("/proc/thread-self/net/dev_snmp6/{}", box_link(id));
+    let read = || std::fs::read_to_string(path);
+    let text = namespace::inside(gateway.network.as_fd(), host.network().as_fd(), read)
+        .context(|| "cannot look into the gateway")?;
+    // The link is gone: nobody knows.
+    Ok(text.is_err() || text.is_ok_and(|text| unicasts(&text) != 0))
+}
+
+/// How many packets but multicasts left by an interface, from its file in /proc/net/dev_snmp6.
+fn unicasts(counters: &str) -> u64 {
+    let count = |name: &str| -> u64 {
+        let mut lines = counters.lines().filter_map(|line| line.split_once(char::is_whitespace));
+        lines.find(|(own, _)| *own == name).and_then(|(_, count)| count.trim().parse().ok()).unwrap_or(0)
+    };
+    let sent = count("Ip6OutRequests") + count("Ip6OutForwDatagrams");
+    sent.saturating_sub(count("Ip6OutMcastPkts"))
+}
+
+/// To be called when `ports` lead to the box no more: ends the connections that came by them, those of TCP for both sides to see.
+/// `inside`: the box's own. A connection came by the port to which it went when it began, on the host or, from another box, in the
+/// gateway.
+///
+/// # Errors
+/// Those of ctnetlink and of sock_diag(7).
+pub fn cut(host: &Nft, gateway: &Nft, inside: &mut TcpConnections, ports: &[PublishedPort]) -> Result<()> {
+    let mut tracking = [Conntrack::on(host)?, Conntrack::on(gateway)?];
+    let tcp: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Tcp.number()).collect();
+    let in_box: BTreeSet<_> = tcp.iter().map(|port| port.target.port()).collect();
+    for port in in_box {
+        let open = inside.at(port).context(|| format!("cannot list the connections of port {port}"))?;
+        for connection in open {
+            let (own, peer) = (connection.own, connection.peer);
+            let led_here = |asked: SocketAddr| {
+                tcp.iter().any(|port| {
+                    port.target == own
+                        && port.host_port == asked.port()
+                        && port.host_address.is_none_or(|address| address == asked.ip())
+                })
+            };
+            for place in &mut tracking {
+                // Not translated here: in the gateway that is what the host has translated, and what the relay carries.
+                let Some(asked) = place.began_at(own, peer)?.filter(|asked| *asked != own) else { continue };
+                if led_here(asked) && inside.end(&connection).is_err() {
+                    // A kernel that cannot: whoever speaks next finds nobody.
+                    place.forget(own, peer)?;
+                }
+                break;
+            }
+        }
+    }
+    let others = ports.iter().filter(|port| port.protocol != Protocol::Tcp.number());
+    let others: Vec<_> = others
+        .map(|port| Selector::Translated {
+            protocol: port.protocol,
+            port: port.host_port,
+            target: port.target,
+        })
+        .collect();
+    tracking.iter_mut().try_for_each(|place| place.flush(&others))
 }
 
 /// To be called when `ports` have just been mapped: lets what is sent to them be translated, though its connection is older than
@@ -73,4 +151,18 @@ pub fn renew(nft: &Nft, ports: &[PortMap]) -> Result<()> {
         return Ok(());
     }
     Conntrack::on(nft)?.flush(&selectors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_link_sends_is_no_connection() {
+        let idle = "ifIndex                         \t65536\nIp6OutForwDatagrams             \t0\n\
+                    Ip6OutRequests                  \t2\nIp6OutMcastPkts                 \t2\n";
+        assert_eq!(unicasts(idle), 0);
+        assert_eq!(unicasts(&idle.replace("Datagrams             \t0", "Datagrams \t3")), 3);
+        assert_eq!(unicasts(""), 0);
+    }
 }

@@ -85,6 +85,22 @@ pub fn map_ports(
     }
 }
 
+/// Changes what the host's maps have of a box in one transaction, also where somebody has just removed netbox's rules: what the
+/// box's record tells is then put back first.
+///
+/// # Errors
+/// As [`map_ports`].
+pub fn change_ports(locked: &Locked<'_>, nft: &mut Nft, gone: &[Element], come: &[Element]) -> Result<()> {
+    let Err(error) = publish::change(locked, nft, gone, come) else { return Ok(()) };
+    match gateway::record(locked).filter(|_| error.errno() == libc::ENOENT) {
+        Some(record) => {
+            install(locked, nft, &record)?;
+            Ok(publish::change(locked, nft, gone, come)?)
+        }
+        None => Err(error.into()),
+    }
+}
+
 fn install(locked: &Locked<'_>, nft: &mut Nft, record: &GatewayRecord) -> Result<()> {
     gateway::refuse_foreign_tables(nft)?;
     gateway::host_rules(nft, record, &published(locked, &record.topology))

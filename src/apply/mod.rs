@@ -9,6 +9,7 @@ pub mod heal;
 pub mod host;
 pub mod lease;
 pub mod names;
+pub mod ports;
 pub mod publish;
 pub mod registry;
 pub mod reserve;

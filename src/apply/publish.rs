@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, Nft, NftError};
 use crate::plan::record::{Attachment, PortMap};
-use crate::plan::ruleset::Family;
+use crate::plan::ruleset::{Element, Family};
 use crate::plan::topology::TABLE;
 
 use super::attach::host_elements;
@@ -23,6 +23,27 @@ pub fn map(_locked: &Locked<'_>, nft: &mut Nft, attachment: &Attachment, ports: 
     }
     nft.commit(batch).map_err(Error::from)?;
     connections::renew(nft, ports)
+}
+
+/// Replaces elements of a namespace's sets and maps by others: at no moment is there less than what stays.
+///
+/// # Errors
+/// ENOENT when somebody removed netbox's rules.
+pub fn change(
+    _locked: &Locked<'_>,
+    nft: &mut Nft,
+    gone: &[Element],
+    come: &[Element],
+) -> Result<(), NftError> {
+    let mut batch = Batch::new();
+    // First what goes: a range may take the place of another.
+    for element in gone {
+        batch.delete_element(Family::Inet, TABLE, element);
+    }
+    for element in come {
+        batch.put_element(Family::Inet, TABLE, element);
+    }
+    nft.commit(batch)
 }
 
 /// Takes the maps away.

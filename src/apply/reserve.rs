@@ -55,7 +55,15 @@ impl Refused {
 /// A port that is taken, naming its holder; an address that is not the host's; a protocol that the kernel does not have.
 /// Nothing is held then.
 pub fn reserve(requests: &[PortRequest]) -> Result<Vec<Held>> {
-    make_room(requests.len())?;
+    reserve_more(requests, 0)
+}
+
+/// The same, where this process holds so many already.
+///
+/// # Errors
+/// As [`reserve`].
+pub fn reserve_more(requests: &[PortRequest], already: usize) -> Result<Vec<Held>> {
+    make_room(requests.len().saturating_add(already))?;
     requests.iter().map(reserve_one).collect()
 }
 

@@ -107,13 +107,16 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     if let Some(record) = &record {
         note_problem(&mut problems, "cannot end its processes", kill_processes(record));
     }
-    let ports = record.as_ref().map_or(&[][..], |record| &record.ports);
+    let [ports, others] =
+        record.as_ref().map_or([&[][..]; 2], |record| [&record.ports[..], &record.other_ports]);
     let slot_number = u32::try_from(slot).unwrap_or(u32::MAX);
     if let Some(attachment) = record.as_ref().and_then(|record| record.attachment)
-        && (!ports.is_empty() || attachment.snat.is_some())
+        && (!ports.is_empty() || !others.is_empty() || attachment.snat.is_some())
     {
-        let unmapped =
-            site.host.nft(locked, site.census).map(|nft| publish::unmap(locked, nft, &attachment, ports));
+        let unmapped = site.host.nft(locked, site.census).map(|nft| {
+            publish::unmap(locked, nft, &attachment, others)?;
+            publish::unmap(locked, nft, &attachment, ports)
+        });
         match unmapped {
             Ok(result) => {
                 note_problem(&mut problems, "cannot remove its port maps", tolerate_no_table(result))
@@ -122,7 +125,8 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
         }
     }
     if let Some(gateway) = &mut site.gateway {
-        let gone = attach::shut_out(locked, gateway, &id, slot_number, ports);
+        let gone = attach::shut_out(locked, gateway, &id, slot_number, others)
+            .and_then(|()| attach::shut_out(locked, gateway, &id, slot_number, ports));
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
         note_problem(&mut problems, "cannot remove its link", gateway.route.remove_link(&box_link(&id)));
     }
@@ -131,7 +135,7 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     {
         let gateway = site.gateway.as_deref();
         if let Err(error) =
-            connections::forget(locked, site.host, site.census, gateway, &topology, slot_number, None)
+            connections::forget(locked, site.host, site.census, gateway, &topology, (slot_number, &id), None)
         {
             problems.push(error.to_string());
         }
@@ -152,24 +156,31 @@ fn tolerate_no_table(result: Result<(), NftError>) -> io::Result<()> {
     }
 }
 
-/// Takes the ports and the addresses of a box that ends out of the rules, on the host and in the gateway. Returns what could
-/// not be undone.
+/// Takes the ports and the addresses of a box that ends out of the rules, on the host and in the gateway. `ports`: those that it
+/// has, and what its record names beside them. Returns what could not be undone.
 pub fn close(
     locked: &Locked<'_>,
     host: &mut Host,
     gateway: &mut Gateway,
     lease: &Lease,
     attachment: &Attachment,
-    ports: &[PortMap],
+    ports: [&[PortMap]; 2],
 ) -> Vec<String> {
     let mut problems = Vec::new();
-    if (!ports.is_empty() || attachment.snat.is_some())
+    let [ports, others] = ports;
+    // Where a change of them failed, and could not be undone.
+    let others = Some(others).filter(|others| !others.is_empty());
+    let id = lease.id.as_str();
+    if (!ports.is_empty() || others.is_some() || attachment.snat.is_some())
         && let Some(nft) = host.open_nft()
     {
-        let unmapped = publish::unmap(locked, nft, attachment, ports);
+        let unmapped = publish::unmap(locked, nft, attachment, ports)
+            .and_then(|()| others.map_or(Ok(()), |others| publish::unmap(locked, nft, attachment, others)));
         note_problem(&mut problems, "cannot remove the port maps", tolerate_no_table(unmapped));
     }
-    let shut_out = attach::shut_out(locked, gateway, lease.id.as_str(), lease.slot, ports);
+    let shut_out = attach::shut_out(locked, gateway, id, lease.slot, ports).and_then(|()| {
+        others.map_or(Ok(()), |others| attach::shut_out(locked, gateway, id, lease.slot, others))
+    });
     note_problem(&mut problems, "cannot remove the box's rules in the gateway", tolerate_no_table(shut_out));
     problems
 }

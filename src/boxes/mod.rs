@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod monitor;
 pub mod port;
 pub mod ps;
+pub mod publish;
 pub mod shown;
 pub mod stats;
 pub mod stop;

@@ -39,9 +39,9 @@ struct Subcommand {
 const SUBCOMMANDS: [Subcommand; 13] = [
     Subcommand { name: run::NAME, command: run::command, request: run::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
+    Subcommand { name: port::NAME, command: port::command, request: port::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
     Subcommand { name: inspect::NAME, command: inspect::command, request: inspect::request },
-    Subcommand { name: port::NAME, command: port::command, request: port::request },
     Subcommand { name: pids::NAME, command: pids::command, request: pids::request },
     Subcommand { name: identify::NAME, command: identify::command, request: identify::request },
     Subcommand { name: stats::NAME, command: stats::command, request: stats::request },

@@ -25,6 +25,10 @@ struct RunArgs {
     #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true, help_heading = "Network")]
     publish: Vec<OsString>,
 
+    /// Publish every port that the box listens on, on free ports of the host, for as long as it does
+    #[arg(short = 'P', long, help_heading = "Network")]
+    publish_all: bool,
+
     /// The box's network: nat (its own, behind a router), none (its own, unconnected) or host
     #[arg(
         long,
@@ -200,6 +204,7 @@ impl TryFrom<RunArgs> for RunRequest {
             name: parsed("--name", args.name, BoxName::parse)?,
             net: text("--net", &args.net)?.parse::<Net>()?,
             publish: merge(&publish)?,
+            publish_all: args.publish_all,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
             ip: parsed("--ip", args.ip, address::parse_ip)?,
             ip6: parsed("--ip6", args.ip6, address::parse_ip6)?,

@@ -5,7 +5,7 @@
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_DUMP};
@@ -31,14 +31,18 @@ const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 
 /// What a filter compares (`CTA_FILTER_F_*`): in the two tuples, in the machine's byte order.
 const FILTER_IP_SRC: u32 = 1 << 0;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
+const FILTER_PROTO_SRC_PORT: u32 = 1 << 4;
 const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 
 /// With more selectors than this, the connections are listed once. Every filter makes the kernel walk through its whole table,
@@ -58,6 +62,15 @@ pub enum Selector {
         protocol: u8,
         /// The destination port.
         port: u16,
+    },
+    /// Those that went to the port when they began, and were translated to the target.
+    Translated {
+        /// The IP protocol number.
+        protocol: u8,
+        /// The destination port.
+        port: u16,
+        /// Who answers.
+        target: SocketAddr,
     },
 }
 
@@ -92,7 +105,7 @@ impl Conntrack {
         if selectors.is_empty() || self.count()? == 0 {
             return Ok(());
         }
-        if selectors.len() > FILTERS {
+        if selectors.len() > FILTERS || selectors.iter().any(Selector::has_ipv6_address) {
             return self.flush_one_by_one(selectors);
         }
         for mut request in selectors.iter().flat_map(|selector| selector.filters()) {
@@ -108,8 +121,8 @@ impl Conntrack {
         Ok(())
     }
 
-    /// For kernels that do not delete by filter, and for many selectors: lists everything, and deletes each connection that is
-    /// meant.
+    /// For kernels that do not delete by filter, for many selectors, and for IPv6 addresses: lists everything, and deletes each
+    /// connection that is meant.
     ///
     /// # Errors
     /// As [`Conntrack::flush`].
@@ -157,6 +170,31 @@ impl Conntrack {
         Ok(counts)
     }
 
+    /// Where the TCP connection went when it began that is answered by `own` to `peer`. `None`: there is no such connection.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn began_at(&mut self, own: SocketAddr, peer: SocketAddr) -> Result<Option<SocketAddr>> {
+        let mut asked = None;
+        let each = |payload: &[u8]| asked = original_destination(payload);
+        match self.0.request(&mut by_answers(GET, own, peer), each) {
+            Ok(()) => Ok(asked),
+            Err(Refusal { errno: libc::ENOENT, .. }) => Ok(None),
+            Err(refusal) => Err(refusal.into_error("cannot look at a tracked connection")),
+        }
+    }
+
+    /// Forgets that connection.
+    ///
+    /// # Errors
+    /// When the kernel does not; one that is gone is no error.
+    pub fn forget(&mut self, own: SocketAddr, peer: SocketAddr) -> Result<()> {
+        match self.0.request(&mut by_answers(DELETE, own, peer), |_| {}) {
+            Ok(()) | Err(Refusal { errno: libc::ENOENT, .. }) => Ok(()),
+            Err(refusal) => Err(refusal.into_error("cannot forget a tracked connection")),
+        }
+    }
+
     /// How many connections of either family the namespace has. Spares the walk through the table, which
     /// all namespaces share and which takes as long when it is empty.
     ///
@@ -177,6 +215,12 @@ impl Conntrack {
 }
 
 impl Selector {
+    /// Whether the kernel's filter means all others by it: the comparison of IPv6 addresses is the wrong way round (`!ipv6_addr_cmp`
+    /// in `ctnetlink_filter_match_tuple`, from Linux 5.8 on to 6.18 at least).
+    const fn has_ipv6_address(&self) -> bool {
+        matches!(self, Self::Address(IpAddr::V6(_)) | Self::Translated { target: SocketAddr::V6(_), .. })
+    }
+
     /// The requests that make the kernel delete what is meant, and nothing else.
     fn filters(self) -> Vec<Vec<u8>> {
         match self {
@@ -208,6 +252,31 @@ impl Selector {
                 });
                 vec![mask(&mut draft, FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT, 0).finish()]
             }
+            Self::Translated { protocol, port, target } => {
+                let family =
+                    if target.is_ipv6() { NetfilterProtoFamily::IPv6 } else { NetfilterProtoFamily::IPv4 };
+                let mut draft = draft(DELETE, 0, family);
+                draft.nest(CTA_TUPLE_ORIG, |tuple| {
+                    tuple.nest(CTA_TUPLE_PROTO, |part| {
+                        part.value(CTA_PROTO_NUM, &[protocol]).value(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+                    });
+                });
+                draft.nest(CTA_TUPLE_REPLY, |tuple| {
+                    tuple.nest(CTA_TUPLE_IP, |ip| {
+                        match target.ip() {
+                            IpAddr::V4(four) => ip.value(CTA_IP_V4_SRC, &four.octets()),
+                            IpAddr::V6(six) => ip.value(CTA_IP_V6_SRC, &six.octets()),
+                        };
+                    });
+                    tuple.nest(CTA_TUPLE_PROTO, |part| {
+                        part.value(CTA_PROTO_NUM, &[protocol])
+                            .value(CTA_PROTO_SRC_PORT, &target.port().to_be_bytes());
+                    });
+                });
+                let original = FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT;
+                let reply = FILTER_IP_SRC | FILTER_PROTO_NUM | FILTER_PROTO_SRC_PORT;
+                vec![mask(&mut draft, original, reply).finish()]
+            }
         }
     }
 
@@ -217,13 +286,22 @@ impl Selector {
         let (original, reply) = (tuple(CTA_TUPLE_ORIG), tuple(CTA_TUPLE_REPLY));
         let ipv6 = family == NetfilterProtoFamily::IPv6;
         let source = |tuple| source_of(family, tuple).map(Self::Address);
-        let port = |tuple| {
+        let number = |tuple, which| {
             let part = attribute(tuple, CTA_TUPLE_PROTO)?;
             let protocol = *attribute(part, CTA_PROTO_NUM)?.first()?;
-            let port = u16::from_be_bytes(*attribute(part, CTA_PROTO_DST_PORT)?.first_chunk()?);
+            Some((protocol, u16::from_be_bytes(*attribute(part, which)?.first_chunk()?)))
+        };
+        let port = || {
+            let (protocol, port) = number(original, CTA_PROTO_DST_PORT)?;
             Some(Self::Port { ipv6, protocol, port })
         };
-        [source(original), source(reply), port(original)].into_iter().flatten().collect()
+        let translated = || {
+            let (protocol, port) = number(original, CTA_PROTO_DST_PORT)?;
+            let (_, answers) = number(reply, CTA_PROTO_SRC_PORT)?;
+            let Some(Self::Address(address)) = source(reply) else { return None };
+            Some(Self::Translated { protocol, port, target: SocketAddr::new(address, answers) })
+        };
+        [source(original), source(reply), port(), translated()].into_iter().flatten().collect()
     }
 }
 
@@ -236,6 +314,40 @@ fn source_of(family: NetfilterProtoFamily, tuple: &[u8]) -> Option<IpAddr> {
         }
         _ => Ipv4Addr::from(*attribute(ip, CTA_IP_V4_SRC)?.first_chunk::<4>()?).into(),
     })
+}
+
+/// A request about the TCP connection that is answered by `own` to `peer`.
+fn by_answers(kind: u8, own: SocketAddr, peer: SocketAddr) -> Vec<u8> {
+    const TCP: u8 = 6;
+    let family = if own.is_ipv6() { NetfilterProtoFamily::IPv6 } else { NetfilterProtoFamily::IPv4 };
+    let mut draft = draft(kind, 0, family);
+    draft.nest(CTA_TUPLE_REPLY, |tuple| {
+        tuple.nest(CTA_TUPLE_IP, |ip| {
+            for (address, four, six) in
+                [(own.ip(), CTA_IP_V4_SRC, CTA_IP_V6_SRC), (peer.ip(), CTA_IP_V4_DST, CTA_IP_V6_DST)]
+            {
+                match address {
+                    IpAddr::V4(address) => ip.value(four, &address.octets()),
+                    IpAddr::V6(address) => ip.value(six, &address.octets()),
+                };
+            }
+        });
+        tuple.nest(CTA_TUPLE_PROTO, |part| {
+            part.value(CTA_PROTO_NUM, &[TCP])
+                .value(CTA_PROTO_SRC_PORT, &own.port().to_be_bytes())
+                .value(CTA_PROTO_DST_PORT, &peer.port().to_be_bytes());
+        });
+    });
+    draft.finish()
+}
+
+fn original_destination(payload: &[u8]) -> Option<SocketAddr> {
+    let tuple = attribute(payload.get(4..)?, CTA_TUPLE_ORIG)?;
+    let (ip, part) = (attribute(tuple, CTA_TUPLE_IP)?, attribute(tuple, CTA_TUPLE_PROTO)?);
+    let four = || Some(IpAddr::V4(Ipv4Addr::from(*attribute(ip, CTA_IP_V4_DST)?.first_chunk::<4>()?)));
+    let six = || Some(IpAddr::V6(Ipv6Addr::from(*attribute(ip, CTA_IP_V6_DST)?.first_chunk::<16>()?)));
+    let port = u16::from_be_bytes(*attribute(part, CTA_PROTO_DST_PORT)?.first_chunk()?);
+    Some(SocketAddr::new(four().or_else(six)?, port))
 }
 
 /// What deletes that connection, and no later one between the same ends: it names the original tuple, the zone and
@@ -274,6 +386,7 @@ fn draft(kind: u8, flags: u16, family: NetfilterProtoFamily) -> Draft {
 #[cfg(fuzzing)]
 pub(super) fn read(payload: &[u8]) {
     let Some(connection) = payload.get(4..) else { return };
+    let _ = original_destination(payload);
     for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
         let _ = deletion(family, connection);
     }

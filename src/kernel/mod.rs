@@ -2,6 +2,8 @@
 //! It knows how, never whether.
 
 pub mod allocator;
+mod bpf;
+pub mod call_watch;
 pub mod channel;
 pub mod conntrack;
 pub mod entry;
@@ -9,6 +11,7 @@ pub mod entry;
 pub mod fuzzing;
 pub mod inherited;
 pub mod listener;
+pub mod listeners;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

@@ -23,16 +23,8 @@ pub fn network_of(pid: i32) -> io::Result<OwnedFd> {
     Ok(File::open(format!("/proc/{pid}/ns/net"))?.into())
 }
 
-/// The inode in nsfs by which a namespace is known while it lives: what follows `net:` in namespaces(7). Used again after its
-/// end.
-///
-/// # Errors
-/// None that the manual names.
-pub fn inode(namespace: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(rustix::fs::fstat(namespace)?.st_ino)
-}
-
-/// The same for the namespace of this kind (`net`, `mnt` …) that process `pid` is in.
+/// The inode in nsfs by which the namespace of this kind (`net`, `mnt` …) that process `pid` is in is known while it lives: what
+/// follows `net:` in namespaces(7). Used again after its end.
 ///
 /// # Errors
 /// ENOENT, ESRCH when the process is gone, or has ended and not been waited for; EACCES without ptrace access to it.

@@ -13,6 +13,7 @@ use nix::sys::socket::{
     self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, setsockopt, sockopt,
 };
 
+use super::bpf::{self, load, skip_if, verdict};
 use super::route::link;
 use super::wire::{self, HEADER, attribute, attributes, i32_at, text_of, u32_at};
 use crate::plan::changes::Change;
@@ -135,7 +136,7 @@ impl Notifications {
         let fd = socket::socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
         setsockopt(&fd, sockopt::RcvBuf, &WAITING)?;
         // Before it is a member of any group: nothing comes in past the filter.
-        attach(fd.as_fd(), filter)?;
+        bpf::attach(fd.as_fd(), filter)?;
         socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         Ok(Self { fd, decode, own })
     }
@@ -235,47 +236,6 @@ fn decode_rules(kind: u16, payload: &[u8]) -> Option<Change> {
     }
     let table = attributes(payload.get(4..)?).find(|(kind, _)| *kind == NFTA_TABLE)?;
     Some(Change::Rules { table: text_of(table.1), made: number == NFT_MSG_NEWTABLE })
-}
-
-fn load(size: u16, offset: usize) -> libc::sock_filter {
-    let size = match size {
-        1 => libc::BPF_B,
-        2 => libc::BPF_H,
-        _ => libc::BPF_W,
-    };
-    statement(libc::BPF_LD | libc::BPF_ABS | size, 0, 0, u32::try_from(offset).unwrap_or(u32::MAX))
-}
-
-/// Goes on `yes` or `no` statements later.
-fn skip_if(equal_to: u32, yes: u8, no: u8) -> libc::sock_filter {
-    statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, equal_to)
-}
-
-/// The end: takes the whole message, or nothing.
-fn verdict(take: bool) -> libc::sock_filter {
-    statement(libc::BPF_RET | libc::BPF_K, 0, 0, if take { u32::MAX } else { 0 })
-}
-
-fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: u16::try_from(code).unwrap_or(u16::MAX), jt, jf, k }
-}
-
-fn attach(socket: BorrowedFd<'_>, mut filter: Vec<libc::sock_filter>) -> io::Result<()> {
-    let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
-    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
-    let size = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
-    // SAFETY: the pointer is to a local sock_fprog of that size, which points at `length` statements of a vector;
-    // both outlive the call, which copies them.
-    let status = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size,
-        )
-    };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -10,12 +10,15 @@ use nix::sys::stat::lstat;
 use nix::unistd::Pid;
 
 use crate::apply::names::BoxFile;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::kernel::memory::REST;
 use crate::kernel::process::{self, Side};
 
+use super::control::message::{Answer, Request};
 use super::helper::Helper;
 use super::mounts;
+use super::ports::Ports;
+use super::publish_all::Publisher;
 
 /// Between two attempts to put a file back, at first and at last: what was in its place may be gone for a while.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -27,6 +30,8 @@ pub enum Duty {
     Helper(usize),
     /// The box's own files.
     Files,
+    /// What listens in the box.
+    Listeners,
 }
 
 /// All of them.
@@ -34,33 +39,55 @@ pub enum Duty {
 pub struct Duties<'a> {
     helpers: Vec<Helper<'a>>,
     files: Option<Files<'a>>,
+    ports: Option<Ports<'a>>,
+    publisher: Option<&'a mut Publisher>,
 }
 
 impl<'a> Duties<'a> {
-    /// To start these helpers when they are asked for, and to keep these files.
+    /// To start these helpers when they are asked for, to keep these files, to change the ports of a box that can have any, and
+    /// to publish what listens.
     #[must_use]
-    pub const fn new(helpers: Vec<Helper<'a>>, files: Option<Files<'a>>) -> Self {
-        Self { helpers, files }
+    pub const fn new(
+        helpers: Vec<Helper<'a>>,
+        files: Option<Files<'a>>,
+        ports: Option<Ports<'a>>,
+        publisher: Option<&'a mut Publisher>,
+    ) -> Self {
+        Self { helpers, files, ports, publisher }
+    }
+
+    /// Does what another netbox command asks.
+    pub(super) fn change_ports(&mut self, request: Request) -> Answer {
+        let relay = self.helpers.iter_mut().find(|helper| helper.is_linked());
+        match &mut self.ports {
+            Some(ports) => ports.answer(request, relay),
+            None => Answer::Failed(
+                Error::new("cannot change the ports of the box").because("it has no link to the gateway"),
+            ),
+        }
     }
 
     /// What to wait for.
     pub(super) fn wanted(&self, now: Instant) -> Vec<(Duty, PollFd<'_>)> {
         let mut wanted = Vec::new();
         for (number, helper) in self.helpers.iter().enumerate() {
-            let fds = helper.wanted(now).iter();
-            wanted.extend(fds.map(|fd| (Duty::Helper(number), PollFd::new(*fd, PollFlags::POLLIN))));
+            let fds = helper.wanted(now).into_iter();
+            wanted.extend(fds.map(|fd| (Duty::Helper(number), PollFd::new(fd, PollFlags::POLLIN))));
         }
         if let Some(mounts) = self.files.as_ref().and_then(Files::wanted) {
             // proc_pid_mounts(5): a change of the mounts is exceptional.
             wanted.push((Duty::Files, PollFd::new(mounts.as_fd(), PollFlags::POLLPRI)));
         }
+        let listeners = self.publisher.iter().flat_map(|publisher| publisher.wanted());
+        wanted.extend(listeners.map(|fd| (Duty::Listeners, PollFd::new(fd, PollFlags::POLLIN))));
         wanted
     }
 
     /// How long to wait at most.
     pub(super) fn timeout(&self, now: Instant) -> Option<Duration> {
         let pauses = self.helpers.iter().filter_map(|helper| helper.pause(now));
-        pauses.chain(self.files.as_ref().and_then(|files| files.left(now))).min()
+        let pauses = pauses.chain(self.files.as_ref().and_then(|files| files.left(now)));
+        pauses.chain(self.publisher.as_ref().and_then(|publisher| publisher.timeout(now))).min()
     }
 
     /// Does what is to be done: for those that were woken, and for what had to wait. Returns what could not be done.
@@ -77,6 +104,12 @@ impl<'a> Duties<'a> {
             && (woken.contains(&Duty::Files) || files.left(now).is_some_and(|left| left.is_zero()))
         {
             files.look(now);
+        }
+        if let (Some(publisher), Some(ports)) = (&mut self.publisher, &mut self.ports)
+            && (woken.contains(&Duty::Listeners) || publisher.timeout(now).is_some_and(|left| left.is_zero()))
+        {
+            let relay = self.helpers.iter_mut().find(|helper| helper.is_linked());
+            problems.extend(publisher.attend(ports, relay, now));
         }
         problems
     }

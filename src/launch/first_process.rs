@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
@@ -11,12 +11,16 @@ use nix::unistd::Pid;
 use crate::apply::names::BoxFile;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Incoming};
-use crate::kernel::namespace;
+use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Birth, Process, Side};
 use crate::kernel::signal::Signals;
+use crate::plan::record::MountIdentity;
+use crate::spec::request::RunRequest;
 
 use super::inside::{self, Inside};
 use super::message::{BoxFacts, FromBox, FromInit, ToBox, introduce};
+
+const CANNOT_HEAR: &str = "cannot hear the box's first process";
 
 /// The box's first process.
 #[derive(Debug)]
@@ -146,14 +150,15 @@ impl FirstProcess {
         None
     }
 
-    /// Waits until the process has come so far.
+    /// Waits until the process has come so far. Returns the descriptors that came with the news.
     ///
     /// # Errors
     /// What the process says went wrong; its death.
-    pub fn wait_until(&self, step: FromBox) -> Result<()> {
-        match self.listen()? {
-            Some(said) if said == step => Ok(()),
-            Some(FromBox::Failed(error)) => Err(error),
+    pub fn wait_until(&self, step: FromBox) -> Result<Vec<OwnedFd>> {
+        let incoming = self.channel.receive().context(|| CANNOT_HEAR)?;
+        match incoming.map(|incoming| (incoming.message, incoming.descriptors)) {
+            Some((said, descriptors)) if said == step => Ok(descriptors),
+            Some((FromBox::Failed(error), _)) => Err(error),
             Some(_) => Err(Error::new("the box's first process skipped a step")),
             None => Err(self
                 .failure()
@@ -179,6 +184,19 @@ impl FirstProcess {
         namespace::map_users_as_here(self.process.pid.as_raw())
             .context(|| "cannot map the users of the box's user namespace")?;
         self.tell(&ToBox::UsersMapped, &[])
+    }
+
+    /// By what the namespaces of the box are known, those that it does not share with the host: mounts and network.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn namespaces(&self, request: &RunRequest) -> Result<(Option<MountIdentity>, Option<u64>)> {
+        let pid = self.command().pid.as_raw();
+        let mounts = request.has_own_mounts().then(|| MountNamespace::of(pid)).transpose();
+        let mounts = mounts.context(|| "cannot identify the box's mount namespace")?;
+        let network = request.has_own_network().then(|| namespace::inode_of(pid, "net")).transpose();
+        let network = network.context(|| "cannot identify the box's network namespace")?;
+        Ok((mounts.map(|mounts| (mounts.inode, mounts.id)), network))
     }
 
     /// Tells the process that its link is there, and what it is. `files`: those of its own.
@@ -222,7 +240,7 @@ impl FirstProcess {
     }
 
     fn listen(&self) -> Result<Option<FromBox>> {
-        let incoming = self.channel.receive().context(|| "cannot hear the box's first process")?;
+        let incoming = self.channel.receive().context(|| CANNOT_HEAR)?;
         Ok(incoming.map(|incoming| incoming.message))
     }
 }

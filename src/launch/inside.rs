@@ -18,7 +18,7 @@ use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace::Kinds;
 use crate::kernel::signal::OriginalMask;
 use crate::kernel::terminal::Terminal;
-use crate::kernel::{entry, inherited, namespace, process, signal};
+use crate::kernel::{call_watch, entry, inherited, namespace, process, signal};
 use crate::plan::environment::{Sources, environment, own, value_in};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
@@ -89,7 +89,9 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     if request.has_own_network() {
         box_network::configure(facts.link.as_ref(), cover.as_ref())?;
     }
-    keeper.send(&FromBox::Configured, &[]).context(|| "cannot reach the keeper")?;
+    let watch = watch_for_listeners(request)?;
+    let watch: Vec<_> = watch.iter().map(AsFd::as_fd).collect();
+    keeper.send(&FromBox::Configured, &watch).context(|| "cannot reach the keeper")?;
     // While the keeper goes on with the link.
     for (path, file) in facts.files.iter().zip(&files) {
         mounts::put(file.as_fd(), path)?;
@@ -162,6 +164,19 @@ fn wait_for_link(keeper: &Channel) -> Result<(BoxFacts, Vec<OwnedFd>)> {
         },
         None => Err(gone()),
     }
+}
+
+/// With `-P`, what tells the keeper that a process of the box may be about to listen. While there are privileges: without
+/// `no_new_privs`, which `--allow-new-privs` leaves out, it takes CAP_SYS_ADMIN.
+fn watch_for_listeners(request: &RunRequest) -> Result<Option<OwnedFd>> {
+    let install = || call_watch::install(&[libc::SYS_bind, libc::SYS_listen]);
+    let watch = request.publish_all.then(install).transpose();
+    watch.context(|| "cannot watch for what listens in the box (-P/--publish-all)").map_err(|error| {
+        match error.errno() {
+            Some(libc::EBUSY) => error.hint("netbox itself runs below such a watch: publish the ports by -p"),
+            _ => error,
+        }
+    })
 }
 
 fn wait_for_start(keeper: &Channel) -> Result<()> {

@@ -68,5 +68,5 @@ fn forget_connections(state: &mut State, host: &mut Host, gateway: &Gateway, lea
     let locked = state.lock()?;
     let found = census(locked.slots());
     let (topology, age) = (&gateway.record.topology, Some(lease.age()));
-    connections::forget(&locked, host, &found, Some(gateway), topology, lease.slot, age)
+    connections::forget(&locked, host, &found, Some(gateway), topology, (lease.slot, lease.id.as_str()), age)
 }

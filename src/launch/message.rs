@@ -72,7 +72,8 @@ pub struct BoxFacts {
 pub enum FromBox {
     /// Its namespaces are made.
     Unshared,
-    /// Its network is configured and its mounts are made.
+    /// Its network is configured and its mounts are made. With `-P`, with what tells that it may listen
+    /// ([`crate::kernel::call_watch`]).
     Configured,
     /// It cannot go on.
     Failed(Error),

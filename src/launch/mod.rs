@@ -15,5 +15,7 @@ pub mod launcher;
 pub mod linger;
 pub mod message;
 pub mod mounts;
+pub mod ports;
+pub mod publish_all;
 pub mod status_stream;
 pub mod supervise;

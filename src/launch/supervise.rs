@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::apply::lease::Lease;
 use crate::error::{Context, Error, Result};
@@ -150,7 +151,7 @@ pub fn supervise(
             let _ = launcher.send(&ToLauncher::Warning(line), &[]);
         }
         if !asked.is_empty() {
-            control.attend(&asked, mounts);
+            control.attend(&asked, mounts, &mut |request| duties.change_ports(request));
             rest = Rest::default();
         }
         while signals.read().context(cannot_wait)?.is_some() {}
@@ -193,6 +194,14 @@ fn tell_stopped(first: &FirstProcess, launcher: &Channel, signal: i32) {
     first.note_stop();
     // A dead launcher shows in the next poll.
     let _ = launcher.send(&ToLauncher::Stopped(signal), &[]);
+}
+
+/// Continues a launcher that was stopped as its command was: the command has ended, and it should see that.
+pub fn wake(launcher: Pid) {
+    // Still this process's parent, so the number is its own. ESRCH: it has just ended.
+    if nix::unistd::getppid() == launcher {
+        let _ = nix::sys::signal::kill(launcher, Signal::SIGCONT);
+    }
 }
 
 /// Kills what is left of the box: the command, its children, and theirs, all of which are or become this process's children; or

@@ -90,6 +90,7 @@ mod tests {
             attachment: None,
             ports: ports.iter().map(|number| port(*number)).collect(),
             mounts: None,
+            other_ports: Vec::new(),
             network: None,
         }
     }

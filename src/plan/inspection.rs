@@ -187,6 +187,7 @@ mod tests {
             attachment: Some(Attachment::at_most(topology, 2)),
             ports: Vec::new(),
             mounts: None,
+            other_ports: Vec::new(),
             network: None,
         }
     }

@@ -14,7 +14,7 @@ use crate::spec::request::RunRequest;
 
 /// Where one port of a box can be reached, in the form of `ps --json` too. A port on every address of both families is two of
 /// these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PortMap {
     /// The protocol.
     pub protocol: Protocol,
@@ -91,6 +91,13 @@ impl Attachment {
         Ok(Self { topology, slot, address6, snat: request.snat })
     }
 
+    /// The box's addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let four = IpAddr::V4(self.topology.box_address(self.slot));
+        [four].into_iter().chain(self.address6.map(IpAddr::V6)).collect()
+    }
+
     /// All that a box in `slot` can have in the gateway: what has to be removed there after one of which nothing else is known.
     #[must_use]
     pub fn at_most(topology: Topology, slot: u32) -> Self {
@@ -123,7 +130,8 @@ impl TryFrom<Written> for Attachment {
 /// The mount namespace of a box, by which its processes are found after a crash.
 pub type MountIdentity = (u64, Option<u64>);
 
-/// One box, as its directory describes it. Written once, before the first port is mapped and before the command runs.
+/// One box, as its directory describes it. Written before the first port is mapped and before the command runs, and again when its
+/// ports change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxRecord {
     /// Short, random, never used twice.
@@ -148,6 +156,9 @@ pub struct BoxRecord {
     pub attachment: Option<Attachment>,
     /// Its published ports.
     pub ports: Vec<PortMap>,
+    /// While they are being changed, those that it had or is to have: whoever takes the box down takes both down. Else none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_ports: Vec<PortMap>,
     /// Its mount namespace; `None` for a box that shares the host's.
     pub mounts: Option<MountIdentity>,
     /// The inode of its network namespace in nsfs; `None` for a box that shares the host's.

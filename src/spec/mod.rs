@@ -21,6 +21,7 @@ pub mod reference;
 pub mod request;
 pub mod signal;
 pub mod timeout;
+pub mod unpublish;
 pub mod unshare;
 pub mod user;
 
@@ -37,5 +38,6 @@ pub use publish::{Mapping, PublishSpec, merge};
 pub use reference::{BoxRef, Which};
 pub use request::{PortCommand, Request, RunRequest};
 pub use signal::SignalNumber;
+pub use unpublish::UnpublishSpec;
 pub use unshare::Unshare;
 pub use user::{GroupRef, UserRef, UserSpec};

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Filters, Hostname, JsonPointer, Nameserver, Net,
-    PortRequest, SearchDomain, SignalNumber, Unshare, UserSpec, Which,
+    PortRequest, PublishSpec, SearchDomain, SignalNumber, UnpublishSpec, Unshare, UserSpec, Which,
 };
 use crate::error::{Error, Result};
 
@@ -101,6 +101,20 @@ pub enum PortCommand {
         /// As JSON.
         json: bool,
     },
+    /// Publish more.
+    Add {
+        /// Whose.
+        of: BoxRef,
+        /// Which, never none.
+        ports: Vec<PublishSpec>,
+    },
+    /// Give some up.
+    Remove {
+        /// Whose.
+        of: BoxRef,
+        /// Which, never none.
+        ports: Vec<UnpublishSpec>,
+    },
 }
 
 /// What `netbox run` is to do.
@@ -112,6 +126,8 @@ pub struct RunRequest {
     pub net: Net,
     /// Its published ports, those with a fixed host port first.
     pub publish: Vec<PortRequest>,
+    /// Whether every port is published that the box listens on.
+    pub publish_all: bool,
     /// The MTU of its link in bytes; `None` for the uplink's.
     pub mtu: Option<u32>,
     /// Whether it gets no IPv6 address.
@@ -217,6 +233,7 @@ impl RunRequest {
         if let Some((net, cause)) = without_link {
             let of_a_link = [
                 (!self.publish.is_empty(), "-p/--publish"),
+                (self.publish_all, "-P/--publish-all"),
                 (self.mtu.is_some(), "--mtu"),
                 (self.no_ipv6, "--no-ipv6"),
                 (self.ip.is_some(), "--ip"),
@@ -301,6 +318,10 @@ mod tests {
             (
                 RunRequest { net: Net::Host, add_host: vec!["a:::1".parse().unwrap()], ..Default::default() },
                 ["--net host", "--add-host"],
+            ),
+            (
+                RunRequest { net: Net::Host, publish_all: true, ..Default::default() },
+                ["--net host", "-P/--publish-all"],
             ),
             (RunRequest { net: Net::None, no_ipv6: true, ..Default::default() }, ["--net none", "--no-ipv6"]),
             (

@@ -7,7 +7,7 @@ use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 
 use crate::isolation::gateways;
 use crate::lab::{
-    ECHO, HOST, HOST6, Lab, PROBE, RunningBox, Shape, WAN, WAN6, live_tests, probe, read_sysctl,
+    ECHO, HOST, HOST6, Lab, NETBOX, PROBE, RunningBox, Shape, WAN, WAN6, live_tests, probe, read_sysctl,
 };
 
 live_tests![
@@ -16,6 +16,7 @@ live_tests![
     connections_that_have_ended_do_not_count,
     connections_that_have_ended_are_soon_forgotten,
     what_the_gateway_takes_for_an_end_counts_on_the_host,
+    the_end_of_a_box_leaves_the_connections_of_others_alone,
 ];
 
 /// As src/plan/gateway.rs has it.
@@ -170,4 +171,33 @@ fn what_the_gateway_takes_for_an_end_counts_on_the_host() {
     assert!((limit()..limit() + 20).contains(&count), "{count} connections of {}", limit());
     assert!(greedy.inside(|| probe::tcp(wan())).refused(), "one more is denied at once");
     assert!(other.inside(|| probe::tcp(wan())).reached(), "the other box");
+}
+
+/// L3: over both families. (The kernel's filter for IPv6 addresses means all others.)
+fn the_end_of_a_box_leaves_the_connections_of_others_alone() {
+    let lab = Lab::new(Shape::OwnLan);
+    let goes_on = lab.start(&[], &["sleep"]);
+    let open: Vec<_> = [SocketAddr::from((WAN, ECHO)), SocketAddr::from((WAN6, ECHO))]
+        .into_iter()
+        .map(|to| (to, goes_on.inside(|| TcpStream::connect(to).expect("a connection"))))
+        .collect();
+    let tracked = |stream: &TcpStream| {
+        let port = format!("sport={} ", stream.local_addr().expect("an address").port());
+        std::fs::read_to_string("/proc/net/nf_conntrack").expect("the host's connections").contains(&port)
+    };
+    for to in [WAN6.to_string(), WAN.to_string()] {
+        let words = [PROBE, "tcp", &SocketAddr::new(to.parse().expect("an address"), ECHO).to_string()];
+        let other = lab.run(&[], &words[1..]);
+        assert!(crate::lab::outcome(&other).reached());
+    }
+    // Its connections are forgotten last of all: when its keeper has gone.
+    let keepers = || crate::lab::running(NETBOX).len();
+    let end = Instant::now() + Duration::from_secs(5);
+    while keepers() > 2 {
+        assert!(Instant::now() < end, "{} processes", keepers());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for (to, stream) in &open {
+        assert!(tracked(stream), "the connection to {to} is forgotten");
+    }
 }

@@ -24,10 +24,12 @@ mod leaving;
 mod limits;
 mod names;
 mod namespaces;
+mod port_changes;
 mod ports;
 mod privileges;
 mod process;
 mod publish;
+mod publish_all;
 mod status;
 mod terminal;
 mod the_lab;
@@ -38,8 +40,10 @@ fn main() -> std::process::ExitCode {
         egress::TESTS,
         isolation::TESTS,
         publish::TESTS,
+        publish_all::TESTS,
         names::TESTS,
         ports::TESTS,
+        port_changes::TESTS,
         process::TESTS,
         privileges::TESTS,
         namespaces::TESTS,

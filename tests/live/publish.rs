@@ -249,7 +249,11 @@ fn a_port_taken_by_a_process_is_an_error_that_names_it() {
 fn a_port_taken_by_a_box_is_an_error_that_names_it() {
     let lab = Lab::new(Shape::OwnLan);
     let server = lab.start(&["--name", "first", "-p", "8080:80", "-p", "5353:53/udp"], &SERVER);
-    let before = lab.difference();
+    // With its control socket, which comes late.
+    let mut before = lab.difference();
+    while !before.contains("/control") {
+        before = lab.difference();
+    }
     let specs = ["8080:80", "192.0.2.1:8080:80", "127.0.0.1:8080:80", "[::1]:8080:80"];
     for spec in specs.into_iter().chain(["5353:53/udp", "127.0.0.1:5353:53/udp", "[::]:5353:53/udp"]) {
         let output = lab.run(&["-p", spec], &["exit", "0"]);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::plan::record::PortMap;
 
 /// The number of this language. One more with every change that a keeper of before would not understand.
 pub const PROTOCOL: u32 = 1;
@@ -28,6 +29,10 @@ pub enum Request {
     /// without, the keeper kills what the process leaves in the box. When the box ends, the keeper kills the command and says
     /// [`Answer::Over`]: the process kills its descendants and hangs up.
     Exec,
+    /// To publish ports, as `-p` has them. The answer is [`Answer::Ports`]: what they are published as.
+    AddPorts(Vec<String>),
+    /// To give up ports that are published, as `netbox port rm` has them. The answer is [`Answer::Ports`]: what they were.
+    RemovePorts(Vec<String>),
     /// The command of [`Request::Exec`] and all its descendants are gone.
     Goodbye,
 }
@@ -41,6 +46,8 @@ pub enum Answer {
     Registered,
     /// After [`Answer::Registered`]: the box is ending.
     Over,
+    /// It is done.
+    Ports(Vec<PortMap>),
     /// It could not be done, and nothing was changed.
     Failed(Error),
     /// The keeper does not know the language.

@@ -136,8 +136,13 @@ impl Control {
         self.deaf_until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Does what is asked. `mounts`: the box's mount namespace, if it has one of its own.
-    pub(super) fn attend(&mut self, woken: &[Woken], mounts: Option<MountIdentity>) {
+    /// Does what is asked. `mounts`: the box's mount namespace, if it has one of its own. `ports`: who changes ports.
+    pub(super) fn attend(
+        &mut self,
+        woken: &[Woken],
+        mounts: Option<MountIdentity>,
+        ports: &mut dyn FnMut(Request) -> Answer,
+    ) {
         for who in woken {
             match who {
                 Woken::Listener => self.accept(),
@@ -145,7 +150,7 @@ impl Control {
                     let Some(place) = self.clients.iter().position(|client| client.number == *number) else {
                         continue;
                     };
-                    if !self.hear(place, mounts) {
+                    if !self.hear(place, mounts, ports) {
                         self.part(place, mounts);
                     }
                 }
@@ -181,7 +186,12 @@ impl Control {
     }
 
     /// Hears one message. `false`: the connection is over.
-    fn hear(&mut self, place: usize, mounts: Option<MountIdentity>) -> bool {
+    fn hear(
+        &mut self,
+        place: usize,
+        mounts: Option<MountIdentity>,
+        ports: &mut dyn FnMut(Request) -> Answer,
+    ) -> bool {
         let Some(client) = self.clients.get_mut(place) else { return false };
         let (bytes, descriptors) = match client.channel.hear() {
             Ok(Heard::Message(bytes, descriptors)) => (bytes, descriptors),
@@ -203,6 +213,7 @@ impl Control {
                 }
                 Err(error) => Answer::Failed(error),
             },
+            Ok(request @ (Request::AddPorts(_) | Request::RemovePorts(_))) => ports(request),
             Ok(Request::Goodbye) => {
                 client.role = Role::Idle;
                 return false;

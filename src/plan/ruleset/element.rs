@@ -20,7 +20,7 @@ pub enum Type {
 }
 
 /// A value in a set or map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Datum {
     /// The name of an interface.
     Ifname(String),
@@ -46,7 +46,7 @@ impl From<IpAddr> for Datum {
 }
 
 /// One element of a set or map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Element {
     /// The name of its set or map.
     pub set: &'static str,

@@ -7,29 +7,30 @@
 mod filter;
 mod tcp;
 mod udp;
+mod waiting;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::sync::Arc;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, UnixDatagram};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 
+use crate::kernel::channel::{Channel, Heard};
+use crate::plan::ports::Fate;
 use crate::plan::record::PortMap;
 use crate::spec::port::Protocol;
 
+pub use waiting::{Waiting, name_for_relay};
+
 /// Two copies in flight for each of so many connections; further ones wait in the socket's queue.
 const CONNECTIONS: usize = 4096;
-
-/// The holding sockets of a box's published ports.
-#[derive(Debug)]
-pub struct Waiting {
-    ports: Vec<(PortMap, OwnedFd)>,
-    epoll: Epoll,
-}
 
 /// Where the relay carries things to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,42 +39,6 @@ pub struct Target {
     pub ipv4: Ipv4Addr,
     /// Its IPv6 address, where it has one.
     pub ipv6: Option<Ipv6Addr>,
-}
-
-impl Waiting {
-    /// Takes over the sockets that hold `ports`. Nothing of SCTP is relayed.
-    ///
-    /// # Errors
-    /// EMFILE, ENOMEM.
-    pub fn new(ports: Vec<(PortMap, OwnedFd)>) -> nix::Result<Self> {
-        Ok(Self { ports, epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
-    }
-
-    /// Begins to watch them, once, which the command need not wait for. What is returned becomes readable with the first
-    /// connection or datagram.
-    ///
-    /// # Errors
-    /// ENOSPC (`fs.epoll.max_user_watches`), ENOMEM.
-    pub fn watch(&self) -> nix::Result<BorrowedFd<'_>> {
-        for (_, socket) in self.relayed() {
-            self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        }
-        Ok(self.epoll.0.as_fd())
-    }
-
-    /// The sockets of ports that are relayed.
-    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.relayed().map(|(_, socket)| socket.as_fd())
-    }
-
-    /// What each of those is published as.
-    pub fn maps(&self) -> impl Iterator<Item = PortMap> {
-        self.relayed().map(|(map, _)| *map)
-    }
-
-    fn relayed(&self) -> impl Iterator<Item = &(PortMap, OwnedFd)> {
-        self.ports.iter().filter(|(map, _)| map.protocol != Protocol::Sctp)
-    }
 }
 
 /// A port of the box.
@@ -105,34 +70,120 @@ impl Port {
     }
 }
 
+/// From the keeper to the relay.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToRelay {
+    /// Carry what comes to these too. With a socket for each.
+    Add(Vec<PortMap>),
+    /// Close these, and what is carried by them or not. The answer is [`FromRelay::Removed`].
+    Remove(Vec<PortMap>, Fate),
+}
+
+/// From the relay to the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromRelay {
+    /// Nothing of them is open here any more.
+    Removed,
+}
+
 /// Carries what comes to each of `ports` to the box, as seen from the network namespace that the calling process is in, for
-/// as long as that lives.
+/// as long as that lives, and does what the keeper says meanwhile.
 ///
 /// # Errors
 /// When there is no memory or descriptor left to begin with.
-pub fn serve(ports: impl IntoIterator<Item = (PortMap, OwnedFd)>, target: Target) -> io::Result<()> {
+pub fn serve(
+    ports: impl IntoIterator<Item = (PortMap, OwnedFd)>,
+    target: Target,
+    keeper: Channel,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        let flows = udp::Flows::new();
-        let mut at_work = JoinSet::new();
+        let mut relay = Relay { target, slots, flows: udp::Flows::new(), served: HashMap::new() };
         for (map, socket) in ports {
-            let target = Port { target, port: map.box_port };
-            match map.protocol {
-                Protocol::Tcp => {
-                    let listener = TcpListener::from_std(StdListener::from(socket))?;
-                    at_work.spawn(tcp::accept(listener, target, slots.clone()));
+            relay.begin(map, socket)?;
+        }
+        // For being woken alone: tokio has no sockets of whole messages.
+        let waker = StdDatagram::from(keeper.as_fd().try_clone_to_owned()?);
+        waker.set_nonblocking(true)?;
+        let waker = UnixDatagram::from_std(waker)?;
+        loop {
+            waker.readable().await?;
+            let heard = waker.try_io(Interest::READABLE, || match keeper.hear()? {
+                Heard::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+                heard => Ok(heard),
+            });
+            let (bytes, sockets) = match heard {
+                Ok(Heard::Message(bytes, sockets)) => (bytes, sockets),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(()),
+            };
+            match serde_json::from_slice(&bytes)? {
+                ToRelay::Add(maps) => {
+                    for (map, socket) in maps.into_iter().zip(sockets) {
+                        // One that cannot be watched leaves its clients to time out, as without descriptors for them.
+                        let _ = relay.begin(map, socket);
+                    }
                 }
-                Protocol::Udp => {
-                    at_work.spawn(udp::receive(socket, map.host_port, target, Arc::clone(&flows)));
+                ToRelay::Remove(maps, fate) => {
+                    relay.end(&maps, fate).await;
+                    keeper.send_now(&FromRelay::Removed, &[])?;
                 }
-                Protocol::Sctp => {}
             }
         }
-        // They do not end by themselves.
-        let _ = at_work.join_next().await;
-        Ok(())
     })
+}
+
+/// What is carried.
+struct Relay {
+    target: Target,
+    slots: Arc<Semaphore>,
+    flows: Arc<udp::Flows>,
+    /// By what they are published as first.
+    served: HashMap<PortMap, Served>,
+}
+
+/// A port, and what ends it.
+struct Served {
+    closing: oneshot::Sender<Fate>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    fn begin(&mut self, map: PortMap, socket: OwnedFd) -> io::Result<()> {
+        let target = Port { target: self.target, port: map.box_port };
+        let (closing, closed) = oneshot::channel();
+        let task = match map.protocol {
+            Protocol::Tcp => {
+                let listener = TcpListener::from_std(StdListener::from(socket))?;
+                tokio::spawn(tcp::accept(listener, target, self.slots.clone(), closed))
+            }
+            Protocol::Udp => {
+                let flows = Arc::clone(&self.flows);
+                tokio::spawn(udp::receive(socket, map.host_port, target, flows, closed))
+            }
+            Protocol::Sctp => return Ok(()),
+        };
+        self.served.insert(map, Served { closing, task });
+        Ok(())
+    }
+
+    async fn end(&mut self, maps: &[PortMap], fate: Fate) {
+        let ended: Vec<_> = maps.iter().filter_map(|map| self.served.remove(map)).collect();
+        let tasks: Vec<_> = ended
+            .into_iter()
+            .map(|Served { closing, task }| {
+                // It may have ended by itself.
+                let _ = closing.send(fate);
+                task
+            })
+            .collect();
+        for task in tasks {
+            // What they had open is closed when they have ended.
+            let _ = task.await;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
 
 use super::Port;
+use crate::plan::ports::Fate;
 
 /// How long to leave a listener alone when descriptors have run out.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
@@ -17,14 +19,30 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// memory only as far as they were ever filled: a connection of few bytes costs few pages.
 const AT_ONCE: usize = 128 << 10;
 
-/// Carries every connection to `target`. One that finds no free slot waits, and those behind it in the listener's queue.
-pub(super) async fn accept(listener: TcpListener, target: Port, slots: Arc<Semaphore>) {
-    loop {
-        match listener.accept().await {
+/// Carries every connection to `target`, until `closed`, with what then becomes of them. One that finds no free slot waits, and those behind it in the listener's
+/// queue.
+pub(super) async fn accept(
+    listener: TcpListener,
+    target: Port,
+    slots: Arc<Semaphore>,
+    mut closed: oneshot::Receiver<Fate>,
+) {
+    let mut connections = JoinSet::new();
+    let fate = loop {
+        let accepted = tokio::select! {
+            fate = &mut closed => break fate.unwrap_or(Fate::End),
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((client, _)) => {
                 // Not before: each of thousands of listeners would have a slot while it waits.
-                let Ok(slot) = slots.clone().acquire_owned().await else { return };
-                tokio::spawn(async move {
+                let slot = tokio::select! {
+                    fate = &mut closed => break fate.unwrap_or(Fate::End),
+                    slot = slots.clone().acquire_owned() => slot,
+                };
+                let Ok(slot) = slot else { break Fate::End };
+                connections.spawn(async move {
                     carry(client, target).await;
                     drop(slot);
                 });
@@ -32,6 +50,11 @@ pub(super) async fn accept(listener: TcpListener, target: Port, slots: Arc<Semap
             // ECONNABORTED and its like concern one client; EMFILE passes.
             Err(_) => tokio::time::sleep(OUT_OF_DESCRIPTORS).await,
         }
+    };
+    drop(listener);
+    match fate {
+        Fate::End => connections.shutdown().await,
+        Fate::GoOn => connections.detach_all(),
     }
 }
 

@@ -15,9 +15,12 @@ use nix::sys::socket::{
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
+
+use crate::plan::ports::Fate;
 
 use super::Port;
 use super::filter::relayed_datagrams;
@@ -47,8 +50,10 @@ struct Conversation {
 #[derive(Debug)]
 struct Flow {
     inner: Arc<UdpSocket>,
+    /// What its answers leave by.
+    listener: Arc<UdpSocket>,
     last: Instant,
-    answers: AbortHandle,
+    answers: JoinHandle<()>,
 }
 
 /// The flows of all ports of a box.
@@ -69,13 +74,32 @@ impl Flows {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends the flows whose answers leave by `listener`, and has closed their sockets when it returns.
+    async fn end(&self, listener: &Arc<UdpSocket>) {
+        let ended: Vec<_> = {
+            let mut table = self.table();
+            table.extract_if(|_, flow| Arc::ptr_eq(&flow.listener, listener)).map(|(_, flow)| flow).collect()
+        };
+        ended.iter().for_each(|flow| flow.answers.abort());
+        for flow in ended {
+            // It ends by being aborted.
+            let _ = flow.answers.await;
+        }
+    }
+
     fn buffer(&self) -> MutexGuard<'_, Vec<u8>> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Carries what comes to the socket that holds the port to `target`, and answers back.
-pub(super) async fn receive(socket: OwnedFd, port: u16, target: Port, flows: Arc<Flows>) {
+/// Carries what comes to the socket that holds the port to `target`, and answers back, until `closed`.
+pub(super) async fn receive(
+    socket: OwnedFd,
+    port: u16,
+    target: Port,
+    flows: Arc<Flows>,
+    mut closed: oneshot::Receiver<Fate>,
+) {
     // Not before: it takes the kernel longer than all the rest of holding a port. Without it there is more to be read.
     let _ = SockRef::from(&socket).attach_filter(&relayed_datagrams(target));
     // Which address was asked: of loopback addresses there are many. An IPv4 socket does not know the second.
@@ -84,8 +108,9 @@ pub(super) async fn receive(socket: OwnedFd, port: u16, target: Port, flows: Arc
     let Ok(listener) = UdpSocket::from_std(StdUdpSocket::from(socket)) else { return };
     let listener = Arc::new(listener);
     loop {
-        if listener.readable().await.is_err() {
-            return;
+        tokio::select! {
+            _ = &mut closed => break,
+            ready = listener.readable() => if ready.is_err() { break },
         }
         consume_budget().await;
         // WouldBlock ends the readiness; errors are those of datagrams sent before (ICMP), and taken by being read.
@@ -97,6 +122,7 @@ pub(super) async fn receive(socket: OwnedFd, port: u16, target: Port, flows: Arc
             Ok(())
         });
     }
+    flows.end(&listener).await;
 }
 
 /// The next datagram that is to be carried; `None` for one that is not.
@@ -154,7 +180,7 @@ fn pass_on(
         let again = places.next().filter(|_| datagram.len() <= SMALL).map(|place| (place, datagram.to_vec()));
         let answers = answers(own, way_back, conversation, Arc::clone(&inner), again);
         let answers = tokio::spawn(answers);
-        let flow = Flow { inner, last: Instant::now(), answers: answers.abort_handle() };
+        let flow = Flow { inner, listener: Arc::clone(listener), last: Instant::now(), answers };
         table.insert(conversation, flow);
     }
     if let Some(flow) = table.get_mut(&conversation) {

@@ -1,6 +1,6 @@
 //! `netbox` as the tests call it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -107,6 +107,15 @@ impl RunningBox {
 
     pub(crate) fn signal(&self, signal: Signal) {
         send(self.launcher(), signal);
+    }
+
+    /// Writes a line to the command's standard input, which must be a pipe, and waits for its answer.
+    pub(crate) fn tell(&mut self, line: &str) -> String {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(stdin, "{line}").expect("a command that listens");
+        let mut answer = String::new();
+        self.stdout.read_line(&mut answer).expect("an answer");
+        answer
     }
 
     /// SIGTERM to the launcher, and its status.

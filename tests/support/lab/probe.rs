@@ -180,6 +180,10 @@ pub(crate) fn main() -> ExitCode {
             ready();
             service::serve_udp(&server, |_| {});
         }
+        ["listen-as-told"] => {
+            ready();
+            listen_as_told();
+        }
         ["hold", "tcp", at] => {
             let stream = TcpStream::connect_timeout(&socket_address(at), PATIENCE).expect("a connection");
             ready();
@@ -228,6 +232,31 @@ pub(crate) fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Reads from standard input `tcp ADDRESS:PORT`, `udp ADDRESS:PORT`, `accept` (a connection to the last), `answer` (to all that were
+/// accepted) and `close` (what listens), and says `done` after each.
+fn listen_as_told() {
+    let (mut listeners, mut sockets, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
+    for line in std::io::stdin().lines() {
+        let line = line.expect("a line");
+        match line.split_once(' ').unwrap_or((&line, "")) {
+            ("tcp", at) => listeners.push(TcpListener::bind(at).expect("to listen")),
+            ("udp", at) => sockets.push(UdpSocket::bind(at).expect("to bind")),
+            ("accept", _) => {
+                let listener = listeners.last().expect("a listener");
+                accepted.push(listener.accept().expect("a connection").0);
+            }
+            ("answer", _) => {
+                accepted.iter_mut().for_each(|stream| stream.write_all(b"still here").expect("to write"));
+            }
+            _ => {
+                listeners.clear();
+                sockets.clear();
+            }
+        }
+        println!("done");
+    }
 }
 
 /// Sends what nobody waits for, and ends with 7: whatever becomes of the box, something was under way.
