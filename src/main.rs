@@ -3,7 +3,9 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, exec, gateway, gc, logs, ps, publish, rm, wait};
+use netbox::boxes::{
+    belonging, dry_run, exec, gateway, gc, inspect, logs, monitor, port, ps, publish, rm, stats, stop, wait,
+};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
@@ -50,12 +52,22 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         }
         Request::Run(request) => run::run(request, report),
         Request::Exec(request) => exec::exec(request, report),
+        Request::Logs(request) => logs::logs(request),
+        Request::Rm(request) => rm::rm(request, report).map(|()| 0),
         Request::Port(PortCommand::Add { of, ports }) => print(&publish::add(of, ports)?),
         Request::Port(PortCommand::Remove { of, ports }) => publish::remove(of, ports).map(|()| 0),
         Request::Wait { boxes } => wait::wait(boxes),
-        Request::Ps { all, json } => print(&ps::ps(*all, *json)?),
-        Request::Logs(request) => logs::logs(request),
-        Request::Rm(request) => rm::rm(request, report).map(|()| 0),
+        Request::Ps { all, json, quiet, filters } => print(&ps::ps(*all, *json, *quiet, filters)?),
+        Request::Port(PortCommand::List { of, json }) => print(&port::list(of.as_ref(), *json)?),
+        Request::Inspect { boxes, pointer } => print(&inspect::inspect(boxes, pointer.as_ref())?),
+        Request::Pids { of, json } => print(&belonging::pids(of, *json)?),
+        Request::Identify { pid } => {
+            print(&belonging::identify(pid.unwrap_or_else(|| std::process::id().cast_signed()))?)
+        }
+        Request::Stats { boxes, stream, json } => stats::stats(boxes, *stream, *json).map(|()| 0),
+        Request::Monitor { json } => monitor::monitor(*json).map(|()| 0),
+        Request::Stop { which, time } => stop::stop(which, *time, report).map(|()| 0),
+        Request::Kill { boxes, signal } => stop::kill(boxes, *signal, report).map(|()| 0),
         Request::Gc => print(&gc::gc()?),
         Request::Gateway { command } => match gateway::gateway(command)? {},
     }

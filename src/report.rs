@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::plan::output::Stream;
 
 /// How much a user wants to be told.
@@ -80,6 +80,19 @@ pub fn pass_on(stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
             stdout.write_all(bytes).and_then(|()| stdout.flush())
         }
         Stream::Stderr => std::io::stderr().write_all(bytes),
+    }
+}
+
+/// The same for a command that goes on: `false` when nobody reads any more (EPIPE), which is a reason to end and none to complain.
+///
+/// # Errors
+/// When it cannot be written for another reason.
+pub fn stream(text: &str) -> Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new("cannot write to standard output").os(&error)),
     }
 }
 

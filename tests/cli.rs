@@ -7,11 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use netbox::cli::{self, Stop};
-use netbox::spec::reference::BoxRef;
 use netbox::spec::request::{LogsRequest, RmRequest};
 use netbox::spec::{
-    EnvSetting, ExecRequest, Export, GroupRef, HostPort, Net, NetnsName, Request, RunRequest, SearchDomain,
-    Unshare, UserRef,
+    BoxRef, EnvSetting, ExecRequest, Export, Filters, GroupRef, HostPort, JsonPointer, Net, NetnsName,
+    PortCommand, Request, RunRequest, SearchDomain, SignalNumber, Unshare, UserRef, Which,
 };
 
 fn parse(args: &[&str]) -> Result<Request, Stop> {
@@ -211,8 +210,6 @@ fn what_dockers_fingers_type() {
 
 #[test]
 fn the_other_commands() {
-    assert_eq!(parse(&["ps"]), Ok(Request::Ps { all: false, json: false }));
-    assert_eq!(parse(&["ps", "-a", "--json"]), Ok(Request::Ps { all: true, json: true }));
     let rm = |force, all, boxes: &[&str]| {
         let boxes = boxes.iter().map(|name| BoxRef::parse(name).unwrap()).collect();
         Ok(Request::Rm(RmRequest { force, all, boxes }))
@@ -226,10 +223,94 @@ fn the_other_commands() {
     assert_eq!(parse(&["logs", "-ft", "--tail", "0", "web"]), logs(true, Some(0), true));
     assert_eq!(parse(&["logs", "-n20", "web"]), logs(false, Some(20), false));
     assert_eq!(parse(&["logs", "--tail=all", "web", "-f"]), logs(true, None, false));
+    let ps = |json, quiet, texts: &[&str]| {
+        let mut filters = Filters::default();
+        texts.iter().for_each(|text| filters.add(text).unwrap());
+        Ok(Request::Ps { all: false, json, quiet, filters })
+    };
+    assert_eq!(parse(&["ps"]), ps(false, false, &[]));
+    let all = Request::Ps { all: true, json: true, quiet: false, filters: Filters::default() };
+    assert_eq!(parse(&["ps", "-a", "--json"]), Ok(all));
+    assert_eq!(parse(&["ps", "--json"]), ps(true, false, &[]));
+    let both = ["ps", "-q", "--filter", "name=web", "--filter=net=nat"];
+    assert_eq!(parse(&both), ps(false, true, &["name=web", "net=nat"]));
     assert_eq!(parse(&["gc"]), Ok(Request::Gc));
     let command = vec!["ip".into(), "-d".into(), "addr".into()];
     assert_eq!(parse(&["gateway", "ip", "-d", "addr"]), Ok(Request::Gateway { command: command.clone() }));
     assert_eq!(parse(&["gateway", "--", "ip", "-d", "addr"]), Ok(Request::Gateway { command }));
+}
+
+fn of(name: &str) -> BoxRef {
+    BoxRef::parse(name).unwrap()
+}
+
+#[test]
+fn the_commands_that_look_at_boxes() {
+    let pointer = |text| Some(JsonPointer::parse(text).unwrap());
+    for (args, boxes, pointer) in [
+        (&["inspect", "web"][..], vec![of("web")], None),
+        (&["inspect", "--format", "/0/id", "a", "b"], vec![of("a"), of("b")], pointer("/0/id")),
+        (&["inspect", "web", "--format="], vec![of("web")], pointer("")),
+    ] {
+        assert_eq!(parse(args), Ok(Request::Inspect { boxes, pointer }), "{args:?}");
+    }
+    for (args, of, json) in
+        [(&["port", "ls"][..], None, false), (&["port", "ls", "web", "--json"], Some(of("web")), true)]
+    {
+        assert_eq!(parse(args), Ok(Request::Port(PortCommand::List { of, json })), "{args:?}");
+    }
+    let ten = Duration::from_secs(10);
+    for (args, which, time) in [
+        (&["stop", "web", "db"][..], Which::Named(vec![of("web"), of("db")]), ten),
+        (&["stop", "-t", "0", "web"], Which::Named(vec![of("web")]), Duration::ZERO),
+        (&["stop", "--all", "--time=500ms"], Which::All, Duration::from_millis(500)),
+    ] {
+        assert_eq!(parse(args), Ok(Request::Stop { which, time }), "{args:?}");
+    }
+    for (args, signal) in [
+        (&["kill", "web"][..], "9"),
+        (&["kill", "-s", "HUP", "web"], "1"),
+        (&["kill", "web", "--signal=term"], "15"),
+    ] {
+        let signal = SignalNumber::parse(signal).unwrap();
+        assert_eq!(parse(args), Ok(Request::Kill { boxes: vec![of("web")], signal }), "{args:?}");
+    }
+    for (args, boxes, stream, json) in [
+        (&["stats"][..], vec![], true, false),
+        (&["stats", "--no-stream", "web", "db", "--json"], vec![of("web"), of("db")], false, true),
+    ] {
+        assert_eq!(parse(args), Ok(Request::Stats { boxes, stream, json }), "{args:?}");
+    }
+    assert_eq!(parse(&["monitor"]), Ok(Request::Monitor { json: false }));
+    assert_eq!(parse(&["monitor", "--json"]), Ok(Request::Monitor { json: true }));
+    assert_eq!(parse(&["pids", "web", "--json"]), Ok(Request::Pids { of: of("web"), json: true }));
+    assert_eq!(parse(&["identify"]), Ok(Request::Identify { pid: None }));
+    assert_eq!(parse(&["identify", "4121"]), Ok(Request::Identify { pid: Some(4121) }));
+    for (args, words) in [
+        (&["pids"][..], &["pids needs the name"][..]),
+        (&["pids", "a", "b"], &["'b'"]),
+        (&["identify", "web"], &["invalid process number \"web\""]),
+        (&["identify", "-1"], &["invalid process number \"-1\""]),
+        (&["identify", "0"], &["invalid process number"]),
+        (&["stop"], &["stop needs the name"]),
+        (&["stop", "--all", "web"], &["--all and BOX"]),
+        (&["stop", "-t", "-1", "web"], &["\"-1\"", "-t/--time"]),
+        (&["kill"], &["kill needs the name"]),
+        (&["kill", "-s", "0", "web"], &["invalid signal \"0\""]),
+        (&["kill", "--all"], &["--all"]),
+        (&["ps", "-q", "--json"], &["-q/--quiet and --json"]),
+        (&["ps", "--filter", "status=up"], &["invalid filter \"status=up\"", "name, id and net"]),
+        (&["port"], &["port"]),
+        (&["port", "web"], &["web"]),
+        (&["port", "ls", "a", "b"], &["'b'"]),
+        (&["inspect"], &["inspect needs the name"]),
+        (&["inspect", "a/b"], &["invalid box name \"a/b\""]),
+        (&["inspect", "--format", "{{.Id}}", "web"], &["invalid JSON pointer \"{{.Id}}\""]),
+        (&["inspect", "--format", "-x", "web"], &["invalid JSON pointer \"-x\""]),
+    ] {
+        let text = wrong(args);
+        assert!(words.iter().all(|word| text.contains(word)), "{args:?}: {text}");
+    }
 }
 
 #[test]
@@ -448,10 +529,19 @@ fn help_and_version_are_for_stdout() {
         (&["port", "add", "--help"], &["Usage: netbox port add NAME SPEC..."]),
         (&["port", "rm", "--help"], &["Usage: netbox port rm NAME SPEC..."]),
         (&["exec", "--help"], &["Usage: netbox exec [OPTIONS] BOX [--] COMMAND [ARG...]", "-u, --user"]),
-        (&["ps", "--help"], &["Usage: netbox ps [-a] [--json]"]),
         (&["logs", "--help"], &["Usage: netbox logs [OPTIONS] BOX", "--tail"]),
         (&["rm", "--help"], &["Usage: netbox rm [-f] BOX...", "--all"]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
+        (&["ps", "--help"], &["Usage: netbox ps [OPTIONS]", "--filter <KEY=VALUE>"]),
+        (&["inspect", "--help"], &["Usage: netbox inspect [--format POINTER] BOX..."]),
+        (&["port", "--help"], &["Usage: netbox port", "ls"]),
+        (&["port", "ls", "--help"], &["Usage: netbox port ls [--json] [BOX]"]),
+        (&["stop", "--help"], &["Usage: netbox stop [-t DURATION] BOX... | --all"]),
+        (&["kill", "--help"], &["Usage: netbox kill [-s SIGNAL] BOX..."]),
+        (&["pids", "--help"], &["Usage: netbox pids [--json] BOX"]),
+        (&["identify", "--help"], &["Usage: netbox identify [PID]"]),
+        (&["stats", "--help"], &["Usage: netbox stats [--no-stream] [--json] [BOX...]"]),
+        (&["monitor", "--help"], &["Usage: netbox monitor [--json]"]),
         (&["gc", "--help"], &["Usage: netbox gc"]),
         (&["gateway", "--help"], &["Usage: netbox gateway [--] COMMAND [ARG...]"]),
     ] {
@@ -470,6 +560,7 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["run", "exec", "ps", "port", "logs", "wait", "rm", "gc", "gateway"]);
+    let expected = "run exec ps port logs wait rm inspect pids identify stats monitor stop kill gc gateway";
+    assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
     tree.debug_assert();
 }

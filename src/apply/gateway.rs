@@ -12,6 +12,7 @@ use crate::kernel::net_cookie::netns_cookie;
 use crate::kernel::nft::{Batch, Nft};
 use crate::kernel::process::share_descriptor;
 use crate::kernel::route::{Route, link};
+use crate::kernel::slots::SlotNote;
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::ipv6::GlobalId;
 use crate::plan::place::Wanted;
@@ -24,7 +25,7 @@ use super::address::Place;
 use super::census::{Census, census};
 use super::host::{Host, share_nft};
 use super::lease::Shared;
-use super::state::{self, Locked};
+use super::state::{self, Locked, State};
 use super::wiring;
 
 /// The counter in the slot table that numbers gateways: a dead one's link keeps its name for some milliseconds.
@@ -116,6 +117,37 @@ pub fn remove_half_written(locked: &Locked<'_>) -> io::Result<()> {
 /// # Errors
 /// When the namespace is there but cannot be worked in.
 pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Option<Gateway>> {
+    let Some((keeper, note, network, route)) = find(record, host, census)? else { return Ok(None) };
+    let nft = match share_nft(keeper, note, Shared::GatewayNft, record.cookie) {
+        Some(nft) => nft,
+        None => namespace::inside(network.as_fd(), host.network().as_fd(), Nft::open)
+            .context(|| "cannot enter the gateway")??,
+    };
+    Ok(Some(Gateway { record: record.clone(), network, route, nft }))
+}
+
+/// A look at the gateway that lives, without the run lock: what is written down of it, its namespace, which lives as long as
+/// that descriptor, and a socket in it, likewise.
+///
+/// # Errors
+/// As [`join`].
+pub fn look(state: &State, host: &Host) -> Result<Option<(GatewayRecord, OwnedFd, Route)>> {
+    let Some(record) = state::read_json::<GatewayRecord>(state.root(), RECORD) else { return Ok(None) };
+    let census = census(state.slots());
+    let found = find(&record, host, &census)?;
+    Ok(found.map(|(_, _, network, route)| (record, network, route)))
+}
+
+/// By which a gateway is told from every other, without the run lock. `None`: there is none.
+#[must_use]
+pub fn cookie(state: &State) -> Option<u64> {
+    state::read_json::<GatewayRecord>(state.root(), RECORD).map(|record| record.cookie)
+}
+
+type Holder<'c> = (u32, &'c SlotNote, OwnedFd, Route);
+
+/// The gateway's namespace through the descriptor of a living keeper, which one that is, and a socket in it.
+fn find<'c>(record: &GatewayRecord, host: &Host, census: &'c Census) -> Result<Option<Holder<'c>>> {
     for (keeper, note) in &census.holders {
         // Its number may be another process's by now: what comes back is looked at below.
         let Ok(network) = share_descriptor(*keeper, note.descriptors[Shared::Network as usize]) else {
@@ -125,15 +157,9 @@ pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Opti
         // Not a network namespace.
         let Ok(route) = route else { continue };
         let route = route.context(|| "cannot open netlink in the gateway")?;
-        if netns_cookie(route.as_fd()).ok() != Some(record.cookie) {
-            continue;
+        if netns_cookie(route.as_fd()).ok() == Some(record.cookie) {
+            return Ok(Some((*keeper, note, network, route)));
         }
-        let nft = match share_nft(*keeper, note, Shared::GatewayNft, record.cookie) {
-            Some(nft) => nft,
-            None => namespace::inside(network.as_fd(), host.network().as_fd(), Nft::open)
-                .context(|| "cannot enter the gateway")??,
-        };
-        return Ok(Some(Gateway { record: record.clone(), network, route, nft }));
     }
     Ok(None)
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
+use crate::plan::belonging::Marks;
 use crate::plan::record::BoxRecord;
 use crate::spec::name::{BoxId, BoxName};
 
@@ -32,6 +33,13 @@ fn link_target(root: &OwnedFd, name: &str) -> Option<String> {
 pub fn with_name(state: &State, name: &str) -> Option<BoxId> {
     let target = link_target(state.root(), BoxName::parse(name).ok()?.as_str())?;
     BoxId::parse(&target).ok()
+}
+
+/// Whether a box with this id has a directory, alive or not.
+#[must_use]
+pub fn is_there(state: &State, id: &BoxId) -> bool {
+    let path = format!("boxes/{}", id.as_str());
+    rustix::fs::statat(state.root(), path.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Whether the box with this id ended, and only what the kernel frees late is left of it.
@@ -83,6 +91,12 @@ pub fn look_up(root: &OwnedFd, id: &str) -> Option<(Option<BoxRecord>, bool)> {
     // A lock that cannot be tried is taken to be held: nothing of the living is ever swept.
     let alive = is_held(&directory).unwrap_or(true);
     Some((state::read_json(&directory, RECORD), alive))
+}
+
+/// What of a box's record tells its processes from others, be it alive or not. `None`: there is none, or it has ended.
+#[must_use]
+pub fn marks(root: &OwnedFd, id: &str) -> Option<Marks> {
+    state::read_json(root, &format!("boxes/{id}/{RECORD}"))
 }
 
 /// The record that a dead box left, whether it had ended or not.

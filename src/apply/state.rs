@@ -14,7 +14,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawMode};
@@ -57,29 +57,35 @@ impl State {
             // Not tried again: ENOENT is a machine without /run.
             make_directory(CWD, PARENT, 0o755).context(|| format!("cannot make {PARENT}"))?;
             // ENOENT: the last keeper of before removed it between two of these steps.
-            match Self::attempt(cookie) {
+            match Self::attempt(cookie, true) {
                 Err(error) if error.errno() == Some(libc::ENOENT) => {}
                 other => return other,
             }
         }
     }
 
-    fn attempt(cookie: u64) -> Result<Self> {
+    /// With `make` what is missing is made.
+    fn attempt(cookie: u64, make: bool) -> Result<Self> {
         let user = rustix::process::geteuid().as_raw().to_string();
         let name = cookie_name(cookie);
+        let make_directory = |at: BorrowedFd<'_>, path: &str, mode| match make {
+            true => make_directory(at, path, mode),
+            false => Ok(()),
+        };
         let parent = open_checked(CWD, PARENT, PARENT)?;
         // Others may pass through to their own directory, but only root may add one.
         let own = format!("{PARENT}/{user}");
-        make_directory(&parent, &user, 0o700).context(|| format!("cannot make {own}"))?;
+        make_directory(parent.as_fd(), &user, 0o700).context(|| format!("cannot make {own}"))?;
         let own_directory = open_checked(&parent, &user, &own)?;
         let path = format!("{own}/{name}");
-        make_directory(&own_directory, &name, 0o700).context(|| format!("cannot make {path}"))?;
+        make_directory(own_directory.as_fd(), &name, 0o700).context(|| format!("cannot make {path}"))?;
         let root = open_checked(&own_directory, &name, &path)?;
         for part in ["boxes", "names"] {
-            make_directory(&root, part, 0o700).context(|| format!("cannot make {path}/{part}"))?;
+            make_directory(root.as_fd(), part, 0o700).context(|| format!("cannot make {path}/{part}"))?;
         }
         let open = |name: &str| -> Result<File> {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let flags = if make { flags | OFlags::CREATE } else { flags };
             let file = rustix::fs::openat(&root, name, flags, Mode::from_raw_mode(0o600))
                 .map_err(io::Error::from)
                 .context(|| format!("cannot open {path}/{name}"))?;
@@ -92,7 +98,7 @@ impl State {
         });
         let slots = slots.inspect_err(|_| {
             // The machine has no room: nor is anything left. EWOULDBLOCK: somebody uses it.
-            let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+            let locked = make && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
             if locked && has_name(&lock) {
                 remove_whole(&root, &own_directory, &name);
             }
@@ -100,16 +106,15 @@ impl State {
         Ok(Self { root, own: own_directory, name, path, lock, slots })
     }
 
-    /// Opens it if it is there. `None`: netbox has not run here, or nothing of it is left.
+    /// Opens it if it is there, and makes nothing: who only looks must not bring back what the last keeper has just removed.
+    /// `None`: netbox has not run here, or nothing of it is left.
     ///
     /// # Errors
     /// As [`State::open`].
     pub fn open_existing() -> Result<Option<Self>> {
-        let path =
-            format!("{PARENT}/{}/{}", rustix::process::geteuid().as_raw(), cookie_name(cookie_here()?));
-        match open_directory(CWD, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            _ => Self::open().map(Some),
+        match Self::attempt(cookie_here()?, false) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            other => other.map(Some),
         }
     }
 
@@ -215,6 +220,59 @@ impl Locked<'_> {
     }
 }
 
+/// The state directories of this user for all network namespaces, to be looked at: what boxes were started from wherever.
+///
+/// # Errors
+/// As [`State::open`].
+pub fn roots() -> Result<Vec<OwnedFd>> {
+    let Some((own, path)) = own_directory()? else { return Ok(Vec::new()) };
+    let names = rustix::fs::Dir::read_from(&own).map_err(io::Error::from);
+    let names = names.context(|| format!("cannot read {path}"))?;
+    let mut roots = Vec::new();
+    for name in names.flatten() {
+        let name = name.file_name().to_str().unwrap_or_default();
+        if is_cookie_name(name) {
+            roots.extend(open_if_there(&own, name, &format!("{path}/{name}"))?);
+        }
+    }
+    Ok(roots)
+}
+
+/// That of this network namespace, where it is there, to be looked at.
+///
+/// # Errors
+/// As [`State::open`].
+pub fn root_here() -> Result<Option<OwnedFd>> {
+    let name = cookie_name(cookie_here()?);
+    let found = own_directory()?.map(|(own, path)| open_if_there(&own, &name, &format!("{path}/{name}")));
+    Ok(found.transpose()?.flatten())
+}
+
+/// Where that is, or would be.
+///
+/// # Errors
+/// Before Linux 5.14.
+pub fn path_here() -> Result<String> {
+    let user = rustix::process::geteuid().as_raw();
+    Ok(format!("{PARENT}/{user}/{}", cookie_name(cookie_here()?)))
+}
+
+/// The user's directory and its path. `None`: netbox has not run, or nothing of it is left.
+fn own_directory() -> Result<Option<(OwnedFd, String)>> {
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let path = format!("{PARENT}/{user}");
+    let parent = open_if_there(CWD, PARENT, PARENT)?;
+    let own = parent.map(|parent| open_if_there(&parent, &user, &path)).transpose()?.flatten();
+    Ok(own.map(|own| (own, path)))
+}
+
+fn open_if_there(at: impl AsFd, name: &str, path: &str) -> Result<Option<OwnedFd>> {
+    match open_checked(at, name, path) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Whether the file was not removed since it was opened.
 fn has_name(file: &File) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink != 0)
@@ -256,6 +314,10 @@ fn cookie_name(cookie: u64) -> String {
 /// As [`cookie_here`].
 pub fn host_here() -> Result<String> {
     cookie_here().map(cookie_name)
+}
+
+fn is_cookie_name(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The cookie of the network namespace that this thread is in.

@@ -27,7 +27,8 @@ pub struct Found {
 /// When there is none, or several; when it is only just starting; a state directory that is not ours.
 pub fn find(wanted: &BoxRef) -> Result<Found> {
     let state = State::open_existing()?.ok_or_else(|| wanted.unknown())?;
-    let id = match registry::with_name(&state, wanted.as_str()) {
+    let exactly = || BoxId::parse(wanted.as_str()).ok().filter(|id| registry::is_there(&state, id));
+    let id = match registry::with_name(&state, wanted.as_str()).or_else(exactly) {
         Some(id) => id,
         None => {
             let ids = registry::all_ids(state.root());
@@ -94,6 +95,13 @@ impl Found {
     #[must_use]
     pub fn into_record(self) -> BoxRecord {
         self.record
+    }
+
+    /// Whether it lives still.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        let found = registry::look_up(self.state.root(), &self.record.id);
+        matches!(found, Some((Some(record), true)) if record.id == self.record.id)
     }
 
     /// The command, to be signalled, entered or waited for. It is the box's and nobody else's: the box still lived after the
@@ -165,11 +173,9 @@ impl Found {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(ended()),
             other => other.context(|| format!("cannot watch process {pid} of box {name}"))?,
         };
-        match registry::look_up(self.state.root(), &self.record.id) {
-            Some((Some(record), true)) if record.id == self.record.id => {
-                Ok(Process::from_parts(nix::unistd::Pid::from_raw(pid), process))
-            }
-            _ => Err(ended()),
+        if !self.lives() {
+            return Err(ended());
         }
+        Ok(Process::from_parts(nix::unistd::Pid::from_raw(pid), process))
     }
 }

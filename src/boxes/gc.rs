@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::apply::census::census;
 use crate::apply::host::Host;
-use crate::apply::state::State;
+use crate::apply::state::{self, State};
 use crate::apply::sweep::sweep;
 use crate::error::{Error, Result};
 
@@ -14,7 +14,11 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Naming what could not be undone.
 pub fn gc() -> Result<String> {
-    let Some(mut state) = State::open_existing()? else { return Ok(String::new()) };
+    if state::root_here()?.is_none() {
+        return Ok(String::new());
+    }
+    // Parts of it that somebody removed are made again: what is left of boxes is found without them.
+    let mut state = State::open()?;
     let mut host = Host::open()?;
     let locked = state.lock()?;
     let (swept, _) = sweep(&locked, &mut host, census(locked.slots()), true);

@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use super::ended::{self, Ended};
 use super::find;
-use crate::error::{Error, Result};
+use super::shown::{self, printable};
+use crate::error::Result;
 use crate::plan::listing::Listed;
 use crate::plan::record::{BoxRecord, PortMap};
+use crate::spec::filter::Filters;
 
 /// One box, and whether it lives. The form is stable.
 #[derive(Debug, Serialize)]
@@ -27,16 +29,19 @@ enum Status {
     Exited,
 }
 
-/// The living boxes as a table, or with `json` as an array of objects; with `all` those that have ended before them.
+/// The living boxes that fit, as a table, with `json` as an array of objects, with `quiet` their ids; with `all` those that have ended
+/// before them.
 ///
 /// # Errors
 /// A state directory that is not ours.
-pub fn ps(all: bool, json: bool) -> Result<String> {
-    let rows = rows(all)?;
+pub fn ps(all: bool, json: bool, quiet: bool, filters: &Filters) -> Result<String> {
+    let mut rows = rows(all)?;
+    rows.retain(|Row { listed, .. }| filters.fit(&listed.name, &listed.id, &listed.net));
+    if quiet {
+        return Ok(rows.into_iter().map(|row| row.listed.id + "\n").collect());
+    }
     if json {
-        let text = serde_json::to_string_pretty(&rows)
-            .map_err(|error| Error::new("cannot write JSON").because(error))?;
-        return Ok(text + "\n");
+        return shown::pretty(&rows);
     }
     Ok(table(&rows, all))
 }
@@ -95,17 +100,7 @@ fn table(rows: &[Row], all: bool) -> String {
         let command = if command.is_empty() { none() } else { command };
         cells.into_iter().chain(state).chain([command]).collect()
     }));
-    let width = |column: usize| {
-        lines.iter().map(|line| line.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..heading(all).len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    shown::columns(&lines)
 }
 
 fn heading(all: bool) -> Vec<String> {
@@ -137,11 +132,6 @@ fn port_list(ports: &[PortMap]) -> String {
     ranges.collect::<Vec<_>>().join(",")
 }
 
-/// A command line is anybody's text: what would drive a terminal is shown, not sent.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,10 +156,5 @@ mod tests {
              [::]:8000-8002->80-82/tcp,[::]:9000->80/tcp,[::]:9001->80/tcp,[::]:65535->90/tcp,\
              127.0.0.1:53->53/udp"
         );
-    }
-
-    #[test]
-    fn a_command_cannot_drive_the_terminal_of_whoever_lists_it() {
-        assert_eq!(printable("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
     }
 }

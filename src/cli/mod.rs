@@ -8,11 +8,18 @@
 mod exec;
 mod gateway;
 mod gc;
+mod halt;
+mod identify;
+mod inspect;
+mod kill;
 mod logs;
+mod monitor;
+mod pids;
 mod port;
 mod ps;
 mod rm;
 mod run;
+mod stats;
 mod stop;
 mod wait;
 
@@ -21,7 +28,7 @@ use std::ffi::{OsStr, OsString};
 use clap::{ArgMatches, Command};
 
 use crate::error::{Error, Result};
-use crate::spec::Request;
+use crate::spec::{BoxRef, Request};
 
 pub use stop::Stop;
 
@@ -40,6 +47,13 @@ const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { name: logs::NAME, command: logs::command, request: logs::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
     Subcommand { name: rm::NAME, command: rm::command, request: rm::request },
+    Subcommand { name: inspect::NAME, command: inspect::command, request: inspect::request },
+    Subcommand { name: pids::NAME, command: pids::command, request: pids::request },
+    Subcommand { name: identify::NAME, command: identify::command, request: identify::request },
+    Subcommand { name: stats::NAME, command: stats::command, request: stats::request },
+    Subcommand { name: monitor::NAME, command: monitor::command, request: monitor::request },
+    Subcommand { name: halt::NAME, command: halt::command, request: halt::request },
+    Subcommand { name: kill::NAME, command: kill::command, request: kill::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },
     Subcommand { name: gateway::NAME, command: gateway::command, request: gateway::request },
 ];
@@ -67,6 +81,19 @@ pub fn command() -> Command {
         .about("Starts a command behind its own NAT router and takes everything away when the command ends")
         .subcommand_required(true)
         .subcommands(SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)()))
+}
+
+/// A box that a command is to find.
+fn a_box(word: &OsStr) -> Result<BoxRef> {
+    BoxRef::parse(text("BOX", word)?)
+}
+
+/// The boxes that a command is to find, at least one.
+fn some_boxes(words: &[OsString], command: &str, usage: &str) -> Result<Vec<BoxRef>> {
+    if words.is_empty() {
+        return Err(Error::usage(format!("{command} needs the name or the id of a box")).hint(usage));
+    }
+    words.iter().map(|word| a_box(word)).collect()
 }
 
 /// The text of an option's value, for values that cannot be arbitrary bytes.

@@ -1,10 +1,11 @@
 //! `netbox port`
 
+use std::ffi::OsString;
 use std::str::FromStr;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use super::Stop;
+use super::{Stop, a_box};
 use crate::error::{Error, Result};
 use crate::spec::{BoxRef, PortCommand, Request};
 
@@ -17,14 +18,15 @@ struct Verb {
     request: fn(&mut ArgMatches) -> Result<PortCommand, Stop>,
 }
 
-const VERBS: [Verb; 2] = [
+const VERBS: [Verb; 3] = [
+    Verb { name: LS, command: ls_command, request: ls },
     Verb { name: ADD, command: add_command, request: add },
     Verb { name: RM, command: rm_command, request: rm },
 ];
 
 pub(super) fn command() -> Command {
     Command::new(NAME)
-        .about("Change the published ports of boxes")
+        .about("List and change the published ports of boxes")
         .subcommand_required(true)
         .disable_help_subcommand(true)
         .subcommands(VERBS.iter().map(|verb| (verb.command)()))
@@ -39,10 +41,33 @@ pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
     }
 }
 
+const LS: &str = "ls";
 const ADD: &str = "add";
 const ADD_USAGE: &str = "netbox port add NAME SPEC...";
 const RM: &str = "rm";
 const RM_USAGE: &str = "netbox port rm NAME SPEC...";
+
+#[derive(Debug, Args)]
+struct LsArgs {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+
+    /// The name or the id of a box
+    #[arg(value_name = "BOX", hide = true)]
+    of: Option<OsString>,
+}
+
+fn ls_command() -> Command {
+    LsArgs::augment_args(Command::new(LS))
+        .about("List the published ports of a box, or of all boxes")
+        .override_usage("netbox port ls [--json] [BOX]")
+}
+
+fn ls(matches: &mut ArgMatches) -> Result<PortCommand, Stop> {
+    let LsArgs { json, of } = LsArgs::from_arg_matches_mut(matches)?;
+    Ok(PortCommand::List { of: of.map(|word| a_box(&word)).transpose()?, json })
+}
 
 #[derive(Debug, Args)]
 struct ChangeArgs {

@@ -4,7 +4,7 @@
 //! gives it up, forgets what is left of its last user. The messages are those of
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 
@@ -147,6 +147,30 @@ impl Conntrack {
         Ok(())
     }
 
+    /// How many connections began at each address, or are answered by it. One between two of them counts for both.
+    ///
+    /// # Errors
+    /// When the kernel does not list its connections.
+    pub fn count_by_address(&mut self) -> Result<HashMap<IpAddr, u32>> {
+        let mut counts = HashMap::new();
+        if self.count()? == 0 {
+            return Ok(counts);
+        }
+        let found = self
+            .0
+            .dump(&mut draft(GET, NLM_F_DUMP, NetfilterProtoFamily::Unspec).finish(), |payload| {
+                let (family, connection) = (family_of(*payload.first()?), payload.get(4..)?);
+                let source = |kind| source_of(family, attribute(connection, kind)?);
+                let (began, answers) = (source(CTA_TUPLE_ORIG), source(CTA_TUPLE_REPLY));
+                Some([began, answers.filter(|answers| began != Some(*answers))])
+            })
+            .map_err(|refusal| refusal.into_error("cannot list the tracked connections"))?;
+        for address in found.into_iter().flatten().flatten() {
+            *counts.entry(address).or_insert(0) += 1;
+        }
+        Ok(counts)
+    }
+
     /// Where the TCP connection went when it began that is answered by `own` to `peer`. `None`: there is no such connection.
     ///
     /// # Errors
@@ -264,15 +288,7 @@ impl Selector {
         let tuple = |kind| attribute(connection, kind).unwrap_or_default();
         let (original, reply) = (tuple(CTA_TUPLE_ORIG), tuple(CTA_TUPLE_REPLY));
         let ipv6 = family == NetfilterProtoFamily::IPv6;
-        let source = |tuple| {
-            let ip = attribute(tuple, CTA_TUPLE_IP)?;
-            let address = if ipv6 {
-                IpAddr::V6(Ipv6Addr::from(*attribute(ip, CTA_IP_V6_SRC)?.first_chunk::<16>()?))
-            } else {
-                IpAddr::V4(Ipv4Addr::from(*attribute(ip, CTA_IP_V4_SRC)?.first_chunk::<4>()?))
-            };
-            Some(Self::Address(address))
-        };
+        let source = |tuple| source_of(family, tuple).map(Self::Address);
         let number = |tuple, which| {
             let part = attribute(tuple, CTA_TUPLE_PROTO)?;
             let protocol = *attribute(part, CTA_PROTO_NUM)?.first()?;
@@ -290,6 +306,17 @@ impl Selector {
         };
         [source(original), source(reply), port(), translated()].into_iter().flatten().collect()
     }
+}
+
+/// Where the packets of one direction come from.
+fn source_of(family: NetfilterProtoFamily, tuple: &[u8]) -> Option<IpAddr> {
+    let ip = attribute(tuple, CTA_TUPLE_IP)?;
+    Some(match family {
+        NetfilterProtoFamily::IPv6 => {
+            Ipv6Addr::from(*attribute(ip, CTA_IP_V6_SRC)?.first_chunk::<16>()?).into()
+        }
+        _ => Ipv4Addr::from(*attribute(ip, CTA_IP_V4_SRC)?.first_chunk::<4>()?).into(),
+    })
 }
 
 /// A request about the TCP connection that is answered by `own` to `peer`.

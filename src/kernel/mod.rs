@@ -29,5 +29,6 @@ pub mod sock_diag;
 pub mod socket_option;
 pub mod sysctl;
 pub mod terminal;
+pub mod tree;
 pub mod wait;
 pub mod wire;

@@ -29,10 +29,23 @@ pub fn network_of(pid: i32) -> io::Result<OwnedFd> {
     Ok(File::open(format!("/proc/{pid}/ns/net"))?.into())
 }
 
-/// Moves this thread to the network namespace `network`.
+/// The inode in nsfs by which the namespace of this kind (`net`, `mnt` …) that process `pid` is in is known while it lives: what
+/// follows `net:` in namespaces(7). Used again after its end.
 ///
 /// # Errors
-/// EPERM without CAP_SYS_ADMIN.
+/// ENOENT, ESRCH when the process is gone, or has ended and not been waited for; EACCES without ptrace access to it.
+pub fn inode_of(pid: i32, kind: &str) -> io::Result<u64> {
+    // Not stat(2), which takes the namespace out of the kernel's hands for a moment: this only writes down its name.
+    let name = std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))?;
+    let number =
+        name.to_str().and_then(|name| name.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
+    number.and_then(|number| number.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Moves this thread to the network namespace `network`, be it given by itself or by a process in it (a pidfd).
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN; ESRCH when that process is gone.
 pub fn enter_network(network: BorrowedFd<'_>) -> nix::Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
 }

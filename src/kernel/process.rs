@@ -119,12 +119,13 @@ impl Process {
         Self { pid, fd }
     }
 
-    /// Whether it has ended, be it not waited for yet.
+    /// Whether it has ended, be it waited for or not. While it has not, its number is its own.
     ///
     /// # Errors
-    /// None that the manual names.
+    /// ENOMEM.
     pub fn has_ended(&self) -> io::Result<bool> {
-        Ok(nix::poll::poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
+        let mut end = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        Ok(nix::poll::poll(&mut end, PollTimeout::ZERO)? != 0)
     }
 
     /// Sends a signal. A process that is gone already is no error.
@@ -164,6 +165,24 @@ fn signal_number(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
         Ok(_) | Err(Errno::ESRCH) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Whether a process is stopped by a signal (`T` in proc_pid_stat(5)). One that is gone is not.
+#[must_use]
+pub fn is_stopped(process: &Process) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid));
+    // The name before it may be anything. Should the number be another's by now, the signal is not sent to that one.
+    stat.is_ok_and(|text| text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+}
+
+/// Raises the limit of descriptors to the hard one: the soft one is for programs that use select(2).
+///
+/// # Errors
+/// None that the manual names.
+pub fn raise_descriptor_limit() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
 
 /// Opens a process by its number, to be told of its end: the descriptor is readable from then on (pidfd_open(2)). The

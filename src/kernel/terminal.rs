@@ -5,6 +5,12 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
+/// Whether standard output is a terminal.
+#[must_use]
+pub fn is_output() -> bool {
+    nix::unistd::isatty(std::io::stdout()).unwrap_or(false)
+}
+
 /// The controlling terminal of this process.
 #[derive(Debug)]
 pub struct Terminal(File);

@@ -11,9 +11,11 @@ use nix::unistd::Pid;
 use crate::apply::names::BoxFile;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Incoming};
-use crate::kernel::namespace;
+use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Birth, Process, Side};
 use crate::kernel::signal::Signals;
+use crate::plan::record::MountIdentity;
+use crate::spec::request::RunRequest;
 
 use super::inside::{self, Inside};
 use super::message::{BoxFacts, FromBox, FromInit, ToBox, introduce};
@@ -202,6 +204,19 @@ impl FirstProcess {
         namespace::map_users_as_here(self.process.pid.as_raw())
             .context(|| "cannot map the users of the box's user namespace")?;
         self.tell(&ToBox::UsersMapped, &[])
+    }
+
+    /// By what the namespaces of the box are known, those that it does not share with the host: mounts and network.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn namespaces(&self, request: &RunRequest) -> Result<(Option<MountIdentity>, Option<u64>)> {
+        let pid = self.command().pid.as_raw();
+        let mounts = request.has_own_mounts().then(|| MountNamespace::of(pid)).transpose();
+        let mounts = mounts.context(|| "cannot identify the box's mount namespace")?;
+        let network = request.has_own_network().then(|| namespace::inode_of(pid, "net")).transpose();
+        let network = network.context(|| "cannot identify the box's network namespace")?;
+        Ok((mounts.map(|mounts| (mounts.inode, mounts.id)), network))
     }
 
     /// Tells the process that its link is there, and what it is. `files`: those of its own.

@@ -2,12 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod belonging;
 pub mod changes;
 pub mod environment;
 pub mod exec;
 pub mod facts;
 pub mod gateway;
+pub mod happening;
 pub mod identity;
+pub mod inspection;
 pub mod ipv6;
 pub mod listing;
 pub mod mounts;

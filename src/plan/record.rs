@@ -35,6 +35,19 @@ impl PortMap {
         self.host_address.is_loopback()
     }
 
+    /// Where it is on the host: `0.0.0.0:8080`, `[::]:8080`. Port 0 is one that is still to be chosen.
+    #[must_use]
+    pub fn on_host(&self) -> String {
+        let port = match self.host_port {
+            0 => "EPHEMERAL".to_owned(),
+            port => port.to_string(),
+        };
+        match self.host_address {
+            IpAddr::V4(address) => format!("{address}:{port}"),
+            IpAddr::V6(address) => format!("[{address}]:{port}"),
+        }
+    }
+
     /// The one address that it is published on; `None`: all of the family's.
     #[must_use]
     pub fn one_address(&self) -> Option<IpAddr> {
@@ -43,17 +56,9 @@ impl PortMap {
 }
 
 impl fmt::Display for PortMap {
-    /// `0.0.0.0:8080->80/tcp`, as `docker ps` shows it. Host port 0 is one that is still to be chosen.
+    /// `0.0.0.0:8080->80/tcp`, as `docker ps` shows it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host_address {
-            IpAddr::V4(address) => write!(f, "{address}:")?,
-            IpAddr::V6(address) => write!(f, "[{address}]:")?,
-        }
-        match self.host_port {
-            0 => f.write_str("EPHEMERAL")?,
-            port => write!(f, "{port}")?,
-        }
-        write!(f, "->{}/{}", self.box_port, self.protocol)
+        write!(f, "{}->{}/{}", self.on_host(), self.box_port, self.protocol)
     }
 }
 
@@ -166,6 +171,8 @@ pub struct BoxRecord {
     pub other_ports: Vec<PortMap>,
     /// Its mount namespace; `None` for a box that shares the host's.
     pub mounts: Option<MountIdentity>,
+    /// The inode of its network namespace in nsfs; `None` for a box that shares the host's.
+    pub network: Option<u64>,
     /// The name under which ip-netns(8) sees its network. Written down before that is there.
     #[serde(default)]
     pub exported: Option<Exported>,

@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use super::Keeper;
 use crate::apply::{export, kept};
-use crate::error::{Context, Result};
-use crate::kernel::namespace::MountNamespace;
+use crate::error::Result;
 use crate::plan::exec::Rights;
 use crate::plan::record::BoxRecord;
 
@@ -18,8 +17,7 @@ impl Keeper<'_> {
         let (Some(lease), Some(host)) = (&self.lease, &self.host) else { return Ok(()) };
         let request = self.start.request;
         let pid = self.first.command().pid.as_raw();
-        let mounts = request.has_own_mounts().then(|| MountNamespace::of(pid)).transpose();
-        let mounts = mounts.context(|| "cannot identify the box's mount namespace")?;
+        let (mounts, network) = self.first.namespaces(request)?;
         let facts = self.facts();
         let record = BoxRecord {
             exported: export::planned(request, &facts.name, self.first.process.pid, host)?,
@@ -35,7 +33,8 @@ impl Keeper<'_> {
             attachment: self.attachment,
             ports: self.waiting.ports(),
             other_ports: Vec::new(),
-            mounts: mounts.map(|namespace| (namespace.inode, namespace.id)),
+            mounts,
+            network,
             rights: Some(Rights::new(self.start.identity, &self.start.privileges)),
             detached: request.detach,
         };

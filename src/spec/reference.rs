@@ -56,6 +56,15 @@ impl fmt::Display for BoxRef {
     }
 }
 
+/// Which boxes a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// These, at least one.
+    Named(Vec<BoxRef>),
+    /// Every box that lives.
+    All,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

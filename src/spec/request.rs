@@ -9,8 +9,9 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Hostname, Nameserver, Net,
-    PortRequest, PublishSpec, SearchDomain, UnpublishSpec, Unshare, UserSpec,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, Hostname,
+    JsonPointer, Nameserver, Net, PortRequest, PublishSpec, SearchDomain, SignalNumber, UnpublishSpec,
+    Unshare, UserSpec, Which,
 };
 use crate::error::{Error, Result};
 
@@ -27,9 +28,11 @@ pub enum Request {
         all: bool,
         /// As JSON.
         json: bool,
+        /// Their ids alone.
+        quiet: bool,
+        /// Which of them.
+        filters: Filters,
     },
-    /// Something about published ports.
-    Port(PortCommand),
     /// Wait for the end of boxes.
     Wait {
         /// Which, never none.
@@ -39,6 +42,55 @@ pub enum Request {
     Logs(LogsRequest),
     /// Forget detached boxes that have ended.
     Rm(RmRequest),
+    /// See to the published ports of boxes.
+    Port(PortCommand),
+    /// Show everything about boxes.
+    Inspect {
+        /// Which, never empty.
+        boxes: Vec<BoxRef>,
+        /// The part that is wanted; `None` for all.
+        pointer: Option<JsonPointer>,
+    },
+    /// List the processes of a box.
+    Pids {
+        /// Which box.
+        of: BoxRef,
+        /// As JSON.
+        json: bool,
+    },
+    /// Tell which box a process is in.
+    Identify {
+        /// Which process; `None` for this one.
+        pid: Option<i32>,
+    },
+    /// Show the traffic of boxes.
+    Stats {
+        /// Whose; none: everybody's.
+        boxes: Vec<BoxRef>,
+        /// Every second, not once.
+        stream: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// Tell what happens to boxes.
+    Monitor {
+        /// As JSON.
+        json: bool,
+    },
+    /// Send a signal to commands.
+    Kill {
+        /// Whose, never empty.
+        boxes: Vec<BoxRef>,
+        /// Which signal.
+        signal: SignalNumber,
+    },
+    /// End boxes.
+    Stop {
+        /// Which of them.
+        which: Which,
+        /// How long their commands may take to end by themselves.
+        time: Duration,
+    },
     /// Remove what dead boxes left.
     Gc,
     /// Start a command in the gateway.
@@ -48,9 +100,16 @@ pub enum Request {
     },
 }
 
-/// What is asked about published ports.
+/// What `netbox port` is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortCommand {
+    /// List them.
+    List {
+        /// Whose; `None` for every box's.
+        of: Option<BoxRef>,
+        /// As JSON.
+        json: bool,
+    },
     /// Publish more.
     Add {
         /// Whose.

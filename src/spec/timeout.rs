@@ -1,4 +1,4 @@
-//! How long a command may run: `--timeout`.
+//! How long a command may run, or may take to end: `--timeout`, `stop --time`.
 
 use std::time::Duration;
 
@@ -12,20 +12,35 @@ const LONGEST: Duration = Duration::from_secs(i32::MAX as u64);
 /// # Errors
 /// When it is neither, zero, or longer than a lifetime.
 pub fn parse(text: &str) -> Result<Duration> {
-    let wrong = |cause: &str| {
-        Error::usage(format!("invalid duration {text:?} for --timeout"))
-            .because(cause)
-            .hint("a number of seconds, or numbers with units: 500ms, 30s, 1h30m")
-    };
+    let duration = read(text, "--timeout")?;
+    if duration.is_zero() {
+        return Err(wrong(text, "--timeout", "it leaves the command no time"));
+    }
+    Ok(duration)
+}
+
+/// The same for how long to wait for an end, which may be no time.
+///
+/// # Errors
+/// When it is no time span, or longer than a lifetime.
+pub fn patience(text: &str) -> Result<Duration> {
+    read(text, "-t/--time")
+}
+
+fn wrong(text: &str, option: &str, cause: &str) -> Error {
+    Error::usage(format!("invalid duration {text:?} for {option}"))
+        .because(cause)
+        .hint("a number of seconds, or numbers with units: 500ms, 30s, 1h30m")
+}
+
+fn read(text: &str, option: &str) -> Result<Duration> {
+    let wrong = |cause: &str| wrong(text, option, cause);
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let duration = if is_number {
         text.parse().map(Duration::from_secs).map_err(|_| wrong("it is too long"))?
     } else {
         humantime::parse_duration(text).map_err(|error| wrong(&error.to_string()))?
     };
-    if duration.is_zero() {
-        return Err(wrong("it leaves the command no time"));
-    }
     if duration > LONGEST { Err(wrong("it is too long")) } else { Ok(duration) }
 }
 
@@ -33,7 +48,7 @@ pub fn parse(text: &str) -> Result<Duration> {
 mod tests {
     use std::time::Duration;
 
-    use super::parse;
+    use super::{parse, patience};
 
     #[test]
     fn durations() {
@@ -52,5 +67,7 @@ mod tests {
         {
             assert_eq!(parse(text).unwrap_err().exit_status(), 2, "{text:?}");
         }
+        assert_eq!((patience("0"), patience("1m")), (Ok(Duration::ZERO), Ok(Duration::from_secs(60))));
+        assert!(patience("-1").unwrap_err().to_string().contains("-t/--time"));
     }
 }

@@ -12,9 +12,12 @@ mod connections;
 mod control;
 mod detach;
 mod egress;
+mod ending;
 mod exec;
 mod fail;
+mod following;
 mod host_changes;
+mod inspection;
 mod interference;
 mod ipv6;
 mod isolation;
@@ -64,6 +67,9 @@ fn main() -> std::process::ExitCode {
         host_changes::TESTS,
         connections::TESTS,
         control::TESTS,
+        inspection::TESTS,
+        following::TESTS,
+        ending::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

@@ -25,7 +25,9 @@ const FLAGS: usize = 8;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
@@ -100,6 +102,36 @@ pub struct LinkInfo {
     pub forwarding_v4: bool,
     /// `net.ipv6.conf.<link>.force_forwarding`; `None` on kernels before 6.17, and where the link has no IPv6.
     pub force_forwarding_v6: Option<bool>,
+    /// The index of the link that it belongs to: a veth's is that of its other end, in that one's namespace.
+    pub peer_index: Option<u32>,
+    /// What has gone through it, where that was asked for.
+    pub counters: Option<Counters>,
+}
+
+/// What has gone through a link since it was made, as its own namespace sees it (`struct rtnl_link_stats64`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that came in by it.
+    pub packets_received: u64,
+    /// Packets that were sent by it.
+    pub packets_sent: u64,
+    /// Bytes that came in by it, with their link-layer headers.
+    pub bytes_received: u64,
+    /// Bytes that were sent by it, likewise.
+    pub bytes_sent: u64,
+}
+
+impl Counters {
+    /// Reads the first four numbers of the structure.
+    fn read(value: &[u8]) -> Option<Self> {
+        let at = |place: usize| value.get(place * 8..)?.first_chunk().copied().map(u64::from_ne_bytes);
+        Some(Self {
+            packets_received: at(0)?,
+            packets_sent: at(1)?,
+            bytes_received: at(2)?,
+            bytes_sent: at(3)?,
+        })
+    }
 }
 
 /// Makes a veth. Both ends are down until [`set`] says otherwise.
@@ -217,13 +249,27 @@ impl Route {
     pub fn link_by_name(&mut self, name: &str) -> io::Result<Option<LinkInfo>> {
         let mut message = LinkMessage::default();
         message.attributes = vec![LinkAttribute::IfName(name.to_owned()), short()];
-        let question = Request::new(format!("ip link show {name}"), 0, RouteNetlinkMessage::GetLink(message));
+        self.one_link(Request::new(format!("ip link show {name}"), 0, RouteNetlinkMessage::GetLink(message)))
+    }
+
+    fn one_link(&mut self, question: Request) -> io::Result<Option<LinkInfo>> {
         let mut found = None;
         match self.transact(&[question], |payload| found = decode(payload))? {
             Some(refused) if refused.refusal.errno == libc::ENODEV => Ok(None),
             Some(refused) => Err(refused.into()),
             None => Ok(found),
         }
+    }
+
+    /// The link with that index, if there is one, with its counters.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn link_with_counters(&mut self, index: u32) -> io::Result<Option<LinkInfo>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let message = RouteNetlinkMessage::GetLink(message);
+        self.one_link(Request::new(format!("ip -s link show dev #{index}"), 0, message))
     }
 
     /// The index of the link of that name.
@@ -243,6 +289,14 @@ impl Route {
         let mut message = LinkMessage::default();
         message.attributes = vec![short()];
         self.dump(RouteNetlinkMessage::GetLink(message), decode)
+    }
+
+    /// The same with their counters.
+    ///
+    /// # Errors
+    /// As [`Route::links`].
+    pub fn links_with_counters(&mut self) -> io::Result<Vec<LinkInfo>> {
+        self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), decode)
     }
 
     /// Changes a link.
@@ -290,6 +344,8 @@ pub(in crate::kernel) fn decode(payload: &[u8]) -> Option<LinkInfo> {
         loopback: flags.contains(LinkFlags::Loopback),
         forwarding_v4: false,
         force_forwarding_v6: None,
+        peer_index: None,
+        counters: None,
     };
     for (kind, value) in attributes(payload.get(HEADER..)?) {
         match kind {
@@ -297,6 +353,8 @@ pub(in crate::kernel) fn decode(payload: &[u8]) -> Option<LinkInfo> {
             IFLA_IFNAME => link.name = text_of(value),
             IFLA_IFALIAS => link.alias = Some(text_of(value)),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_LINK => link.peer_index = u32_at(value, 0),
+            IFLA_STATS64 => link.counters = Counters::read(value),
             IFLA_AF_SPEC => {
                 let conf = attribute(value, AF_INET).and_then(|inet| attribute(inet, IFLA_INET_CONF));
                 link.forwarding_v4 =
