@@ -1,7 +1,7 @@
 //! The gateway on this machine: joining it, making it, taking it down.
 //!
-//! It is made in an order in which every moment is closed: its own rules before its link, the host's rules
-//! before the link is up, forwarding last. It is taken down in the opposite order.
+//! It is made (`making.rs`) in an order in which every moment is closed: the rules of both sides before the link is up, forwarding
+//! last. It is taken down in the opposite order.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,25 +11,19 @@ use crate::kernel::namespace;
 use crate::kernel::net_cookie::netns_cookie;
 use crate::kernel::nft::{Batch, Nft};
 use crate::kernel::process::share_descriptor;
-use crate::kernel::route::{Route, link};
+use crate::kernel::route::Route;
 use crate::kernel::slots::SlotNote;
-use crate::plan::gateway::GatewayPlan;
-use crate::plan::ipv6::GlobalId;
-use crate::plan::place::Wanted;
 use crate::plan::record::GatewayRecord;
 use crate::plan::ruleset::{self, Element, Family, Table};
-use crate::plan::topology::{HOST_MAC, Ipv6, NUMBERS, OUT, TABLE, Topology};
-use crate::plan::{self, gateway, routing, settings};
+use crate::plan::topology::{HOST_MAC, OUT, TABLE, Topology};
+use crate::plan::{self, routing, settings};
 
 use super::address::Place;
 use super::census::{Census, census};
 use super::host::{Host, share_nft};
 use super::lease::Shared;
 use super::state::{self, Locked, State};
-use super::wiring;
-
-/// The counter in the slot table that numbers gateways: a dead one's link keeps its name for some milliseconds.
-const NEXT_GATEWAY: usize = 1;
+use super::{making, wiring};
 
 const RECORD: &str = "gateway";
 
@@ -66,7 +60,7 @@ pub fn join_or_make(locked: &Locked<'_>, host: &mut Host, census: &Census, place
             return Err(Error::new("cannot take down the gateway that dead runs left").because(problem));
         }
     }
-    make(locked, host, census, &wanted)
+    making::make(locked, host, census, &wanted)
 }
 
 /// A gateway that could not be joined is only dead when its holders are, by now: never take it from the living.
@@ -164,45 +158,6 @@ fn find<'c>(record: &GatewayRecord, host: &Host, census: &'c Census) -> Result<O
     Ok(None)
 }
 
-fn make(locked: &Locked<'_>, host: &mut Host, census: &Census, wanted: &Wanted) -> Result<Gateway> {
-    let facts = crate::host::observe()?;
-    let number = free_number(locked, &facts);
-    let mut random = GlobalId::default();
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(io::Error::from)
-        .context(|| "cannot get random bytes for an IPv6 prefix")?;
-    let plan = gateway::gateway(&facts, number, random, wanted)?;
-    refuse_foreign_tables(host.nft(locked, census)?)?;
-    let mut host_route = Route::open().context(|| "cannot open netlink")?;
-    let (network, route, nft) = new_namespace(host, plan.topology.ipv6)?;
-    let cookie = netns_cookie(route.as_fd()).context(|| "cannot identify the gateway's network namespace")?;
-    let GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6, connections } = plan;
-    let record =
-        GatewayRecord { topology, cookie, switched, switched6, host_addresses, without_ipv6, connections };
-    write_record(locked, &record)?;
-    let mut gateway = Gateway { record: record.clone(), network, route, nft };
-    match build(&mut gateway, &mut host_route, host, locked, census) {
-        Ok(()) => Ok(gateway),
-        Err(error) => {
-            let problems = take_down(locked, host, census, &record);
-            Err(match problems.first() {
-                Some(problem) => error.hint(format!("not all could be undone: {problem}")),
-                None => error,
-            })
-        }
-    }
-}
-
-fn free_number(locked: &Locked<'_>, facts: &crate::plan::facts::Facts) -> u32 {
-    loop {
-        let number = u32::try_from(locked.slots().count_up(NEXT_GATEWAY) % u64::from(NUMBERS)).unwrap_or(0);
-        let name = format!("nb{number}");
-        if !facts.links.iter().any(|link| link.name == name) {
-            return number;
-        }
-    }
-}
-
 /// A table with our name and without our mark belongs to somebody (promise L3).
 pub(super) fn refuse_foreign_tables(nft: &mut Nft) -> Result<()> {
     for family in [Family::Netdev, Family::Inet] {
@@ -216,76 +171,24 @@ pub(super) fn refuse_foreign_tables(nft: &mut Nft) -> Result<()> {
     Ok(())
 }
 
-/// A network namespace that forwards, and sockets in it.
-fn new_namespace(host: &Host, ipv6: Ipv6) -> Result<(OwnedFd, Route, Nft)> {
-    namespace::new_network().map_err(|errno| {
-        Error::new("cannot make the gateway's network namespace")
-            .os(&errno.into())
-            .hint("the limit is user.max_net_namespaces; `lsns -t net` shows who has them")
-    })?;
-    let made = (|| {
-        let network = namespace::own_network().context(|| "cannot open the gateway's network namespace")?;
-        let route = Route::open().context(|| "cannot open netlink in the gateway")?;
-        let nft = Nft::open()?;
-        wiring::set(&settings::of_gateway(ipv6), "in the gateway")?;
-        Ok((network, route, nft))
-    })();
-    namespace::enter_network(host.network().as_fd())
-        .context(|| "cannot return to the host's network namespace")?;
-    made
-}
-
-fn build(
-    gateway: &mut Gateway,
-    host_route: &mut Route,
-    host: &mut Host,
-    locked: &Locked<'_>,
-    census: &Census,
-) -> Result<()> {
-    let topology = gateway.record.topology;
-    gateway_rules(gateway)?;
-    // With the rules the kernel has loaded connection tracking.
-    namespace::inside(gateway.network.as_fd(), host.network().as_fd(), || {
-        wiring::set(&settings::of_tracking(), "in the gateway")
-    })
-    .context(|| "cannot enter the gateway")??;
-    let (inner, outer) = add_link(gateway, host_route, &topology)?;
-    wiring::set(&settings::of_host_link(&topology.host_link(), topology.ipv6), "on the host")?;
-    host_rules(host.nft(locked, census)?, &gateway.record, &[])?;
-    host_routing(host_route, &gateway.record, outer)?;
-    gateway_routing(gateway, &topology, inner)?;
-    wiring::pipeline(host_route, &[link::settle(outer)], "the host")?;
-    wiring::set(&settings::switched(&gateway.record.switched, &gateway.record.switched6), "on the host")
-}
-
 /// The interfaces of the host that netbox makes forward.
 pub(super) fn switched(record: &GatewayRecord) -> impl Iterator<Item = (settings::Family, &String)> {
     let four = record.switched.iter().map(|interface| (settings::Family::Ipv4, interface));
     four.chain(record.switched6.iter().map(|interface| (settings::Family::Ipv6, interface)))
 }
 
-fn gateway_rules(gateway: &mut Gateway) -> Result<()> {
-    let mut batch = Batch::new();
-    for table in ruleset::gateway(&gateway.record.topology, gateway.record.connections) {
-        batch.create_table(&table);
-    }
-    for address in &gateway.record.host_addresses {
-        batch.put_element(Family::Inet, TABLE, &ruleset::host_address(*address));
-    }
-    gateway.nft.commit(batch).map_err(Error::from)
-}
-
 /// Makes the veth between host and gateway. Returns the indexes of the gateway's and of the host's end.
 pub(super) fn add_link(
-    gateway: &mut Gateway,
+    gateway_route: &mut Route,
+    network: &OwnedFd,
     host_route: &mut Route,
     topology: &Topology,
 ) -> Result<(u32, u32)> {
     let pair = plan::wiring::gateway_pair(topology);
     let outer = host_route
-        .add_veth(&wiring::veth(&pair, gateway.network.as_fd()))
+        .add_veth(&wiring::veth(&pair, network.as_fd()))
         .context(|| format!("cannot make the link {}", pair.name))?;
-    let inner = gateway.route.link_index(OUT).context(|| format!("cannot find the gateway's link {OUT}"))?;
+    let inner = gateway_route.link_index(OUT).context(|| format!("cannot find the gateway's link {OUT}"))?;
     Ok((inner, outer))
 }
 
@@ -320,14 +223,9 @@ fn host_batch(tables: &[Table], record: &GatewayRecord, published: &[Element]) -
     batch
 }
 
-fn host_routing(route: &mut Route, record: &GatewayRecord, link: u32) -> Result<()> {
-    let wires = plan::wiring::host(&record.topology, &record.switched, &record.switched6);
-    wiring::pipeline(route, &wiring::requests(&wires, link), "the host")
-}
-
-pub(super) fn gateway_routing(gateway: &mut Gateway, topology: &Topology, link: u32) -> Result<()> {
+pub(super) fn gateway_routing(route: &mut Route, topology: &Topology, link: u32) -> Result<()> {
     let requests = wiring::requests(&plan::wiring::gateway(topology), link);
-    wiring::pipeline(&mut gateway.route, &requests, "the gateway")
+    wiring::pipeline(route, &requests, "the gateway")
 }
 
 /// Takes down the host's side of a gateway. Every step tolerates that it was done, or never begun. The caller holds the run lock.

@@ -171,7 +171,7 @@ impl Site<'_> {
                 // Takes the other end with it, whatever it is called by now and wherever it was moved.
                 let removed = self.gateway.route.remove_link(OUT);
                 removed.context(|| format!("cannot remove the gateway's link {OUT}"))?;
-                gateway::add_link(&mut self.gateway, route, &topology)?;
+                gateway::add_link(&mut self.gateway.route, &self.gateway.network, route, &topology)?;
                 self.repaired.push(format!("made the link {name} again"));
                 Own::Remade
             }
@@ -181,7 +181,7 @@ impl Site<'_> {
             wiring::set(&settings::of_host_link(&name, topology.ipv6), "on the host")?;
             let inner = self.gateway.route.link_index(OUT);
             let inner = inner.context(|| format!("cannot find the gateway's link {OUT}"))?;
-            gateway::gateway_routing(&mut self.gateway, &topology, inner)?;
+            gateway::gateway_routing(&mut self.gateway.route, &topology, inner)?;
         }
         Ok(own)
     }

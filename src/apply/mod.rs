@@ -11,6 +11,7 @@ pub mod host;
 pub mod kept;
 pub mod lease;
 pub mod log;
+mod making;
 pub mod names;
 pub mod ports;
 pub mod publish;

@@ -16,6 +16,7 @@ live_tests![
     every_step_of_the_keeper_fails_beside_another_box,
     every_step_of_the_keeper_fails_with_chosen_addresses,
     every_step_of_the_keeper_fails_with_a_network_that_has_a_name,
+    every_step_of_the_keepers_threads_fails,
     every_step_of_the_launcher_fails,
     every_step_of_the_first_process_fails,
     every_step_of_the_init_fails,
@@ -155,6 +156,10 @@ fn every_step_of_the_keeper_fails_with_chosen_addresses() {
 
 fn every_step_of_the_keeper_fails_with_a_network_that_has_a_name() {
     fail_in(World::with(Start::NoGateway, &[EXPORTED]), Role::Keeper, 5);
+}
+
+fn every_step_of_the_keepers_threads_fails() {
+    fail(Start::NoGateway, Role::Thread, 1);
 }
 
 fn every_step_of_the_launcher_fails() {

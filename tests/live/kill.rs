@@ -12,6 +12,7 @@ live_tests![
     within Duration::from_secs(3600);
     the_keeper_killed_at_every_call,
     the_keeper_killed_beside_another_box,
+    the_keeper_killed_at_every_call_of_its_threads,
     the_launcher_killed_at_every_call,
     the_launcher_killed_beside_another_box,
     the_first_process_killed_at_every_call,
@@ -76,6 +77,11 @@ fn the_keeper_killed_at_every_call() {
 /// L2.
 fn the_keeper_killed_beside_another_box() {
     one(Start::BesideAnother, Role::Keeper, 3, 17);
+}
+
+/// L2.
+fn the_keeper_killed_at_every_call_of_its_threads() {
+    one(Start::NoGateway, Role::Thread, 1, 3);
 }
 
 /// L2.

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) enum Role {
     Launcher,
     Keeper,
+    /// The threads of the keeper's, one after the other, while it makes the gateway. To kill one is to kill the keeper.
+    Thread,
     /// The box's first process, until it becomes the command; or, with `--unshare-pid`, the init that it stays.
     First,
     /// The process below that init, until it becomes the command.
@@ -228,7 +230,8 @@ impl<'a> Tracer<'a> {
         self.held.insert(child);
         let role = match self.roles.get(&parent).copied().flatten() {
             Some(Role::Launcher) if !is_thread => Some(Role::Keeper),
-            Some(Role::Keeper) if !is_thread => Some(Role::First),
+            Some(Role::Keeper) if is_thread => Some(Role::Thread),
+            Some(Role::Keeper) => Some(Role::First),
             Some(Role::First) if !is_thread => Some(Role::Below),
             _ => None,
         };
@@ -254,11 +257,20 @@ impl<'a> Tracer<'a> {
             self.let_everybody_go();
             return self.go_on(pid, None);
         }
+        let begun = (side == Side::Entry).then(|| registers::call(pid));
+        // Killed meanwhile.
+        if begun == Some(None) {
+            return;
+        }
+        let begun = begun.flatten();
+        if begun.is_some_and(|(number, _)| number == libc::SYS_futex) {
+            // Whether one thread has to wait for another is not the same each time, and it changes nothing.
+            return self.go_on(pid, None);
+        }
         let count = self.counts.entry(role).or_default();
         *count += usize::from(side == Side::Entry);
         let here = Point { role, nth: *count, side };
-        if side == Side::Entry {
-            let Some((number, fifth)) = registers::call(pid) else { return };
+        if let Some((number, fifth)) = begun {
             self.calls.push(Call { role, nth: here.nth, number, fifth });
         }
         match self.at {
