@@ -274,9 +274,9 @@ impl<'a> Keeper<'a> {
         self.first.configure(self.facts(), &self.files)?;
         self.write_record()?;
         export::export(self.record.as_ref(), self.first.process.pid)?;
-        let calls = self.first.wait_until(FromBox::Configured)?;
-        if let Some(publisher) = &mut self.publisher {
-            calls.into_iter().for_each(|calls| publisher.watch_calls(calls));
+        let calls = self.first.wait_until_configured(self.start.request.publish_all)?;
+        if let (Some(publisher), Some(calls)) = (&mut self.publisher, calls) {
+            publisher.watch_calls(calls);
         }
         if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
             attach::settle(gateway, lease.slot)?;

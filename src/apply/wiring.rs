@@ -108,17 +108,31 @@ pub fn veth<'a>(pair: &'a Pair, netns: BorrowedFd<'a>) -> Veth<'a> {
 /// # Errors
 /// Naming the setting.
 pub fn set(settings: &[Setting], place: &str) -> Result<()> {
-    settings
-        .iter()
-        .try_for_each(|setting| write(setting).context(|| format!("cannot set {} {place}", setting.name())))
+    set_by(sysctl::write, settings, place)
+}
+
+/// [`set`] through `proc`, a /proc that need not be mounted.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_in(proc: BorrowedFd<'_>, settings: &[Setting], place: &str) -> Result<()> {
+    set_by(|path, value| sysctl::write_in(proc, path, value), settings, place)
+}
+
+fn set_by(writer: impl Fn(&[&str], &str) -> io::Result<()>, settings: &[Setting], place: &str) -> Result<()> {
+    settings.iter().try_for_each(|setting| {
+        write_by(&writer, setting).context(|| format!("cannot set {} {place}", setting.name()))
+    })
 }
 
 fn write(setting: &Setting) -> io::Result<()> {
+    write_by(sysctl::write, setting)
+}
+
+fn write_by(writer: impl Fn(&[&str], &str) -> io::Result<()>, setting: &Setting) -> io::Result<()> {
     let path: Vec<&str> = setting.path.iter().map(AsRef::as_ref).collect();
-    match (sysctl::write(&path, setting.value), &setting.otherwise) {
-        (Err(error), Some(other)) if error.raw_os_error() == Some(libc::EINVAL) => {
-            sysctl::write(&path, other)
-        }
+    match (writer(&path, setting.value), &setting.otherwise) {
+        (Err(error), Some(other)) if error.raw_os_error() == Some(libc::EINVAL) => writer(&path, other),
         (Err(error), _) if setting.may_be_absent && error.kind() == ErrorKind::NotFound => Ok(()),
         (result, _) => result,
     }

@@ -1,9 +1,25 @@
-//! Mount attributes, which no crate wraps.
+//! Mount attributes, which no crate wraps, and mounts that are nowhere.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+/// A /proc of this process's own, of the same processes as the one it has, and mounted nowhere. It goes with its last descriptor;
+/// whoever closes that one waits for RCU (`dissolve_on_fput`), for 0.1 to 15 ms.
+///
+/// # Errors
+/// ENOSYS before Linux 5.2; EPERM where it would show what is covered in the mounted one (`mount_too_revealing`).
+pub fn own_proc() -> io::Result<OwnedFd> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let harmless = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, harmless)?)
+}
 
 /// Makes the mount at `path`, and every mount below it, ignore set-user-id bits and file capabilities (mount_setattr(2),
 /// Linux ≥ 5.12).

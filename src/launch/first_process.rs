@@ -1,7 +1,7 @@
 //! The box's first process, as its keeper sees it: a process, the steps that it tells, and the command that it becomes or, as
 //! the init of a pid namespace, forks.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,6 +31,8 @@ pub struct FirstProcess {
     channel: Channel,
     init: Option<Init>,
     stopped: Cell<bool>,
+    /// See [`FirstProcess::wait_until_configured`].
+    left: RefCell<Vec<OwnedFd>>,
 }
 
 /// The first process of a pid namespace.
@@ -44,7 +46,7 @@ impl FirstProcess {
     /// `channel`: the end whose other end the process has; `news`: likewise, where it stays as init.
     fn new(process: Process, channel: Channel, news: Option<Channel>) -> Self {
         let init = news.map(|news| Init { news, command: OnceCell::new() });
-        Self { process, channel, init, stopped: Cell::new(false) }
+        Self { process, channel, init, stopped: Cell::new(false), left: RefCell::default() }
     }
 
     /// Starts it, in a process group of the keeper's own, and lets go of what the command inherits.
@@ -184,6 +186,18 @@ impl FirstProcess {
                 .failure()
                 .unwrap_or_else(|| Error::new("the box's first process was killed before the command ran"))),
         }
+    }
+
+    /// Waits until the process has configured its network. Returns what its calls are watched by, where they are (`watched`). What
+    /// else comes with the news the process has no time to close: that stays open until the end of the keeper, who has.
+    ///
+    /// # Errors
+    /// As [`FirstProcess::wait_until`].
+    pub fn wait_until_configured(&self, watched: bool) -> Result<Option<OwnedFd>> {
+        let mut descriptors = self.wait_until(FromBox::Configured)?.into_iter();
+        let calls = if watched { descriptors.next() } else { None };
+        self.left.borrow_mut().extend(descriptors);
+        Ok(calls)
     }
 
     /// What the process itself says of a failure that was seen from outside: what it says comes first.

@@ -1,6 +1,11 @@
 //! A box reaches the outside.
 
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 
 use crate::lab::{ECHO, HOST, Lab, Shape, WAN, links, live_tests, outcome, read_sysctl};
 
@@ -8,6 +13,7 @@ live_tests![
     a_box_reaches_the_outside_by_tcp,
     a_box_reaches_the_outside_by_udp,
     a_box_reaches_the_outside_by_icmp,
+    a_box_in_a_crowd_may_ping,
     a_box_on_a_laptop_reaches_the_outside,
     the_global_forwarding_switch_stays_off,
     a_box_has_the_mtu_of_the_uplink,
@@ -38,6 +44,41 @@ fn a_box_reaches_the_outside_by_icmp() {
     let lab = Lab::new(Shape::OwnLan);
     let outcome = lab.attempt(&["icmp", &WAN.to_string()]);
     assert!(outcome.reached(), "{outcome}");
+}
+
+/// N5, C2: among a hundred boxes too, where the setting for it is written through a /proc that nobody else uses.
+fn a_box_in_a_crowd_may_ping() {
+    let lab = Lab::new(Shape::OwnLan);
+    let alone = lab.start(&[], &["sleep"]);
+    assert_eq!(own_procs(), 0);
+    let state = fs::read_dir("/run/netbox/0").expect("the user's directory").next().expect("the host's");
+    let boxes = state.expect("the host's").path().join("boxes");
+    // How many directories there are is all that is looked at.
+    let crowd: Vec<_> = (0..100).map(|number| boxes.join(format!("crowd{number}"))).collect();
+    crowd.iter().for_each(|one| fs::create_dir(one).expect("a directory"));
+    let among_many = lab.start(&[], &["sleep"]);
+    let range = || read_sysctl("net/ipv4/ping_group_range");
+    assert_eq!(among_many.inside(range), alone.inside(range));
+    assert_eq!(own_procs(), 1, "the keeper has it, and nobody else");
+    let outcome = lab.attempt(&["icmp", &WAN.to_string()]);
+    assert!(outcome.reached(), "{outcome}");
+    crowd.iter().for_each(|one| fs::remove_dir(one).expect("a directory"));
+    drop(among_many);
+    drop(alone);
+}
+
+/// How many descriptors all processes here have of a /proc that is mounted nowhere.
+fn own_procs() -> usize {
+    let mounted = fs::metadata("/proc").expect("/proc").dev();
+    let is_own = |path: &Path| {
+        statfs(path).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC)
+            && fs::metadata(path).is_ok_and(|file| file.dev() != mounted)
+    };
+    let processes = fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| {
+        entry.file_name().to_str()?.parse::<u32>().ok()?;
+        fs::read_dir(entry.path().join("fd")).ok()
+    });
+    processes.flatten().flatten().filter(|entry| is_own(&entry.path())).count()
 }
 
 /// N1: also where the neighbours are on the uplink's own network.
