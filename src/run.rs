@@ -378,8 +378,7 @@ impl<'a> Keeper<'a> {
         let Some(attachment) = self.attachment else { return Ok(()) };
         let end = self.end(&attachment);
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
-        let pid = self.first.process.pid.as_raw();
-        let network: OwnedFd = namespace::network_of(pid)
+        let network: OwnedFd = namespace::network_of_process(&self.first.process)
             .context(|| "cannot open the box's network namespace")
             .map_err(|error| self.first.explain(error))?;
         if let Some(host) = self.host.as_ref().filter(|_| self.start.request.publish_all) {

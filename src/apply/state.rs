@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::net_cookie::netns_cookie;
-use crate::kernel::slots::{SlotState, Slots};
+use crate::kernel::slots::Slots;
 use crate::plan::topology::SLOTS;
 
 /// Where the directories of all users are.
@@ -72,14 +72,20 @@ impl State {
             true => make_directory(at, path, mode),
             false => Ok(()),
         };
+        // Opened first: it is there but for the first box.
+        let open_or_make = |at: &OwnedFd, name: &str, path: &str| match open_checked(at, name, path) {
+            Err(error) if make && error.errno() == Some(libc::ENOENT) => {
+                make_directory(at.as_fd(), name, 0o700).context(|| format!("cannot make {path}"))?;
+                open_checked(at, name, path)
+            }
+            opened => opened,
+        };
         let parent = open_checked(CWD, PARENT, PARENT)?;
         // Others may pass through to their own directory, but only root may add one.
         let own = format!("{PARENT}/{user}");
-        make_directory(parent.as_fd(), &user, 0o700).context(|| format!("cannot make {own}"))?;
-        let own_directory = open_checked(&parent, &user, &own)?;
+        let own_directory = open_or_make(&parent, &user, &own)?;
         let path = format!("{own}/{name}");
-        make_directory(own_directory.as_fd(), &name, 0o700).context(|| format!("cannot make {path}"))?;
-        let root = open_checked(&own_directory, &name, &path)?;
+        let root = open_or_make(&own_directory, &name, &path)?;
         for part in ["boxes", "names"] {
             make_directory(root.as_fd(), part, 0o700).context(|| format!("cannot make {path}/{part}"))?;
         }
@@ -213,8 +219,7 @@ impl Locked<'_> {
     /// Removes the directory, if nothing is in it that anybody needs. Whoever waits for the lock meanwhile opens it anew.
     pub fn remove_if_idle(&self) {
         let state = &*self.state;
-        let idle = (0..state.slots.count()).all(|slot| state.slots.state(slot) == SlotState::Free);
-        if idle {
+        if state.slots.taken().next().is_none() {
             remove_whole(&state.root, &state.own, &state.name);
         }
     }
@@ -334,7 +339,7 @@ fn is_cookie_name(name: &str) -> bool {
 /// # Errors
 /// ENOPROTOOPT before Linux 5.14.
 pub fn cookie_here() -> Result<u64> {
-    let (probe, _) = UnixDatagram::pair().context(|| "cannot make a socket")?;
+    let probe = UnixDatagram::unbound().context(|| "cannot make a socket")?;
     netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -12,6 +12,8 @@ use super::net_cookie::netns_cookie;
 
 /// include/uapi/linux/magic.h.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+use super::process::Process;
 
 /// Opens this thread's own network namespace.
 ///
@@ -27,6 +29,27 @@ pub fn own_network() -> io::Result<OwnedFd> {
 /// ENOENT when the process is gone; EACCES without ptrace access to it.
 pub fn network_of(pid: i32) -> io::Result<OwnedFd> {
     Ok(File::open(format!("/proc/{pid}/ns/net"))?.into())
+}
+
+/// That of a process which is watched.
+///
+/// # Errors
+/// As [`network_of`].
+pub fn network_of_process(process: &Process) -> io::Result<OwnedFd> {
+    by_pidfd(process, PIDFD_GET_NET_NAMESPACE).or_else(|_| network_of(process.pid.as_raw()))
+}
+
+/// `_IO(0xff, …)` of include/uapi/linux/pidfd.h, since Linux 6.11. By its path in /proc the kernel makes names and inodes for the
+/// process and its namespaces, and has them to forget when it ends.
+const PIDFD_GET_MNT_NAMESPACE: libc::Ioctl = libc::_IO(0xff, 3);
+const PIDFD_GET_NET_NAMESPACE: libc::Ioctl = libc::_IO(0xff, 4);
+
+fn by_pidfd(process: &Process, which: libc::Ioctl) -> nix::Result<OwnedFd> {
+    // SAFETY: the ioctl takes no pointer; an older kernel answers ENOTTY.
+    let result = unsafe { libc::ioctl(process.as_fd().as_raw_fd(), which, 0) };
+    let number = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for this call, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The inode in nsfs by which the namespace of this kind (`net`, `mnt` …) that process `pid` is in is known while it lives: what
@@ -220,9 +243,23 @@ impl MountNamespace {
     /// # Errors
     /// ENOENT, ESRCH when the process is gone; EACCES without ptrace access to it.
     pub fn of(pid: i32) -> io::Result<Self> {
+        Self::behind(File::open(format!("/proc/{pid}/ns/mnt"))?)
+    }
+
+    /// That of a process which is watched.
+    ///
+    /// # Errors
+    /// As [`MountNamespace::of`].
+    pub fn of_process(process: &Process) -> io::Result<Self> {
+        match by_pidfd(process, PIDFD_GET_MNT_NAMESPACE) {
+            Ok(namespace) => Self::behind(namespace.into()),
+            Err(_) => Self::of(process.pid.as_raw()),
+        }
+    }
+
+    fn behind(namespace: File) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
-        let file = File::open(format!("/proc/{pid}/ns/mnt"))?;
-        Ok(Self { inode: file.metadata()?.ino(), id: mount_namespace_id(file.as_fd()) })
+        Ok(Self { inode: namespace.metadata()?.ino(), id: mount_namespace_id(namespace.as_fd()) })
     }
 }
 

@@ -225,10 +225,11 @@ impl FirstProcess {
     /// # Errors
     /// When they cannot be looked at.
     pub fn namespaces(&self, request: &RunRequest) -> Result<(Option<MountIdentity>, Option<u64>)> {
-        let pid = self.command().pid.as_raw();
-        let mounts = request.has_own_mounts().then(|| MountNamespace::of(pid)).transpose();
+        let command = self.command();
+        let mounts = request.has_own_mounts().then(|| MountNamespace::of_process(command)).transpose();
         let mounts = mounts.context(|| "cannot identify the box's mount namespace")?;
-        let network = request.has_own_network().then(|| namespace::inode_of(pid, "net")).transpose();
+        let network =
+            request.has_own_network().then(|| namespace::inode_of(command.pid.as_raw(), "net")).transpose();
         let network = network.context(|| "cannot identify the box's network namespace")?;
         Ok((mounts.map(|mounts| (mounts.inode, mounts.id)), network))
     }
