@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use netbox::boxes::{dry_run, gateway, gc, ps, publish, wait};
+use netbox::boxes::{dry_run, gateway, gc, network, ps, publish, wait};
 use netbox::cli;
 use netbox::error::{Error, Result};
 use netbox::host::caller;
@@ -53,6 +53,7 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         Request::Port(PortCommand::Add { of, ports }) => print(&publish::add(of, ports)?),
         Request::Port(PortCommand::Remove { of, ports }) => publish::remove(of, ports).map(|()| 0),
         Request::Wait { boxes } => wait::wait(boxes),
+        Request::Network(request) => print(&network::network(request)?),
         Request::Gc => print(&gc::gc()?),
         Request::Gateway { command } => match gateway::gateway(command)? {},
     }

@@ -15,17 +15,14 @@ use std::time::SystemTime;
 
 use nix::unistd::Pid;
 
-use crate::apply::address;
-use crate::apply::attach;
 use crate::apply::census::census;
 use crate::apply::gateway::{self, Gateway};
-use crate::apply::heal;
 use crate::apply::host::Host;
 use crate::apply::lease::{Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
-use crate::apply::reserve;
 use crate::apply::state::State;
 use crate::apply::sweep::{close, sweep};
+use crate::apply::{address, attach, bridge, heal, networks, reserve};
 use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
 use crate::kernel::channel::Channel;
@@ -285,12 +282,14 @@ impl<'a> Keeper<'a> {
         for problem in swept.problems {
             tell(self.launcher, &ToLauncher::Warning(problem));
         }
+        let network = networks::keep_for(request)?;
         let place = address::settle(&locked, request, &found)?;
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), place.as_ref())?);
         if let Some(place) = place {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found, place)?);
             let attachment =
                 self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request)?);
+            attachment.network = bridge::join(&locked, host, gateway, lease, network.as_ref(), request)?;
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
                 tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
             }
@@ -327,8 +326,9 @@ impl<'a> Keeper<'a> {
         let log = |line| tell(self.launcher, &ToLauncher::Log(line));
         let warning = |line| tell(self.launcher, &ToLauncher::Warning(line));
         self.files = names::own_files(request, lease, log, warning)?;
-        if let (Some(gateway), Some(host)) = (&self.gateway, &self.host) {
-            self.questions = Some(names::listen_for(gateway, host, lease.slot)?);
+        if let (Some(gateway), Some(host), Some(attachment)) = (&self.gateway, &self.host, &self.attachment) {
+            self.questions =
+                Some(names::listen_for(gateway, host, attachment, self.state.as_ref(), request)?);
         }
         Ok(())
     }

@@ -66,6 +66,8 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
     let one = BoxPlan {
         id: "example0",
         attachment,
+        network: None,
+        at_port: Vec::new(),
         link: BoxLink::new(&attachment, end.mtu),
         end,
         ports: &ports,
@@ -174,7 +176,7 @@ fn without_a_gateway_nothing_is_done_outside_the_box() {
             "mount --bind -o ro,nosuid,nodev,noexec /proc/sys /proc/sys",
         ),
     ] {
-        let document = document(net, unshare);
+        let document = document(net.clone(), unshare);
         assert_eq!((&document["host"], &document["gateway"]), (&nothing, &nothing), "{net}");
         let steps = document["box"]["steps"].as_array().unwrap();
         let commands = [steps.first(), steps.last()].map(|step| &step.unwrap()["command"]);

@@ -151,8 +151,16 @@ fn make(locked: &Locked<'_>, host: &mut Host, census: &Census, wanted: &Wanted) 
     let (network, route, nft) = new_namespace(host, plan.topology.ipv6)?;
     let cookie = netns_cookie(route.as_fd()).context(|| "cannot identify the gateway's network namespace")?;
     let GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6, connections } = plan;
-    let record =
-        GatewayRecord { topology, cookie, switched, switched6, host_addresses, without_ipv6, connections };
+    let record = GatewayRecord {
+        topology,
+        cookie,
+        switched,
+        switched6,
+        host_addresses,
+        without_ipv6,
+        connections,
+        bridges: Vec::new(),
+    };
     write_record(locked, &record)?;
     let mut gateway = Gateway { record: record.clone(), network, route, nft };
     match build(&mut gateway, &mut host_route, host, locked, census) {

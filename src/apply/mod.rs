@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod attach;
+pub mod bridge;
 pub mod census;
 pub mod connections;
 pub mod gateway;
@@ -9,10 +10,12 @@ pub mod heal;
 pub mod host;
 pub mod lease;
 pub mod names;
+pub mod networks;
 pub mod ports;
 pub mod publish;
 pub mod registry;
 pub mod reserve;
+pub mod seats;
 pub mod state;
 pub mod sweep;
 pub mod turns;

@@ -9,6 +9,7 @@
 //! gateway         JSON: the gateway, written before the first thing that it describes is made
 //! boxes/ID/       one directory per box, locked by its keeper for life; in it box.json, and the socket `control`
 //! names/NAME      symbolic link to the id of the box with that name
+//! networks/ID/    one link for each address of a network that a box has (apply::seats)
 //! ```
 //! Everything is opened without following links, and refused when it belongs to somebody else. The last keeper removes it.
 
@@ -140,6 +141,8 @@ impl State {
     /// # Errors
     /// As [`State::open`].
     pub fn open_locked(place: &mut Option<Self>) -> Result<Locked<'_>> {
+        // Whatever that still holds, this process would wait for itself.
+        drop(place.take());
         loop {
             let state = Self::open()?;
             state.wait_for_lock()?;
@@ -203,6 +206,27 @@ impl Locked<'_> {
     }
 }
 
+/// The state directories of this user in all network namespaces, this one's among them.
+///
+/// # Errors
+/// When the user's directory is not ours.
+pub fn directories_of_user() -> Result<Vec<OwnedFd>> {
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let (own, path) = (format!("{PARENT}/{user}"), format!("{PARENT}/{user}"));
+    let parent = match open_directory(CWD, &own) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.context(|| format!("cannot open {path}"))?,
+    };
+    check(&parent, &path)?;
+    let is_cookie = |name: &String| name.len() == 16 && u64::from_str_radix(name, 16).is_ok();
+    let names = super::registry::names_in(&parent, ".");
+    Ok(names
+        .iter()
+        .filter(|name| is_cookie(name))
+        .filter_map(|name| open_directory(&parent, name).ok())
+        .collect())
+}
+
 /// Whether the file was not removed since it was opened.
 fn has_name(file: &File) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink != 0)
@@ -213,6 +237,7 @@ fn remove_whole(root: &OwnedFd, own: &OwnedFd, name: &str) {
     if rustix::fs::statat(root, "gateway", AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return;
     }
+    super::seats::remove_directories(root);
     // First what fails when something is in it: then everything stays. The lock last, since it is what others wait for.
     let parts = [
         ("boxes", AtFlags::REMOVEDIR),
@@ -247,7 +272,7 @@ pub fn cookie_here() -> Result<u64> {
     netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
 }
 
-fn open_checked(at: impl AsFd, name: &str, path: &str) -> Result<OwnedFd> {
+pub(super) fn open_checked(at: impl AsFd, name: &str, path: &str) -> Result<OwnedFd> {
     let directory = open_directory(at, name).context(|| format!("cannot open {path}"))?;
     check(&directory, path)?;
     Ok(directory)
@@ -266,7 +291,7 @@ pub(super) fn make_directory(at: impl AsFd, path: &str, mode: RawMode) -> io::Re
     }
 }
 
-fn check(file: &impl AsFd, path: &str) -> Result<()> {
+pub(super) fn check(file: &impl AsFd, path: &str) -> Result<()> {
     let stat =
         rustix::fs::fstat(file).map_err(io::Error::from).context(|| format!("cannot look at {path}"))?;
     let own = rustix::process::geteuid().as_raw();

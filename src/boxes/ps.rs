@@ -18,18 +18,19 @@ pub fn ps(json: bool) -> Result<String> {
             .map_err(|error| Error::new("cannot write JSON").because(error))?;
         return Ok(text + "\n");
     }
-    Ok(table(&rows))
+    Ok(listing(&rows))
 }
 
 fn rows() -> Result<Vec<Listed>> {
     Ok(find::all()?.into_iter().map(Listed::from).collect())
 }
 
-fn table(rows: &[Listed]) -> String {
-    let mut lines = vec![["ID", "NAME", "PID", "NET", "IPV4", "PORTS", "COMMAND"].map(str::to_owned)];
+fn listing(rows: &[Listed]) -> String {
+    let head = ["ID", "NAME", "PID", "NET", "IPV4", "PORTS", "COMMAND"];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(|row| {
         let none = || "-".to_owned();
-        [
+        vec![
             row.id.clone(),
             row.name.clone(),
             row.pid.to_string(),
@@ -39,12 +40,17 @@ fn table(rows: &[Listed]) -> String {
             printable(&row.command.join(" ")),
         ]
     }));
+    table(&lines)
+}
+
+/// Lines of as many cells each, in columns.
+pub(super) fn table(lines: &[Vec<String>]) -> String {
     let width = |column: usize| {
         lines.iter().map(|line| line.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0)
     };
-    let widths: Vec<_> = (0..7).map(width).collect();
+    let widths: Vec<_> = (0..lines.first().map_or(0, Vec::len)).map(width).collect();
     let mut text = String::new();
-    for line in &lines {
+    for line in lines {
         let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');

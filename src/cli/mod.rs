@@ -7,6 +7,7 @@
 
 mod gateway;
 mod gc;
+mod network;
 mod port;
 mod ps;
 mod run;
@@ -29,11 +30,12 @@ struct Subcommand {
     request: fn(&mut ArgMatches) -> Result<Request, Stop>,
 }
 
-const SUBCOMMANDS: [Subcommand; 6] = [
+const SUBCOMMANDS: [Subcommand; 7] = [
     Subcommand { name: run::NAME, command: run::command, request: run::request },
     Subcommand { name: ps::NAME, command: ps::command, request: ps::request },
     Subcommand { name: port::NAME, command: port::command, request: port::request },
     Subcommand { name: wait::NAME, command: wait::command, request: wait::request },
+    Subcommand { name: network::NAME, command: network::command, request: network::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },
     Subcommand { name: gateway::NAME, command: gateway::command, request: gateway::request },
 ];

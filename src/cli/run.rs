@@ -29,11 +29,11 @@ struct RunArgs {
     #[arg(short = 'P', long, help_heading = "Network")]
     publish_all: bool,
 
-    /// The box's network: nat (its own, behind a router), none (its own, unconnected) or host
+    /// The box's network: nat (its own, behind a router), none (its own, unconnected), host, or one of `netbox network`
     #[arg(
         long,
         visible_alias = "network",
-        value_name = "NETWORK",
+        value_name = "NETWORK[:ip=IP,mac=MAC]",
         default_value = "nat",
         allow_hyphen_values = true,
         help_heading = "Network"

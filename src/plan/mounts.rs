@@ -4,7 +4,6 @@
 
 use std::fmt;
 
-use crate::spec::net::Net;
 use crate::spec::request::RunRequest;
 
 /// Where systemd-resolved has its sockets, and the files that /etc/resolv.conf may be a link to.
@@ -58,7 +57,7 @@ pub fn before_settings(request: &RunRequest, can_be_root: bool) -> Vec<Mount> {
     if !request.has_own_mounts() {
         return Vec::new();
     }
-    let with_resolver = request.net == Net::Nat;
+    let with_resolver = request.net.is_behind_gateway();
     let [resolved, nscd] = NAME_SERVICES.map(|directory| Mount::Hide { directory, with_resolver });
     let rest = [
         (!request.allow_new_privs, Mount::Nosuid),
@@ -104,6 +103,7 @@ impl fmt::Display for Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::net::Net;
 
     #[test]
     fn a_box_has_the_mounts_that_its_namespaces_and_rights_take() {

@@ -3,13 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
+use super::network::Join;
 use crate::error::{Error, Result};
 
 /// The network of a box.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Net {
     /// Its own, behind netbox's router.
     #[default]
@@ -18,16 +16,34 @@ pub enum Net {
     None,
     /// The host's.
     Host,
+    /// One that it shares with other boxes, behind netbox's router.
+    Network(Join),
 }
 
 impl Net {
-    /// The word for it.
+    /// The word for it, or its name.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Nat => "nat",
             Self::None => "none",
             Self::Host => "host",
+            Self::Network(join) => join.name.as_str(),
+        }
+    }
+
+    /// Whether a box in it hangs off the gateway.
+    #[must_use]
+    pub const fn is_behind_gateway(&self) -> bool {
+        matches!(self, Self::Nat | Self::Network(_))
+    }
+
+    /// The network that has a name.
+    #[must_use]
+    pub const fn network(&self) -> Option<&Join> {
+        match self {
+            Self::Network(join) => Some(join),
+            Self::Nat | Self::None | Self::Host => None,
         }
     }
 }
@@ -42,8 +58,12 @@ impl FromStr for Net {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Nat, Self::None, Self::Host].into_iter().find(|net| net.as_str() == text).ok_or_else(|| {
-            Error::usage(format!("invalid network {text:?}")).because("the networks are nat, none and host")
+        let word = [Self::Nat, Self::None, Self::Host].into_iter().find(|net| net.as_str() == text);
+        word.map_or_else(|| text.parse().map(Self::Network), Ok).map_err(|error: Error| {
+            match error.remedy() {
+                Some(_) => error,
+                None => error.hint("the networks are nat, none and host, and those of `netbox network ls`"),
+            }
         })
     }
 }
@@ -56,12 +76,13 @@ mod tests {
     fn networks() {
         for net in [Net::Nat, Net::None, Net::Host] {
             assert_eq!(net.to_string().parse(), Ok(net));
-            assert_eq!(serde_json::to_string(&net).unwrap(), format!("\"{net}\""));
         }
-        for text in ["", "bridge", "default", "NAT", "nat ", "container:x"] {
+        let named: Net = "bridge".parse().unwrap();
+        assert_eq!((named.as_str(), named.is_behind_gateway()), ("bridge", true));
+        for text in ["", "default", "NAT", "nat ", "container:x", "nat:ip=10.0.0.7"] {
             let error = text.parse::<Net>().unwrap_err();
             assert_eq!(error.exit_status(), 2);
-            assert!(error.to_string().contains("nat, none and host"), "{error}");
+            assert!(error.remedy().is_some(), "{error}");
         }
     }
 }

@@ -9,8 +9,8 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, PortRequest,
-    PublishSpec, SearchDomain, UnpublishSpec, Unshare, UserSpec,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExtraHost, Hostname, Nameserver, Net, NetworkRequest,
+    PortRequest, PublishSpec, SearchDomain, UnpublishSpec, Unshare, UserSpec,
 };
 use crate::error::{Error, Result};
 
@@ -33,6 +33,8 @@ pub enum Request {
     },
     /// Remove what dead boxes left.
     Gc,
+    /// Make, list or remove networks.
+    Network(NetworkRequest),
     /// Start a command in the gateway.
     Gateway {
         /// The command and its arguments, never empty.
@@ -133,10 +135,26 @@ impl RunRequest {
         self.net != Net::Host
     }
 
-    /// Whether the box is to have a certain address.
+    /// Whether the box is to have a certain address of the pool.
     #[must_use]
     pub const fn has_address(&self) -> bool {
-        self.ip.is_some() || self.ip6.is_some()
+        self.pool_ip().is_some() || self.ip6.is_some()
+    }
+
+    /// The address of the pool that it is to have.
+    #[must_use]
+    pub const fn pool_ip(&self) -> Option<Ipv4Addr> {
+        match self.net {
+            Net::Network(_) => None,
+            Net::Nat | Net::None | Net::Host => self.ip,
+        }
+    }
+
+    /// The address of its network that it is to have, and the hardware address.
+    #[must_use]
+    pub fn seat(&self) -> (Option<Ipv4Addr>, Option<[u8; 6]>) {
+        let (ip, mac) = self.net.network().map_or((None, None), |join| (join.ip, join.mac));
+        (ip.or(self.ip), mac.or(self.mac))
     }
 
     /// The option that leaves the box without IPv6.
@@ -167,8 +185,28 @@ impl RunRequest {
         let contradict = |one: &str, other: &str, cause: &str| {
             Err(Error::usage(format!("{one} and {other} contradict each other")).because(cause))
         };
+        if let Some(join) = self.net.network() {
+            let net = format!("--net {}", join.name);
+            let of_the_network = [
+                (
+                    self.mtu.is_some(),
+                    "--mtu",
+                    "the MTU is that of all its boxes: netbox network create --mtu",
+                ),
+                (self.ip6.is_some(), "--ip6", "networks have no IPv6"),
+            ];
+            if let Some((_, option, cause)) = of_the_network.into_iter().find(|(given, ..)| *given) {
+                return contradict(&net, option, cause);
+            }
+            if join.ip.is_some() && self.ip.is_some() {
+                return contradict(&format!("{net}:ip=…"), "--ip", "the box has one address");
+            }
+            if join.mac.is_some() && self.mac.is_some() {
+                return contradict(&format!("{net}:mac=…"), "--mac", "the box has one hardware address");
+            }
+        }
         let without_link = match self.net {
-            Net::Nat => None,
+            Net::Nat | Net::Network(_) => None,
             Net::None => Some(("--net none", "the box has no network")),
             Net::Host => Some(("--net host", "the box has the network of the host")),
         };

@@ -13,6 +13,7 @@ live_tests![
     every_step_of_the_keeper_fails,
     every_step_of_the_keeper_fails_beside_another_box,
     every_step_of_the_keeper_fails_with_chosen_addresses,
+    every_step_of_the_keeper_fails_in_a_network,
     every_step_of_the_launcher_fails,
     every_step_of_the_first_process_fails,
     every_step_of_the_init_fails,
@@ -142,6 +143,11 @@ fn every_step_of_the_keeper_fails_beside_another_box() {
 fn every_step_of_the_keeper_fails_with_chosen_addresses() {
     let options = &["--ip", "10.77.130.20", "--pool", "10.77.128.0/18", "--snat", "198.51.100.1"];
     fail_in(World::with(Start::NoGateway, options), Role::Keeper, 3);
+}
+
+fn every_step_of_the_keeper_fails_in_a_network() {
+    let options = &["--net", "db:ip=10.9.0.7,mac=02:00:5e:00:00:07"];
+    fail_in(World::with(Start::BesideAnother, options), Role::Keeper, 3);
 }
 
 fn every_step_of_the_launcher_fails() {

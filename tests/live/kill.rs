@@ -19,6 +19,8 @@ live_tests![
     the_process_below_the_init_killed_at_every_call,
     everybody_killed_around_a_user_namespace,
     everybody_killed_with_chosen_addresses,
+    everybody_killed_in_a_network,
+    the_keeper_killed_that_makes_a_bridge,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -127,6 +129,24 @@ fn everybody_killed_with_chosen_addresses() {
     let points = points(&calls, Role::Keeper, Side::Entry, 3, 11);
     kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
     world.end();
+}
+
+const IN_A_NETWORK: &[&str] = &["--net", "db:ip=10.9.0.7,mac=02:00:5e:00:00:07"];
+
+/// L2: as above, of its addresses in a network and of its place at the bridge.
+fn everybody_killed_in_a_network() {
+    let options = IN_A_NETWORK;
+    let mut world = World::with(Start::BesideAnother, options);
+    kill_role(&mut world, Role::Keeper, 5, 11);
+    let calls = world.calls();
+    let points = points(&calls, Role::Keeper, Side::Entry, 3, 9);
+    kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
+    world.end();
+}
+
+/// L2.
+fn the_keeper_killed_that_makes_a_bridge() {
+    in_world(World::with(Start::NoGateway, IN_A_NETWORK), Role::Keeper, 5, 17);
 }
 
 /// L2: clean after the next command.

@@ -21,6 +21,7 @@ mod leaving;
 mod limits;
 mod names;
 mod namespaces;
+mod networks;
 mod port_changes;
 mod ports;
 mod privileges;
@@ -54,6 +55,7 @@ fn main() -> std::process::ExitCode {
         host_changes::TESTS,
         connections::TESTS,
         control::TESTS,
+        networks::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])
