@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 
 use netbox::boxes::{
-    belonging, dry_run, exec, gateway, gc, inspect, logs, monitor, port, ps, publish, rm, stats, stop, wait,
+    belonging, dry_run, exec, gateway, gc, inspect, logs, monitor, network, port, ps, publish, rm, stats,
+    stop, wait,
 };
 use netbox::cli;
 use netbox::error::{Error, Result};
@@ -68,6 +69,7 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         Request::Monitor { json } => monitor::monitor(*json).map(|()| 0),
         Request::Stop { which, time } => stop::stop(which, *time, report).map(|()| 0),
         Request::Kill { boxes, signal } => stop::kill(boxes, *signal, report).map(|()| 0),
+        Request::Network(request) => print(&network::network(request)?),
         Request::Gc => print(&gc::gc()?),
         Request::Gateway { command } => match gateway::gateway(command)? {},
     }

@@ -17,19 +17,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
 
-use crate::apply::address;
-use crate::apply::attach;
 use crate::apply::census::census;
 use crate::apply::export;
 use crate::apply::gateway::{self, Gateway};
-use crate::apply::heal;
 use crate::apply::host::Host;
 use crate::apply::kept::KeptBox;
 use crate::apply::lease::{Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
-use crate::apply::reserve;
 use crate::apply::state::State;
 use crate::apply::sweep::sweep;
+use crate::apply::{address, attach, bridge, heal, networks, reserve};
 use crate::boxes::elsewhere::{self, Elsewhere};
 use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
@@ -318,12 +315,14 @@ impl<'a> Keeper<'a> {
         for problem in swept.problems {
             tell(self.launcher, &ToLauncher::Warning(problem));
         }
+        let network = networks::keep_for(request)?;
         let place = address::settle(&locked, request, &found)?;
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), place.as_ref())?);
         if let Some(place) = place {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found, place)?);
             let attachment =
                 self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request)?);
+            attachment.network = bridge::join(&locked, host, gateway, lease, network.as_ref(), request)?;
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
                 tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
             }
@@ -363,8 +362,9 @@ impl<'a> Keeper<'a> {
         let warning = |line| tell(self.launcher, &ToLauncher::Warning(line));
         let of_other = self.start.elsewhere.as_ref().and_then(|other| other.resolv_conf.as_deref());
         self.files = names::own_files(request, lease, of_other, log, warning)?;
-        if let (Some(gateway), Some(host)) = (&self.gateway, &self.host) {
-            self.questions = Some(names::listen_for(gateway, host, lease.slot)?);
+        if let (Some(gateway), Some(host), Some(attachment)) = (&self.gateway, &self.host, &self.attachment) {
+            self.questions =
+                Some(names::listen_for(gateway, host, attachment, self.state.as_ref(), request)?);
         }
         Ok(())
     }

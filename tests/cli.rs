@@ -359,12 +359,34 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "-p", "-1", "ls"], &["\"-1\""]),
         (&["run", "-p", "8080:0", "ls"], &["\"8080:0\"", "no port 0"]),
         (&["run", "-p", "8080:80", "-p", "8080:81", "ls"], &[":8080:80/tcp", ":8080:81/tcp"]),
-        (&["run", "--net", "bridge", "ls"], &["\"bridge\"", "nat, none and host"]),
+        (&["run", "--net", "default", "ls"], &["\"default\"", "a word of --net"]),
         (&["run", "--net", "", "ls"], &["\"\"", "nat, none and host"]),
         (&["run", "--net", "netns:", "ls"], &["\"\"", "network namespace"]),
         (&["run", "--net", "box:a b", "ls"], &["\"a b\""]),
         (&["run", "--net", "netns:blue", "-p", "80", "ls"], &["--net netns:blue", "--publish"]),
         (&["run", "--net", "container:web", "--ip", "10.0.0.9", "ls"], &["--net box:web", "--ip"]),
+        (&["run", "--net", "db:port=7", "ls"], &["\"db:port=7\"", "ip=", "mac="]),
+        (&["run", "--net", "default", "ls"], &["\"default\"", "word of --net"]),
+        (&["run", "--net", "db", "--mtu", "1400", "ls"], &["--net db", "--mtu"]),
+        (&["run", "--net", "db", "--ip6", "fd00::7", "ls"], &["--net db", "--ip6"]),
+        (&["run", "--net", "db:ip=10.9.0.7", "--ip", "10.9.0.8", "ls"], &["--net db:ip=", "--ip"]),
+        (
+            &["run", "--net", "db:mac=02:00:00:00:00:07", "--mac", "02:00:00:00:00:08", "ls"],
+            &["mac=", "--mac"],
+        ),
+        (&["network"], &["requires a subcommand"]),
+        (&["network", "create"], &["name is missing"]),
+        (&["network", "create", "a:b"], &["\"a:b\"", "only a-z"]),
+        (&["network", "create", "host"], &["\"host\"", "word of --net"]),
+        (&["network", "create", "nat"], &["network nat"]),
+        (&["network", "create", "-d", "macvlan", "db"], &["\"macvlan\"", "bridge"]),
+        (&["network", "create", "--gateway", "10.9.0.1", "db"], &["--gateway", "--subnet"]),
+        (&["network", "create", "--subnet", "10.9.0.1/24", "db"], &["--subnet", "begins at 10.9.0.0"]),
+        (&["network", "create", "--label", "=x", "db"], &["\"=x\"", "no key"]),
+        (&["network", "ls", "--json", "-q"], &["--json", "--quiet"]),
+        (&["network", "rm"], &["name is missing"]),
+        (&["network", "rm", "nat"], &["network nat"]),
+        (&["run", "--net", "", "ls"], &["\"\"", "it is empty"]),
         (&["run", "--mtu", "67", "ls"], &["\"67\"", "68 to 65535"]),
         (&["run", "--mtu", "-5", "ls"], &["\"-5\"", "68 to 65535"]),
         (&["run", "--mac", "-1", "ls"], &["\"-1\"", "--mac", "six bytes"]),
@@ -560,7 +582,8 @@ fn help_and_version_are_for_stdout() {
 fn the_whole_tree_is_sound_and_has_every_command() {
     let tree = cli::command();
     let names: Vec<_> = tree.get_subcommands().map(clap::Command::get_name).collect();
-    let expected = "run exec ps port logs wait rm inspect pids identify stats monitor stop kill gc gateway";
+    let expected =
+        "run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway";
     assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
     tree.debug_assert();
 }

@@ -58,9 +58,11 @@ fn options(root: &Command) -> BTreeMap<String, BTreeSet<String>> {
     let mut found = BTreeMap::from([("netbox".to_owned(), of(root))]);
     for command in root.get_subcommands() {
         let name = command.get_name().to_owned();
-        let below: Vec<_> = command.get_subcommands().filter(|_| name != "help").collect();
+        let below = command.get_subcommands().filter(|below| name != "help" && below.get_name() != "help");
+        let below: Vec<_> = below.collect();
         found.extend(below.iter().map(|verb| (format!("{name} {}", verb.get_name()), of(verb))));
-        if below.is_empty() {
+        // One with a page of its own for them is in the overview as a whole, too.
+        if below.is_empty() || PAGES.iter().any(|(page, _)| *page == name) {
             found.insert(name, of(command));
         }
     }
@@ -68,7 +70,7 @@ fn options(root: &Command) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// The manual page of a command that has one of its own; every other is in [`OVERVIEW`].
-const PAGES: [(&str, &str); 1] = [("run", "man/netbox-run.1")];
+const PAGES: [(&str, &str); 2] = [("run", "man/netbox-run.1"), ("network", "man/netbox-network.1")];
 
 /// The manual page of netbox itself.
 const OVERVIEW: &str = "man/netbox.1";
@@ -83,8 +85,8 @@ fn documented(command: &str, page: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut section = command.to_owned();
     for line in page.lines() {
-        if let Some(name) = line.strip_prefix(".Ss ").filter(|_| command == "netbox") {
-            section = name.to_owned();
+        if let Some(name) = line.strip_prefix(".Ss ").filter(|_| ["netbox", "network"].contains(&command)) {
+            section = if command == "netbox" { name.to_owned() } else { format!("{command} {name}") };
             found.entry(section.clone()).or_default();
         } else if line.starts_with(".Sh ") {
             section = command.to_owned();

@@ -66,6 +66,8 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
     let one = BoxPlan {
         id: "example0",
         attachment,
+        network: None,
+        at_port: Vec::new(),
         link: BoxLink::new(&attachment, end.mtu),
         end,
         ports: &ports,

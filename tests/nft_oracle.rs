@@ -106,12 +106,18 @@ fn gateway_elements() -> Vec<Element> {
         ruleset::boxes6("nb0123456789abc", BOX6),
         ruleset::host_address(Ipv4Addr::new(192, 0, 2, 1).into()),
         ruleset::host_address("2001:db8::1".parse().unwrap()),
-        ruleset::reaches_itself(BOX.into()),
-        ruleset::reaches_itself(BOX6.into()),
+        ruleset::asks(BOX, "169.254.64.16".parse().unwrap()),
+        ruleset::internal("br01234567"),
     ];
+    elements.extend(ruleset::known_outside_as("10.9.0.7".parse().unwrap(), BOX.into()).unwrap());
+    elements.extend(ruleset::known_outside_as("fd09::7".parse().unwrap(), BOX6.into()).unwrap());
     elements.extend(ruleset::translations(&ports()));
     elements.extend(ruleset::admissions(&ports()));
     elements
+}
+
+fn bridge_elements() -> Vec<Element> {
+    ruleset::port("nb01234567", [2, 0, 0, 0, 0, 7], Ipv4Addr::new(10, 9, 0, 7), 12)
 }
 
 fn filled(tables: &[Table], elements: &[Element]) -> Batch {
@@ -119,8 +125,9 @@ fn filled(tables: &[Table], elements: &[Element]) -> Batch {
     for table in tables {
         batch.create_table(table);
     }
+    let of_bridges = tables.iter().any(|table| table.family == Family::Bridge);
     for element in elements {
-        batch.add_element(Family::Inet, "netbox", element);
+        batch.add_element(if of_bridges { Family::Bridge } else { Family::Inet }, "netbox", element);
     }
     batch
 }
@@ -253,6 +260,14 @@ fn the_gateways_rules_are_what_nft_makes_of_their_text() {
 }
 
 #[test]
+fn the_bridges_rules_are_what_nft_makes_of_their_text() {
+    let name = "the_bridges_rules_are_what_nft_makes_of_their_text";
+    if peers(name) && inside(name) {
+        same_as_nft(&ruleset::bridge(), &bridge_elements());
+    }
+}
+
+#[test]
 fn the_rules_without_ipv6_are_what_nft_makes_of_their_text() {
     let name = "the_rules_without_ipv6_are_what_nft_makes_of_their_text";
     if peers(name) && inside(name) {
@@ -273,6 +288,14 @@ fn the_gateways_rules_are_what_nft_makes_of_their_json() {
     let name = "the_gateways_rules_are_what_nft_makes_of_their_json";
     if peers(name) && inside(name) {
         same_from_json(&ruleset::gateway(&topology(), 8192), &gateway_elements());
+    }
+}
+
+#[test]
+fn the_bridges_rules_are_what_nft_makes_of_their_json() {
+    let name = "the_bridges_rules_are_what_nft_makes_of_their_json";
+    if peers(name) && inside(name) {
+        same_from_json(&ruleset::bridge(), &bridge_elements());
     }
 }
 

@@ -86,7 +86,16 @@ fn ip(arguments: &[&str]) -> String {
 }
 
 fn veth<'a>(name: &'a str, peer_netns: BorrowedFd<'a>) -> Veth<'a> {
-    Veth { name, mac: HERE, mtu: 1400, peer_name: "eth0", peer_mac: THERE, peer_netns, indexes: None }
+    Veth {
+        name,
+        mac: HERE,
+        mtu: 1400,
+        peer_name: "eth0",
+        peer_mac: THERE,
+        peer_netns,
+        indexes: None,
+        bridge: None,
+    }
 }
 
 const UP: LinkChange<'_> =
@@ -292,7 +301,7 @@ fn a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same() {
     private("a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same", || {
         let ipv6 = Ipv6::Pool("fd12::/64".parse().unwrap());
         let topology = Topology { pool: "198.51.100.0/24".parse().unwrap(), ipv6, number: 0, mtu: 1400 };
-        let link = BoxLink::new(&Attachment::at_most(topology, 0), 1400);
+        let link = BoxLink::new(&Attachment::at_most(topology, 0, None), 1400);
         let all_is_there = || {
             let addresses = ip(&["address", "show", "dev", "eth0"]);
             assert!(

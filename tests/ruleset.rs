@@ -68,13 +68,20 @@ fn the_gateways_rules() {
         ruleset::boxes6("nb3k9x0a7q", BOX6),
         ruleset::host_address(HOST.into()),
         ruleset::host_address(HOST6.into()),
-        ruleset::reaches_itself(BOX.into()),
-        ruleset::reaches_itself(BOX6.into()),
+        ruleset::asks(BOX, "169.254.64.16".parse().unwrap()),
+        ruleset::internal("br7qx0k9a3"),
     ];
+    elements.extend(ruleset::known_outside_as("10.9.0.7".parse().unwrap(), BOX.into()).unwrap());
     elements.extend(ruleset::translations(&ports()));
     elements.extend(ruleset::admissions(&ports()));
     let text = ruleset::to_text(&ruleset::gateway(&topology(), 8192), &elements);
     golden("gateway.nft", &text, include_str!("plan/gateway.nft"));
+}
+
+#[test]
+fn the_bridges_rules() {
+    let elements = ruleset::port("nb3k9x0a7q", [0x0a, 0x6e, 10, 9, 0, 7], Ipv4Addr::new(10, 9, 0, 7), 1);
+    golden("bridge.nft", &ruleset::to_text(&ruleset::bridge(), &elements), include_str!("plan/bridge.nft"));
 }
 
 /// The same where boxes have no IPv6.

@@ -43,6 +43,9 @@ _netbox() {
             netbox,monitor)
                 cmd="netbox__subcmd__monitor"
                 ;;
+            netbox,network)
+                cmd="netbox__subcmd__network"
+                ;;
             netbox,pids)
                 cmd="netbox__subcmd__pids"
                 ;;
@@ -94,6 +97,9 @@ _netbox() {
             netbox__subcmd__help,monitor)
                 cmd="netbox__subcmd__help__subcmd__monitor"
                 ;;
+            netbox__subcmd__help,network)
+                cmd="netbox__subcmd__help__subcmd__network"
+                ;;
             netbox__subcmd__help,pids)
                 cmd="netbox__subcmd__help__subcmd__pids"
                 ;;
@@ -118,6 +124,21 @@ _netbox() {
             netbox__subcmd__help,wait)
                 cmd="netbox__subcmd__help__subcmd__wait"
                 ;;
+            netbox__subcmd__help__subcmd__network,create)
+                cmd="netbox__subcmd__help__subcmd__network__subcmd__create"
+                ;;
+            netbox__subcmd__help__subcmd__network,inspect)
+                cmd="netbox__subcmd__help__subcmd__network__subcmd__inspect"
+                ;;
+            netbox__subcmd__help__subcmd__network,ls)
+                cmd="netbox__subcmd__help__subcmd__network__subcmd__ls"
+                ;;
+            netbox__subcmd__help__subcmd__network,prune)
+                cmd="netbox__subcmd__help__subcmd__network__subcmd__prune"
+                ;;
+            netbox__subcmd__help__subcmd__network,rm)
+                cmd="netbox__subcmd__help__subcmd__network__subcmd__rm"
+                ;;
             netbox__subcmd__help__subcmd__port,add)
                 cmd="netbox__subcmd__help__subcmd__port__subcmd__add"
                 ;;
@@ -126,6 +147,48 @@ _netbox() {
                 ;;
             netbox__subcmd__help__subcmd__port,rm)
                 cmd="netbox__subcmd__help__subcmd__port__subcmd__rm"
+                ;;
+            netbox__subcmd__network,create)
+                cmd="netbox__subcmd__network__subcmd__create"
+                ;;
+            netbox__subcmd__network,help)
+                cmd="netbox__subcmd__network__subcmd__help"
+                ;;
+            netbox__subcmd__network,inspect)
+                cmd="netbox__subcmd__network__subcmd__inspect"
+                ;;
+            netbox__subcmd__network,list)
+                cmd="netbox__subcmd__network__subcmd__ls"
+                ;;
+            netbox__subcmd__network,ls)
+                cmd="netbox__subcmd__network__subcmd__ls"
+                ;;
+            netbox__subcmd__network,prune)
+                cmd="netbox__subcmd__network__subcmd__prune"
+                ;;
+            netbox__subcmd__network,remove)
+                cmd="netbox__subcmd__network__subcmd__rm"
+                ;;
+            netbox__subcmd__network,rm)
+                cmd="netbox__subcmd__network__subcmd__rm"
+                ;;
+            netbox__subcmd__network__subcmd__help,create)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__create"
+                ;;
+            netbox__subcmd__network__subcmd__help,help)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__help"
+                ;;
+            netbox__subcmd__network__subcmd__help,inspect)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__inspect"
+                ;;
+            netbox__subcmd__network__subcmd__help,ls)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__ls"
+                ;;
+            netbox__subcmd__network__subcmd__help,prune)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__prune"
+                ;;
+            netbox__subcmd__network__subcmd__help,rm)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__rm"
                 ;;
             netbox__subcmd__port,add)
                 cmd="netbox__subcmd__port__subcmd__add"
@@ -143,7 +206,7 @@ _netbox() {
 
     case "${cmd}" in
         netbox)
-            opts="-h -V --help --version run exec ps port logs wait rm inspect pids identify stats monitor stop kill gc gateway help"
+            opts="-h -V --help --version run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -223,7 +286,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help)
-            opts="run exec ps port logs wait rm inspect pids identify stats monitor stop kill gc gateway help"
+            opts="run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -351,6 +414,90 @@ _netbox() {
         netbox__subcmd__help__subcmd__monitor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__network)
+            opts="create ls inspect rm prune"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__network__subcmd__create)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__network__subcmd__inspect)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__network__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__network__subcmd__prune)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__network__subcmd__rm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -595,6 +742,216 @@ _netbox() {
         netbox__subcmd__monitor)
             opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network)
+            opts="-h --help create ls list inspect rm remove prune help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__create)
+            opts="-d -h --subnet --gateway --ip-range --internal --isolate --mtu --label --driver --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --subnet)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --gateway)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ip-range)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mtu)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --driver)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help)
+            opts="create ls inspect rm prune help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__create)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__inspect)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__prune)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__rm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__inspect)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__ls)
+            opts="-q -h --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__prune)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__rm)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

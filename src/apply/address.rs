@@ -13,16 +13,20 @@ use crate::plan::place::{self, Wanted};
 use crate::plan::pool;
 use crate::plan::record::GatewayRecord;
 use crate::plan::topology::{POOL6_PREFIX, SLOTS, Topology, slots_of};
+use crate::plan::wiring::written;
 use crate::spec::request::RunRequest;
 
 use super::census::{Census, census};
 use super::gateway;
 use super::lease::{self, DRAINING};
+use super::networks;
 use super::registry;
+use super::seats;
 use super::state::{Locked, State};
 
-/// How long a run waits for an address whose box has ended, while its keeper sees its link off: 65 ms as a rule.
-const LEAVES: Duration = Duration::from_secs(1);
+/// How long a run waits for an address whose box has ended, while its keeper sees its link off: 65 ms as a rule, and more
+/// where the machine is busy.
+const LEAVES: Duration = Duration::from_secs(5);
 
 /// Where a box goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +82,7 @@ pub fn foresee(state: Option<&mut State>, request: &RunRequest) -> Result<(Place
 
 fn place_in(request: &RunRequest, pools: Wanted, record: Option<GatewayRecord>) -> Result<Place> {
     let slots = pools.pool.map_or(SLOTS, slots_of);
-    let four = match (request.ip, pools.pool) {
+    let four = match (request.pool_ip(), pools.pool) {
         (Some(address), Some(pool)) => Some((place::slot(pool, address)?, address)),
         _ => None,
     };
@@ -117,7 +121,7 @@ fn joining(locked: &Locked<'_>, request: &RunRequest, living: &GatewayRecord) ->
 
 /// The pools of a gateway that has to be made: those that the addresses are of.
 fn making(request: &RunRequest) -> Result<Wanted> {
-    let pool = match (request.pool, request.ip) {
+    let pool = match (request.pool, request.pool_ip()) {
         (None, Some(_)) => Some(pool::choose(&crate::host::observe()?)?),
         (pool, _) => pool,
     };
@@ -156,14 +160,24 @@ pub fn wait_until_left(
     request: &RunRequest,
     launcher: BorrowedFd<'_>,
 ) -> Result<()> {
-    if !request.has_address() {
+    let (ip, mac) = request.net.network().map_or((None, None), |_| request.seat());
+    if !request.has_address() && ip.is_none() && mac.is_none() {
         return Ok(());
     }
     let locked = State::open_locked(state)?;
     let slots = locked.slots();
-    let Some((slot, _)) = settle(&locked, request, &census(slots))?.and_then(|place| place.slot) else {
-        return Ok(());
+    let slot = match request.net.network() {
+        Some(join) => {
+            let network = networks::keep(&join.name)?.network.id;
+            let names = [ip.map(|ip| ip.to_string()), mac.map(written)];
+            let mut holders =
+                names.iter().flatten().filter_map(|name| seats::find(locked.root(), &network, name));
+            holders.next().map(|taken| taken.slot)
+        }
+        None => settle(&locked, request, &census(slots))?.and_then(|place| place.slot).map(|(slot, _)| slot),
     };
+    // A damaged link may name any.
+    let Some(slot) = slot.filter(|slot| *slot < SLOTS) else { return Ok(()) };
     let (now, note) = (slots.state(slot as usize), slots.note(slot as usize));
     drop(locked);
     if let SlotState::Alive(keeper) = now

@@ -1,12 +1,14 @@
 //! A box's link to the gateway, and its undo.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, NftError};
 use crate::kernel::route::link;
 use crate::plan;
+use crate::plan::network::Member;
 use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
 use crate::plan::topology::{TABLE, Topology, box_link};
@@ -29,11 +31,14 @@ pub fn add_link(
     end: LinkEnd,
     network: &OwnedFd,
 ) -> Result<()> {
-    let slot = attachment.slot;
-    let pair = plan::wiring::box_pair(id, slot, end);
+    let pair = plan::wiring::box_pair(id, attachment, end);
     let wires = plan::wiring::to_box(attachment, id, end.mac);
     let mut requests = vec![link::add_veth(&wiring::veth(&pair, network.as_fd()))];
-    requests.extend(wiring::requests(&wires, Topology::link_index(slot)));
+    let (own, port) = (box_link(id), Topology::link_index(attachment.slot));
+    // The box's own link, or the bridge that it is a port of.
+    requests.extend(wiring::requests_by(&wires, |dev| {
+        if dev == own { port } else { attachment.interface_index() }
+    }));
     // All at once, before the box configures its end: two at work on links at a time wait for each other.
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
@@ -44,7 +49,11 @@ pub fn add_link(
 /// Those of nf_tables.
 pub fn let_in(_locked: &Locked<'_>, gateway: &mut Gateway, id: &str, attachment: &Attachment) -> Result<()> {
     // A dead box's element with the same key says the same: slots and ids are not used again while one is left.
-    put(gateway, &gateway_elements(attachment, id, &[]))
+    let mut batch = Batch::new();
+    for (family, element) in elements(attachment, id, &[]) {
+        batch.put_element(family, TABLE, &element);
+    }
+    gateway.nft.commit(batch).map_err(Error::from)
 }
 
 /// Lets what is published in to the box, and other boxes to it by the host's addresses. The box's record names the
@@ -58,16 +67,12 @@ pub fn open_ports(
     attachment: &Attachment,
     ports: &[PortMap],
 ) -> Result<()> {
-    put(gateway, &in_gateway(attachment, ports))?;
-    connections::renew(&gateway.nft, ports)
-}
-
-fn put(gateway: &mut Gateway, elements: &[Element]) -> Result<()> {
     let mut batch = Batch::new();
-    for element in elements {
-        batch.put_element(Family::Inet, TABLE, element);
+    for element in in_gateway(attachment, ports) {
+        batch.put_element(Family::Inet, TABLE, &element);
     }
-    gateway.nft.commit(batch).map_err(Error::from)
+    gateway.nft.commit(batch)?;
+    connections::renew(&gateway.nft, ports)
 }
 
 /// Shuts the box out again.
@@ -79,20 +84,31 @@ pub fn shut_out(
     gateway: &mut Gateway,
     id: &str,
     slot: u32,
+    network: Option<Member>,
     ports: &[PortMap],
 ) -> Result<(), NftError> {
     let topology = gateway.record.topology;
     let mut batch = Batch::new();
+    let attachment = Attachment::at_most(topology, slot, network);
     // A box without a network may have had a slot that the pool has not.
     if topology.has(slot) {
         // Whether it had an IPv6 address or not: deleting what is absent is no error.
-        for element in gateway_elements(&Attachment::at_most(topology, slot), id, ports) {
-            batch.delete_element(Family::Inet, TABLE, &element);
+        for (family, element) in elements(&attachment, id, ports) {
+            batch.delete_element(family, TABLE, &element);
         }
     }
     // The kernel takes it out as well, some time after the last connection.
-    batch.delete_element(Family::Inet, TABLE, &ruleset::conns(&box_link(id)));
+    let mark = network.map_or(0, |_| Topology::mark(slot));
+    batch.delete_element(Family::Inet, TABLE, &ruleset::conns(&attachment.interface(&box_link(id)), mark));
     gateway.nft.commit(batch)
+}
+
+/// Has the gateway forget where in a network a box was: unlike its own link, the bridge stays.
+///
+/// # Errors
+/// Those of RTM_DELNEIGH; one that is forgotten is no error.
+pub fn leave(_locked: &Locked<'_>, gateway: &mut Gateway, member: &Member) -> io::Result<()> {
+    gateway.route.remove_neighbour(member.bridge, member.address)
 }
 
 /// To be called when the box's end is up too: from here on packets reach the box.
@@ -104,22 +120,40 @@ pub fn settle(gateway: &mut Gateway, slot: u32) -> Result<()> {
     wiring::pipeline(&mut gateway.route, &[request], "the gateway")
 }
 
+/// All that the gateway's sets and maps have of a box, each with the family of its table.
+fn elements(attachment: &Attachment, id: &str, ports: &[PortMap]) -> impl Iterator<Item = (Family, Element)> {
+    let of = |family| move |element| (family, element);
+    let at_port = port_elements(attachment, id).into_iter().map(of(Family::Bridge));
+    gateway_elements(attachment, id, ports).into_iter().map(of(Family::Inet)).chain(at_port)
+}
+
 /// The elements of the gateway's sets and maps for a box.
 #[must_use]
 pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) -> Vec<Element> {
-    let Attachment { topology, slot, address6, .. } = *attachment;
-    let (link, address) = (box_link(id), topology.box_address(slot));
-    let mut elements = vec![ruleset::boxes4(&link, address), ruleset::reaches_itself(address.into())];
-    if let Some(address) = address6 {
-        elements.extend([ruleset::boxes6(&link, address), ruleset::reaches_itself(address.into())]);
+    let (link, address) = (attachment.interface(&box_link(id)), attachment.address());
+    let resolver = Topology::resolver_address(attachment.slot);
+    let mut elements = vec![ruleset::boxes4(&link, address), ruleset::asks(address, resolver)];
+    if let Some(address) = attachment.address6.filter(|_| attachment.network.is_none()) {
+        elements.push(ruleset::boxes6(&link, address));
+    }
+    if attachment.network.is_some() {
+        let outside = ruleset::known_outside_as(address.into(), attachment.pool_address().into());
+        elements.extend(outside.into_iter().flatten());
     }
     elements.extend(in_gateway(attachment, ports));
     elements
 }
 
+/// The elements of the bridges' table for a box; none where it is in no network.
+#[must_use]
+pub fn port_elements(attachment: &Attachment, id: &str) -> Vec<Element> {
+    let Some(Member { mac, address, .. }) = attachment.network else { return Vec::new() };
+    ruleset::port(&box_link(id), mac, address, Topology::mark(attachment.slot))
+}
+
 /// The elements of the gateway's sets and maps for the ports of a box.
 pub(super) fn in_gateway(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
-    let ports = translated(attachment, ports);
+    let ports = translated(attachment, ports, attachment.address());
     let mut elements = ruleset::translations(&ports);
     elements.extend(ruleset::admissions(&ports));
     elements
@@ -128,18 +162,24 @@ pub(super) fn in_gateway(attachment: &Attachment, ports: &[PortMap]) -> Vec<Elem
 /// The elements of the host's maps for a box: its ports, and the address that it sends with.
 #[must_use]
 pub fn host_elements(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
-    let Attachment { topology, slot, address6, snat } = *attachment;
-    let mut elements = ruleset::translations(&translated(attachment, ports));
+    let Attachment { address6, snat, .. } = *attachment;
+    let address = attachment.pool_address();
+    let mut elements = ruleset::translations(&translated(attachment, ports, address));
     if let Some(source) = snat {
-        let own = [Some(IpAddr::V4(topology.box_address(slot))), address6.map(IpAddr::V6)];
+        let own = [Some(IpAddr::V4(address)), address6.map(IpAddr::V6)];
         elements.extend(own.into_iter().flatten().find_map(|address| ruleset::leaves_as(address, source)));
     }
     elements
 }
 
-/// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it.
-pub(super) fn translated(attachment: &Attachment, ports: &[PortMap]) -> Vec<PublishedPort> {
-    let (address, address6) = (attachment.topology.box_address(attachment.slot), attachment.address6);
+/// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it. `address`: that which
+/// leads to the box from where the rules are.
+pub(super) fn translated(
+    attachment: &Attachment,
+    ports: &[PortMap],
+    address: Ipv4Addr,
+) -> Vec<PublishedPort> {
+    let address6 = attachment.address6;
     let translated = ports.iter().filter(|port| !port.is_loopback_only()).filter_map(|port| {
         let target = if port.host_address.is_ipv4() { IpAddr::V4(address) } else { IpAddr::V6(address6?) };
         Some(PublishedPort {

@@ -1,7 +1,7 @@
 //! Tracked connections: a later box must not inherit those of one that has ended with its address or a port.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -10,11 +10,12 @@ use crate::kernel::conntrack::{Conntrack, Selector};
 use crate::kernel::namespace;
 use crate::kernel::nft::Nft;
 use crate::kernel::sock_diag::TcpConnections;
-use crate::plan::record::PortMap;
+use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::PublishedPort;
-use crate::plan::topology::{Topology, box_link};
+use crate::plan::topology::box_link;
 use crate::spec::port::Protocol;
 
+use super::attach::translated;
 use super::census::Census;
 use super::gateway::Gateway;
 use super::host::Host;
@@ -23,7 +24,7 @@ use super::state::Locked;
 /// So long the gateway remembers every connection at least (`settings::of_tracking`), a ping, a reset and a denied one too.
 const REMEMBERED: Duration = Duration::from_millis(900);
 
-/// Deletes what connection tracking knows of the addresses of the box with this slot and id, in the gateway and on the host. Cheap for a box
+/// Deletes what connection tracking knows of the addresses of the box with this id, in the gateway and on the host. Cheap for a box
 /// of that age (`None`: unknown) where nothing is tracked at all.
 ///
 /// # Errors
@@ -33,8 +34,8 @@ pub fn forget(
     host: &mut Host,
     census: &Census,
     gateway: Option<&Gateway>,
-    topology: &Topology,
-    (slot, id): (u32, &str),
+    &Attachment { topology, slot, network, .. }: &Attachment,
+    id: &str,
     age: Option<Duration>,
 ) -> Result<()> {
     if !topology.has(slot) {
@@ -48,7 +49,9 @@ pub fn forget(
     if let Some(gateway) = gateway {
         let mut inside = Conntrack::on(&gateway.nft)?;
         if inside.count()? != 0 {
-            inside.flush(&four)?;
+            // What is only between a box of a network and others never had the other address.
+            let own = network.map(|member| Selector::Address(member.address.into()));
+            inside.flush(&four.iter().copied().chain(own).collect::<Vec<_>>())?;
             had_six = had_six && got_ipv6(gateway, host, id)?;
             if had_six {
                 inside.flush(&six)?;
@@ -89,13 +92,22 @@ fn unicasts(counters: &str) -> u64 {
 
 /// To be called when `ports` lead to the box no more: ends the connections that came by them, those of TCP for both sides to see.
 /// `inside`: the box's own. A connection came by the port to which it went when it began, on the host or, from another box, in the
-/// gateway.
+/// gateway. To the host a box of a network has another address.
 ///
 /// # Errors
 /// Those of ctnetlink and of sock_diag(7).
-pub fn cut(host: &Nft, gateway: &Nft, inside: &mut TcpConnections, ports: &[PublishedPort]) -> Result<()> {
-    let mut tracking = [Conntrack::on(host)?, Conntrack::on(gateway)?];
-    let tcp: Vec<_> = ports.iter().filter(|port| port.protocol == Protocol::Tcp.number()).collect();
+pub fn cut(
+    host: &Nft,
+    gateway: &Nft,
+    inside: &mut TcpConnections,
+    attachment: &Attachment,
+    ports: &[PortMap],
+) -> Result<()> {
+    let (own_address, pool_address) = (attachment.address(), attachment.pool_address());
+    let mut tracking = [(Conntrack::on(host)?, pool_address), (Conntrack::on(gateway)?, own_address)];
+    let translated_to = |address| translated(attachment, ports, address);
+    let in_gateway = translated_to(own_address);
+    let tcp: Vec<_> = in_gateway.iter().filter(|port| port.protocol == Protocol::Tcp.number()).collect();
     let in_box: BTreeSet<_> = tcp.iter().map(|port| port.target.port()).collect();
     for port in in_box {
         let open = inside.at(port).context(|| format!("cannot list the connections of port {port}"))?;
@@ -108,26 +120,30 @@ pub fn cut(host: &Nft, gateway: &Nft, inside: &mut TcpConnections, ports: &[Publ
                         && port.host_address.is_none_or(|address| address == asked.ip())
                 })
             };
-            for place in &mut tracking {
+            for (place, address) in &mut tracking {
+                let known_as = if own.is_ipv4() { SocketAddr::from((*address, own.port())) } else { own };
                 // Not translated here: in the gateway that is what the host has translated, and what the relay carries.
-                let Some(asked) = place.began_at(own, peer)?.filter(|asked| *asked != own) else { continue };
+                let not_here = |asked: &SocketAddr| *asked == own || asked.ip() == IpAddr::V4(pool_address);
+                let asked = place.began_at(known_as, peer)?.filter(|asked| !not_here(asked));
+                let Some(asked) = asked else { continue };
                 if led_here(asked) && inside.end(&connection).is_err() {
                     // A kernel that cannot: whoever speaks next finds nobody.
-                    place.forget(own, peer)?;
+                    place.forget(known_as, peer)?;
                 }
                 break;
             }
         }
     }
-    let others = ports.iter().filter(|port| port.protocol != Protocol::Tcp.number());
-    let others: Vec<_> = others
-        .map(|port| Selector::Translated {
+    tracking.iter_mut().try_for_each(|(place, address)| {
+        let all = translated_to(*address);
+        let others = all.iter().filter(|port| port.protocol != Protocol::Tcp.number());
+        let selector = |port: &PublishedPort| Selector::Translated {
             protocol: port.protocol,
             port: port.host_port,
             target: port.target,
-        })
-        .collect();
-    tracking.iter_mut().try_for_each(|place| place.flush(&others))
+        };
+        place.flush(&others.map(selector).collect::<Vec<_>>())
+    })
 }
 
 /// To be called when `ports` have just been mapped: lets what is sent to them be translated, though its connection is older than

@@ -52,8 +52,16 @@ pub(super) fn make(
     let (network, route, nft) = inside?;
     let cookie = netns_cookie(route.as_fd()).context(|| "cannot identify the gateway's network namespace")?;
     let GatewayPlan { topology, switched, switched6, host_addresses, without_ipv6, connections } = plan;
-    let record =
-        GatewayRecord { topology, cookie, switched, switched6, host_addresses, without_ipv6, connections };
+    let record = GatewayRecord {
+        topology,
+        cookie,
+        switched,
+        switched6,
+        host_addresses,
+        without_ipv6,
+        connections,
+        bridges: Vec::new(),
+    };
     gateway::write_record(locked, &record)?;
     let mut gateway = Gateway { record, network, route, nft };
     match build(&mut gateway, &mut host_route, host, locked, census) {

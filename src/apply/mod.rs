@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod attach;
+pub mod bridge;
 pub mod census;
 pub mod connections;
 pub mod export;
@@ -13,10 +14,12 @@ pub mod lease;
 pub mod log;
 mod making;
 pub mod names;
+pub mod networks;
 pub mod ports;
 pub mod publish;
 pub mod registry;
 pub mod reserve;
+pub mod seats;
 pub mod state;
 pub mod sweep;
 pub mod turns;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use ipnet::Ipv4Net;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
@@ -14,15 +15,18 @@ use crate::error::{Context, Error, Result};
 use crate::host::names::{HOSTS, RESOLV_CONF, hosts, is_there, resolv_conf};
 use crate::kernel::namespace;
 use crate::kernel::socket_option::bind_to_link;
+use crate::plan::network::Member;
+use crate::plan::record::Attachment;
 use crate::plan::resolver::{ResolvConf, hosts_for_box};
 use crate::plan::topology::Topology;
 use crate::spec::names::ExtraHost;
-use crate::spec::net::Net;
 use crate::spec::request::RunRequest;
 
 use super::gateway::Gateway;
 use super::host::Host;
 use super::lease::{self, Lease};
+use super::seats;
+use super::state::State;
 
 /// The port of name servers (RFC 1035, 4.2).
 const PORT: u16 = 53;
@@ -40,32 +44,65 @@ pub struct Questions {
     pub udp: OwnedFd,
     /// For connections, listening.
     pub tcp: OwnedFd,
+    /// The boxes of its network, if it is in one.
+    pub members: Option<MemberNames>,
 }
 
-/// Opens the sockets in the gateway, for the box in `slot` and for nobody else: what comes by another link does not find
-/// them. Its link need not exist yet.
+/// Where the boxes of a network have their names.
+#[derive(Debug)]
+pub struct MemberNames {
+    /// Its directory.
+    pub directory: OwnedFd,
+    /// Its name.
+    pub network: String,
+    /// The range of its addresses.
+    pub subnet: Ipv4Net,
+}
+
+impl MemberNames {
+    /// Those of the network that a box is in.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    fn open(state: &State, member: &Member, request: &RunRequest) -> Result<Self> {
+        let directory = seats::open(state.root(), &member.network)
+            .context(|| format!("cannot open the state of network {}", request.net))?;
+        Ok(Self { directory, network: request.net.as_str().to_owned(), subnet: member.subnet })
+    }
+}
+
+/// Opens the sockets in the gateway, for this box and for nobody else: what comes by another link, or another bridge, does not find
+/// them, and what comes from another port of the bridge the rules keep from them. Its link need not exist yet.
 ///
 /// # Errors
 /// Naming the step.
-pub fn listen_for(gateway: &Gateway, host: &Host, slot: u32) -> Result<Questions> {
+pub fn listen_for(
+    gateway: &Gateway,
+    host: &Host,
+    attachment: &Attachment,
+    state: Option<&State>,
+    request: &RunRequest,
+) -> Result<Questions> {
+    let members = attachment.network.zip(state);
+    let members = members.map(|(member, state)| MemberNames::open(state, &member, request)).transpose()?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let open = |kind| socket(AddressFamily::Inet, kind, flags, None);
     let both = || -> nix::Result<_> { Ok((open(SockType::Datagram)?, open(SockType::Stream)?)) };
     let (udp, tcp) = namespace::inside(gateway.network.as_fd(), host.network().as_fd(), both)
         .context(|| "cannot enter the gateway")?
         .context(|| "cannot open sockets for the box's resolver")?;
-    let address = Topology::resolver_address(slot);
+    let address = Topology::resolver_address(attachment.slot);
     let ready = || -> std::io::Result<()> {
         // A box before, in the same slot, may have left connections in TIME_WAIT.
         setsockopt(&tcp, sockopt::ReuseAddr, &true)?;
         for socket in [&udp, &tcp] {
-            bind_to_link(socket.as_fd(), Topology::link_index(slot))?;
+            bind_to_link(socket.as_fd(), attachment.interface_index())?;
             bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, PORT)))?;
         }
         Ok(listen(&tcp, Backlog::new(BACKLOG)?)?)
     };
     ready().context(|| format!("cannot listen on {address} port {PORT} for the box's resolver"))?;
-    Ok(Questions { udp, tcp })
+    Ok(Questions { udp, tcp, members })
 }
 
 /// A file of the box's own, in the place of one of the host's. It is in the box's state directory for as long as it may
@@ -118,7 +155,7 @@ pub fn own_files(
     warning: impl FnOnce(String),
 ) -> Result<Vec<BoxFile>> {
     let mut files = Vec::new();
-    if request.net == Net::Nat {
+    if request.net.is_behind_gateway() {
         let host = resolv_conf();
         if let Some(host) = host.as_ref().filter(|_| request.verbose > 0) {
             log(host.upstream(&request.dns).to_string());
@@ -145,7 +182,8 @@ fn own_resolv_conf(
     let resolver = Topology::resolver_address(lease.slot);
     match host {
         Some(host) => {
-            let text = host.for_box(resolver, request.dns_search.as_deref());
+            let in_network = request.net.network().is_some();
+            let text = host.for_box(resolver, request.dns_search.as_deref(), in_network);
             BoxFile::new(lease, lease::RESOLV_CONF, RESOLV_CONF, text.as_bytes()).map(Some)
         }
         None if request.dns.is_empty() && request.dns_search.is_none() => Ok(None),

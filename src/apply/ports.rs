@@ -1,6 +1,6 @@
 //! The rules of a box's published ports, changed while it runs.
 
-use super::attach::{host_elements, in_gateway, translated};
+use super::attach::{host_elements, in_gateway};
 use super::state::Locked;
 use super::{connections, heal, publish};
 use crate::error::Result;
@@ -73,7 +73,7 @@ impl PortChange<'_> {
             if removed.is_empty() {
                 return Ok(());
             }
-            connections::cut(host, gateway, &mut inside()?, &translated(attachment, &removed))
+            connections::cut(host, gateway, &mut inside()?, attachment, &removed)
         }
     }
 }

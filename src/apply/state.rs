@@ -9,6 +9,7 @@
 //! gateway         JSON: the gateway, written before the first thing that it describes is made
 //! boxes/ID/       one directory per box, locked by its keeper for life; in it box.json, and the socket `control`
 //! names/NAME      symbolic link to the id of the box with that name
+//! networks/ID/    one link for each address of a network that a box has (apply::seats)
 //! ```
 //! Everything is opened without following links, and refused when it belongs to somebody else. The last keeper removes it.
 
@@ -151,6 +152,8 @@ impl State {
     /// # Errors
     /// As [`State::open`].
     pub fn open_locked(place: &mut Option<Self>) -> Result<Locked<'_>> {
+        // Whatever that still holds, this process would wait for itself.
+        drop(place.take());
         loop {
             let state = Self::open()?;
             state.wait_for_lock()?;
@@ -288,6 +291,7 @@ fn remove_whole(root: &OwnedFd, own: &OwnedFd, name: &str) {
     if rustix::fs::statat(root, "gateway", AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return;
     }
+    super::seats::remove_directories(root);
     // First what fails when something is in it: then everything stays. The lock last, since it is what others wait for.
     let parts = [
         ("boxes", AtFlags::REMOVEDIR),
@@ -363,7 +367,7 @@ pub(super) fn make_directory(at: impl AsFd, path: &str, mode: RawMode) -> io::Re
     }
 }
 
-fn check(file: &impl AsFd, path: &str) -> Result<()> {
+pub(super) fn check(file: &impl AsFd, path: &str) -> Result<()> {
     let stat =
         rustix::fs::fstat(file).map_err(io::Error::from).context(|| format!("cannot look at {path}"))?;
     let own = rustix::process::geteuid().as_raw();

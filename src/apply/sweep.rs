@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::kernel::namespace::MountNamespace;
 use crate::kernel::nft::NftError;
 use crate::kernel::slots::{SlotNote, SlotState};
+use crate::plan::network::Member;
 use crate::plan::record::{Attachment, BoxRecord, MountIdentity, PortMap};
 use crate::plan::topology::box_link;
 use crate::spec::name::BoxId;
@@ -19,7 +20,7 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::state::{Locked, State};
-use super::{attach, connections, export, kept, lease, publish, registry};
+use super::{attach, connections, export, kept, lease, publish, registry, seats};
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -126,11 +127,22 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
             Err(error) => problems.push(error.to_string()),
         }
     }
+    let seat = match record.as_ref().and_then(|record| record.attachment) {
+        Some(attachment) => attachment.network.map(|member| member.seat()),
+        // It died before it wrote its record.
+        None => seats::of_box(locked, &id),
+    };
+    let bridges = site.gateway.as_ref().map_or(&[][..], |gateway| &gateway.record.bridges);
+    let member = seat.and_then(|seat| Member::of(&seat, bridges));
     if let Some(gateway) = &mut site.gateway {
-        let gone = attach::shut_out(locked, gateway, &id, slot_number, others)
-            .and_then(|()| attach::shut_out(locked, gateway, &id, slot_number, ports));
+        let gone = attach::shut_out(locked, gateway, &id, slot_number, member, others)
+            .and_then(|()| attach::shut_out(locked, gateway, &id, slot_number, member, ports));
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
         note_problem(&mut problems, "cannot remove its link", gateway.route.remove_link(&box_link(&id)));
+        if let Some(member) = &member {
+            let left = attach::leave(locked, gateway, member);
+            note_problem(&mut problems, "cannot remove its neighbour entry", left);
+        }
     }
     if let Some(record) = &record {
         problems.extend(withdraw(record, site.host));
@@ -139,15 +151,17 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     if let Some(topology) = topology.or_else(|| site.gateway.as_ref().map(|gateway| gateway.record.topology))
     {
         let gateway = site.gateway.as_deref();
+        let attachment =
+            Attachment { topology, slot: slot_number, address6: None, snat: None, network: member };
         if let Err(error) =
-            connections::forget(locked, site.host, site.census, gateway, &topology, (slot_number, &id), None)
+            connections::forget(locked, site.host, site.census, gateway, &attachment, &id, None)
         {
             problems.push(error.to_string());
         }
     }
     if problems.is_empty() {
         let name = registry::name_of(locked, &id);
-        problems.extend(lease::remove(locked, slot, &id, name.as_deref()));
+        problems.extend(lease::remove(locked, slot, &id, name.as_deref(), seat.as_ref()));
     }
     swept.problems.extend(problems.iter().map(|problem| format!("box {id}: {problem}")));
     swept.boxes.push(id);
@@ -198,10 +212,15 @@ pub fn close(
             .and_then(|()| others.map_or(Ok(()), |others| publish::unmap(locked, nft, attachment, others)));
         note_problem(&mut problems, "cannot remove the port maps", tolerate_no_table(unmapped));
     }
-    let shut_out = attach::shut_out(locked, gateway, id, lease.slot, ports).and_then(|()| {
-        others.map_or(Ok(()), |others| attach::shut_out(locked, gateway, id, lease.slot, others))
+    let member = attachment.network;
+    let shut_out = attach::shut_out(locked, gateway, id, lease.slot, member, ports).and_then(|()| {
+        others.map_or(Ok(()), |others| attach::shut_out(locked, gateway, id, lease.slot, member, others))
     });
     note_problem(&mut problems, "cannot remove the box's rules in the gateway", tolerate_no_table(shut_out));
+    if let Some(member) = &attachment.network {
+        let left = attach::leave(locked, gateway, member);
+        note_problem(&mut problems, "cannot remove the box's neighbour entry in the gateway", left);
+    }
     problems
 }
 

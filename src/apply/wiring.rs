@@ -3,8 +3,6 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
 
-use ipnet::IpNet;
-
 use crate::error::{Context, Result};
 use crate::kernel::route::link::{LinkChange, Veth};
 use crate::kernel::route::path::{RouteKind, RouteSpec};
@@ -67,21 +65,30 @@ pub fn pipeline(route: &mut Route, requests: &[Request], place: &str) -> Result<
 /// Planned changes for the kernel, where `link` is the index of the one interface, but lo, that they name.
 #[must_use]
 pub fn requests(wires: &[Wire], link: u32) -> Vec<Request> {
-    let index = |dev: &str| if dev == plan::wiring::LO { LO } else { link };
+    requests_by(wires, |dev| if dev == plan::wiring::LO { LO } else { link })
+}
+
+/// Planned changes for the kernel; `index` knows the interfaces that they name.
+pub fn requests_by(wires: &[Wire], index: impl Fn(&str) -> u32) -> Vec<Request> {
     let request = |wire: &Wire| match wire {
+        Wire::Bridge { dev, index, mac } => link::add_bridge(dev, *index, *mac),
+        Wire::Mtu { dev, mtu } => {
+            link::set(index(dev), &LinkChange { mtu: Some(*mtu), ..LinkChange::default() })
+        }
+        Wire::Port { dev, isolated } => link::set_port(index(dev), *isolated),
+        Wire::Behind { dev, mac } => neighbour::forward(index(dev), *mac),
         Wire::NoAddressOfItsOwn { dev } => {
             link::set(index(dev), &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() })
         }
         Wire::Up { dev, alias } => {
             link::set(index(dev), &LinkChange { up: Some(true), alias: *alias, ..LinkChange::default() })
         }
-        Wire::Address { dev, address } => {
-            address::add(index(dev), *address, IpNet::from(*address).max_prefix_len())
-        }
+        Wire::Address { dev, address } => address::add(index(dev), address.addr(), address.prefix_len()),
         Wire::Deliver { dev, address } => path::deliver(index(dev), *address),
         Wire::Neighbour { dev, address, mac } => neighbour::set(index(dev), *address, *mac),
         Wire::Route { route, replace } => {
-            let link = route.dev.as_deref().map_or(link, index);
+            // A route without an interface names none.
+            let link = route.dev.as_deref().map_or(0, &index);
             path::add(&RouteSpec { replace: *replace, ..route_spec(route, link) })
         }
         Wire::Rule(rule) => rule::add(&rule_spec(rule)),
@@ -100,6 +107,7 @@ pub fn veth<'a>(pair: &'a Pair, netns: BorrowedFd<'a>) -> Veth<'a> {
         peer_mac: pair.peer_mac,
         peer_netns: netns,
         indexes: pair.indexes,
+        bridge: pair.bridge.as_ref().map(|(_, index)| *index),
     }
 }
 

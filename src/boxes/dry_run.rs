@@ -2,7 +2,7 @@
 
 use super::elsewhere::{self, Elsewhere};
 use crate::apply::state::{self, State};
-use crate::apply::{address, attach, export, kept, lease, reserve};
+use crate::apply::{address, attach, export, kept, lease, networks, reserve};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::host::names::{HOSTS, RESOLV_CONF, is_there};
@@ -12,17 +12,17 @@ use crate::plan::environment::{self, Changes, Sources, environment};
 use crate::plan::gateway::{self, GatewayPlan};
 use crate::plan::identity::{Caller, Identity};
 use crate::plan::ipv6::GlobalId;
+use crate::plan::network::{Member, Network, Seat, mac_of};
 use crate::plan::place::Wanted;
 use crate::plan::privileges::privileges;
 use crate::plan::record::{Attachment, PortMap};
 use crate::plan::refusal;
 use crate::plan::render::{self, BoxPlan, RunPlan};
 use crate::plan::ruleset::{Datum, Element};
-use crate::plan::topology::Topology;
+use crate::plan::topology::{FIRST_BRIDGE_INDEX, Topology};
 use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::spec::capability::Capabilities;
 use crate::spec::name::BoxName;
-use crate::spec::net::Net;
 use crate::spec::netns::Export;
 use crate::spec::port::{HostPort, PortRequest};
 use crate::spec::request::RunRequest;
@@ -62,13 +62,14 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
             _ => kept::check_name(&state::host_here()?, name)?,
         }
     }
-    let gateway = match request.net.is_behind_gateway() {
-        true => Some(gateway_of(request)?),
-        false => None,
-    };
+    let network = networks::keep_for(request)?;
+    let network = network.as_ref().map(|kept| &kept.network);
+    let gateway = request.net.is_behind_gateway().then(|| gateway_of(request)).transpose()?;
     let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
     let attached = match &gateway {
-        Some((gateway, slot)) => Some((gateway, attached(request, &gateway.topology, *slot, &ports)?)),
+        Some((gateway, slot)) => {
+            Some((gateway, attached(request, &gateway.topology, *slot, &ports, network)?))
+        }
         None => None,
     };
     let link = elsewhere.as_ref().and_then(|elsewhere| elsewhere.link.as_ref());
@@ -102,7 +103,8 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
 /// Without the host's file there is nothing in its place that the box's own could be put over.
 fn files(request: &RunRequest, elsewhere: Option<&Elsewhere>) -> Vec<&'static str> {
     let of_other = elsewhere.is_some_and(|elsewhere| elsewhere.resolv_conf.is_some());
-    let all = [(request.net == Net::Nat || of_other, RESOLV_CONF), (!request.add_host.is_empty(), HOSTS)];
+    let resolves = request.net.is_behind_gateway() || of_other;
+    let all = [(resolves, RESOLV_CONF), (!request.add_host.is_empty(), HOSTS)];
     all.into_iter().filter(|(wanted, path)| *wanted && is_there(path)).map(|(_, path)| path).collect()
 }
 
@@ -125,8 +127,12 @@ fn attached<'a>(
     topology: &Topology,
     slot: u32,
     ports: &'a [PortMap],
+    network: Option<&'a Network>,
 ) -> Result<BoxPlan<'a>> {
-    let attachment = Attachment::new(*topology, slot, request)?;
+    let mut attachment = Attachment::new(*topology, slot, request)?;
+    let place = |network| member_of(request, network, topology).map(|member| (network, member));
+    let network = network.map(place).transpose()?;
+    attachment.network = network.map(|(_, member)| member);
     let end = LinkEnd::new(&attachment, request);
     let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
     let all = attach::gateway_elements(&attachment, EXAMPLE, ports);
@@ -137,6 +143,8 @@ fn attached<'a>(
     Ok(BoxPlan {
         id: EXAMPLE,
         attachment,
+        network,
+        at_port: attach::port_elements(&attachment, EXAMPLE),
         link: BoxLink::new(&attachment, end.mtu),
         end,
         ports,
@@ -144,6 +152,15 @@ fn attached<'a>(
         let_in,
         published_on_host: on_host.into_iter().filter(is_known).collect(),
     })
+}
+
+/// The box's place in its network, whose first box it might be.
+fn member_of(request: &RunRequest, network: &Network, topology: &Topology) -> Result<Member> {
+    let (ip, mac) = request.seat();
+    ip.map_or(Ok(()), |address| network.check_address(address))?;
+    let address = ip.or_else(|| network.candidates(SLOT).next()).unwrap_or(network.gateway);
+    let seat = Seat { network: network.id, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
+    Ok(Member::new(network, &seat, FIRST_BRIDGE_INDEX, topology.mtu))
 }
 
 fn environment_of(request: &RunRequest, identity: &Identity, link: Option<&BoxLink>) -> Changes {

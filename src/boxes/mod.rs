@@ -12,6 +12,7 @@ pub mod gc;
 pub mod inspect;
 pub mod logs;
 pub mod monitor;
+pub mod network;
 pub mod port;
 pub mod ps;
 pub mod publish;

@@ -130,7 +130,7 @@ impl Eye {
 fn row(record: BoxRecord, counters: Option<Traffic>, tracked: Option<&HashMap<IpAddr, u32>>) -> Row {
     let of = |address: IpAddr| tracked.and_then(|tracked| tracked.get(&address)).copied().unwrap_or(0);
     let connections = record.attachment.filter(|_| counters.is_some()).map(|attachment| {
-        let address = attachment.topology.box_address(attachment.slot);
+        let address = attachment.address();
         of(address.into()) + attachment.address6.map_or(0, |address| of(address.into()))
     });
     Row { id: record.id, name: record.name, counters, connections }

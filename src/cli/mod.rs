@@ -14,6 +14,7 @@ mod inspect;
 mod kill;
 mod logs;
 mod monitor;
+mod network;
 mod pids;
 mod port;
 mod ps;
@@ -54,6 +55,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { name: monitor::NAME, command: monitor::command, request: monitor::request },
     Subcommand { name: halt::NAME, command: halt::command, request: halt::request },
     Subcommand { name: kill::NAME, command: kill::command, request: kill::request },
+    Subcommand { name: network::NAME, command: network::command, request: network::request },
     Subcommand { name: gc::NAME, command: gc::command, request: gc::request },
     Subcommand { name: gateway::NAME, command: gateway::command, request: gateway::request },
 ];

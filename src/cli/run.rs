@@ -30,12 +30,12 @@ struct RunArgs {
     #[arg(short = 'P', long, help_heading = "Network")]
     publish_all: bool,
 
-    /// The box's network: nat (its own, behind a router), none (its own, unconnected), host, box:NAME (another box's),
-    /// netns:NAME or netns:PATH (a network namespace that is there)
+    /// The box's network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`,
+    /// box:NAME (another box's), netns:NAME or netns:PATH (a network namespace that is there)
     #[arg(
         long,
         visible_alias = "network",
-        value_name = "NETWORK",
+        value_name = "NETWORK[:ip=IP,mac=MAC]",
         default_value = "nat",
         allow_hyphen_values = true,
         help_heading = "Network"

@@ -1,6 +1,6 @@
 //! The box's side of its network, configured by its first process while that still may.
 
-use std::net::IpAddr;
+use ipnet::IpNet;
 
 use crate::apply::wiring;
 use crate::error::{Context, Result};
@@ -26,7 +26,7 @@ pub fn configure(box_link: Option<&BoxLink>, cover: Option<&Mount>) -> Result<()
         // So that it also says that it is up, to programs that look before they send.
         requests.push(link::settle(ETH_INDEX));
     }
-    let is_ipv6 = |wire: &Wire| matches!(wire, Wire::Address { address: IpAddr::V6(_), .. });
+    let is_ipv6 = |wire: &Wire| matches!(wire, Wire::Address { address: IpNet::V6(_), .. });
     let mut configured = route.pipeline(&requests);
     if let (Err(Refused { index, refusal, .. }), Some(six)) = (&configured, wires.iter().position(is_ipv6))
         && *index == six

@@ -164,6 +164,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_munmap,
     libc::SYS_newfstatat,
     libc::SYS_read,
+    libc::SYS_readlinkat,
     libc::SYS_readv,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,

@@ -1,13 +1,13 @@
 //! What the helpers of a box are for: the relay to its published ports, and its resolver.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::apply::names::Questions;
 use crate::error::{Context, Result};
 use crate::kernel::namespace;
 use crate::plan::record::Attachment;
 use crate::serve::relay::{self, Target, Waiting};
-use crate::serve::resolver;
+use crate::serve::resolver::{self, Asks, Members};
 use crate::spec::names::Nameserver;
 
 use super::confine::user_of;
@@ -40,14 +40,19 @@ pub fn helpers<'a>(
 ) -> Result<Vec<Helper<'a>>> {
     let Some(place) = place else { return Ok(Vec::new()) };
     waiting.watch().context(|| "cannot watch the published ports")?;
-    let resolver = questions.map(|questions| resolver(questions, servers, place.attachment.slot));
+    let asks = match place.attachment.network {
+        Some(member) if member.internal => Asks::Nobody,
+        _ if servers.is_empty() => Asks::AsTheHost,
+        _ => Asks::These(servers),
+    };
+    let resolver = questions.map(|questions| resolver(questions, asks, place.attachment.slot));
     Ok([relay(waiting, place)].into_iter().chain(resolver).map(Helper::new).collect())
 }
 
 /// The relay from the host's loopback to the published ports of the box.
 fn relay<'a>(waiting: &'a Waiting, place: Place<'a>) -> Errand<'a> {
-    let Attachment { topology, slot, address6, .. } = place.attachment;
-    let target = Target { ipv4: topology.box_address(slot), ipv6: address6 };
+    let Attachment { slot, address6, .. } = place.attachment;
+    let target = Target { ipv4: place.attachment.address(), ipv6: address6 };
     Errand {
         name: "netbox-relay",
         activity: Box::new(|| waiting.activity().into_iter().collect()),
@@ -68,7 +73,7 @@ fn relay<'a>(waiting: &'a Waiting, place: Place<'a>) -> Errand<'a> {
 }
 
 /// The resolver of the box in `slot`. It stays in the host's network and mounts, so that it asks as the host does now.
-fn resolver<'a>(questions: &'a Questions, servers: &'a [Nameserver], slot: u32) -> Errand<'a> {
+fn resolver<'a>(questions: &'a Questions, asks: Asks<'a>, slot: u32) -> Errand<'a> {
     let sockets = [questions.udp.as_fd(), questions.tcp.as_fd()];
     Errand {
         name: "netbox-resolver",
@@ -77,13 +82,22 @@ fn resolver<'a>(questions: &'a Questions, servers: &'a [Nameserver], slot: u32) 
         user: user_of(slot),
         memory: MEMORY_OF_RESOLVER,
         prepare: Box::new(move || {
-            let kept = sockets.iter().map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<_>>();
+            let directory = questions.members.as_ref().map(|members| members.directory.as_fd());
+            let kept = sockets.iter().chain(&directory);
+            let kept = kept.map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<_>>();
             kept.context(|| "cannot keep what is to be answered")
         }),
-        serve: Box::new(move |sockets, _| {
-            if let Ok([udp, tcp]) = <[OwnedFd; 2]>::try_from(sockets) {
+        serve: Box::new(move |kept, _| {
+            let mut kept = kept.into_iter();
+            if let (Some(udp), Some(tcp)) = (kept.next(), kept.next()) {
+                let members = kept.next().zip(questions.members.as_ref());
+                let members = members.map(|(directory, of)| Members {
+                    directory,
+                    network: of.network.clone(),
+                    subnet: of.subnet,
+                });
                 // Nobody is told: the box asks again, and this is started again.
-                drop(resolver::serve(udp, tcp, servers));
+                drop(resolver::serve(udp, tcp, asks, members));
             }
         }),
     }

@@ -9,6 +9,7 @@ use crate::apply::host::Host;
 use crate::apply::lease::Lease;
 use crate::apply::state::State;
 use crate::error::Result;
+use crate::plan::record::Attachment;
 use crate::plan::topology::box_link;
 use crate::serve::watch::Watch;
 
@@ -67,6 +68,14 @@ pub fn linger(remains: Remains) {
 fn forget_connections(state: &mut State, host: &mut Host, gateway: &Gateway, lease: &Lease) -> Result<()> {
     let locked = state.lock()?;
     let found = census(locked.slots());
-    let (topology, age) = (&gateway.record.topology, Some(lease.age()));
-    connections::forget(&locked, host, &found, Some(gateway), topology, (lease.slot, lease.id.as_str()), age)
+    let attachment = Attachment::at_most(gateway.record.topology, lease.slot, lease.network);
+    connections::forget(
+        &locked,
+        host,
+        &found,
+        Some(gateway),
+        &attachment,
+        lease.id.as_str(),
+        Some(lease.age()),
+    )
 }

@@ -71,6 +71,10 @@ impl Ports<'_> {
         requests: &[PortRequest],
         relay: Option<&mut Helper<'_>>,
     ) -> Result<Vec<PortMap>> {
+        if self.attachment.network.is_some_and(|member| member.internal) {
+            return Err(Error::new(format!("cannot publish a port of box {}", self.record.name))
+                .because(format!("its network, {}, is internal: nothing leads into it", self.record.net)));
+        }
         let before = self.waiting.maps().len();
         let held = reserve::reserve_more(requests, before)?;
         let places: Vec<_> = (before..before + held.len()).collect();

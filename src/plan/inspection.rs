@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::record::{BoxRecord, PortMap};
 use super::topology::{Mac, Topology};
+use super::wiring::BoxLink;
 use super::wiring::written;
 
 /// One box.
@@ -137,6 +138,7 @@ impl Inspected {
     pub fn new(record: BoxRecord, seen: Seen) -> Self {
         let attachment = record.attachment;
         let topology = attachment.map(|attachment| attachment.topology);
+        let link = attachment.map(|attachment| BoxLink::new(&attachment, attachment.topology.mtu));
         let address6 = attachment.and_then(|attachment| attachment.address6);
         Self {
             id: record.id,
@@ -148,12 +150,10 @@ impl Inspected {
             net: record.net,
             namespaces: seen.namespaces,
             interfaces: seen.interfaces,
-            addresses: Addresses {
-                ipv4: attachment.map(|attachment| attachment.topology.box_address(attachment.slot)),
-                ipv6: address6,
-            },
+            addresses: Addresses { ipv4: link.map(|link| link.address), ipv6: address6 },
             gateways: Addresses {
-                ipv4: topology.map(|topology| topology.gateway_address()),
+                // Nor has one in an internal network, which reaches its resolver alone.
+                ipv4: link.filter(|link| link.resolver.is_none()).map(|link| link.gateway),
                 // A box without IPv6 has no way out by it.
                 ipv6: address6.and(topology).and_then(|topology| topology.gateway_address6()),
             },
@@ -184,7 +184,7 @@ mod tests {
             privilege: "root".to_owned(),
             command: vec!["true".to_owned()],
             started: "2026-01-01T00:00:00.000Z".to_owned(),
-            attachment: Some(Attachment::at_most(topology, 2)),
+            attachment: Some(Attachment::at_most(topology, 2, None)),
             ports: Vec::new(),
             mounts: None,
             other_ports: Vec::new(),

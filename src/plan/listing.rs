@@ -17,7 +17,7 @@ pub struct Listed {
     pub pid: Option<i32>,
     /// The command, likewise.
     pub box_pid: Option<i32>,
-    /// `nat`, `none`, `host`, or whose it is: `netns:…`, `box:…`.
+    /// `nat`, `none`, `host`, the name of a network, or whose it is: `netns:…`, `box:…`.
     pub net: String,
     /// `root`.
     pub privilege: String,
@@ -44,7 +44,7 @@ impl From<BoxRecord> for Listed {
             privilege: record.privilege,
             command: record.command,
             started: record.started,
-            ipv4: record.attachment.map(|attachment| attachment.topology.box_address(attachment.slot)),
+            ipv4: record.attachment.map(|attachment| attachment.address()),
             ipv6: record.attachment.and_then(|attachment| attachment.address6),
             ports: record.ports,
         }

@@ -60,7 +60,7 @@ pub fn before_settings(request: &RunRequest, can_be_root: bool) -> Vec<Mount> {
     if !request.has_own_mounts() {
         return Vec::new();
     }
-    let with_resolver = matches!(request.net, Net::Nat | Net::Box(_));
+    let with_resolver = request.net.is_behind_gateway() || matches!(request.net, Net::Box(_));
     // In a namespace that is there, names are found as `ip netns exec` finds them.
     let has_names = with_resolver || request.has_own_network();
     let [resolved, nscd] = NAME_SERVICES.map(|directory| Mount::Hide { directory, with_resolver });
@@ -110,6 +110,7 @@ impl fmt::Display for Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::net::Net;
 
     #[test]
     fn a_box_has_the_mounts_that_its_namespaces_and_rights_take() {

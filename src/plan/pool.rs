@@ -91,6 +91,15 @@ impl fmt::Display for Overlap<'_> {
     }
 }
 
+/// Where networks are looked for, in this order: a /24 each, from the places that pools come to last.
+pub fn networks() -> impl Iterator<Item = Ipv4Net> {
+    let (last, tens) = (PLACES[PLACES.len() - 1], &PLACES[..PLACES.len() - 1]);
+    tens.iter().rev().copied().chain([last]).flat_map(|(first, second)| {
+        // Not the first quarter, where people begin to number.
+        (64..=255).map(move |third| Ipv4Net::new_assert(Ipv4Addr::new(first, second, third, 0), 24))
+    })
+}
+
 fn candidates() -> impl Iterator<Item = Ipv4Net> {
     QUARTERS.into_iter().flat_map(|quarter| {
         PLACES.into_iter().map(move |(first, second)| {

@@ -1,10 +1,16 @@
 //! DNS messages as the box's resolver sees them (RFC 1035, RFC 6891): which are passed on, what counts as an answer to
 //! which, and what the resolver says itself. Bytes in, bytes out; every byte may be hostile.
 
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
 use domain::base::header::{Header, HeaderSection};
-use domain::base::iana::{Opcode, Rcode};
-use domain::base::message_builder::MessageBuilder;
-use domain::base::{Message, Rtype};
+use domain::base::iana::{Class, Opcode, Rcode};
+use domain::base::message_builder::{AdditionalBuilder, MessageBuilder};
+use domain::base::name::Name;
+use domain::base::rdata::ComposeRecordData;
+use domain::base::{Message, Rtype, Ttl};
+use domain::rdata::{A, Ptr};
 
 /// What a datagram may hold where the asker says nothing of it (RFC 1035, 4.2.1).
 const PLAIN_DATAGRAM: u16 = 512;
@@ -170,8 +176,62 @@ impl Question {
         self.refuse(Rcode::SERVFAIL)
     }
 
+    /// What the box is told where nobody is asked: that there is no such name. Of REFUSED musl makes nothing, and waits for another
+    /// answer (its `__res_msend_rc`).
+    #[must_use]
+    pub fn unknown(&self) -> Vec<u8> {
+        self.refuse(Rcode::NXDOMAIN)
+    }
+
     fn refuse(&self, rcode: Rcode) -> Vec<u8> {
         self.answer(|header| header.set_rcode(rcode))
+    }
+
+    /// The name that is asked for, without a dot at its end, and what of it.
+    #[must_use]
+    pub fn asked(&self) -> Option<(String, Rtype, Class)> {
+        let question = self.parsed()?.sole_question().ok()?;
+        Some((question.qname().to_string(), question.qtype(), question.qclass()))
+    }
+
+    /// What is known of a name: this address, or that there is nothing of the kind. Not to be remembered: it may change at once.
+    #[must_use]
+    pub fn address(&self, address: Option<Ipv4Addr>) -> Vec<u8> {
+        self.known(address.map(A::new))
+    }
+
+    /// What an address is called, likewise.
+    #[must_use]
+    pub fn pointer(&self, name: &str) -> Vec<u8> {
+        // Every name of a box can be one of DNS, and what is none is not told.
+        self.known(Name::<Vec<u8>>::from_str(name).ok().map(Ptr::new))
+    }
+
+    fn known(&self, data: Option<impl ComposeRecordData>) -> Vec<u8> {
+        let Some(question) = self.parsed() else { return Vec::new() };
+        let Ok(mut builder) = MessageBuilder::new_vec().start_answer(question, Rcode::NOERROR) else {
+            return self.failure();
+        };
+        builder.header_mut().set_ra(true);
+        builder.header_mut().set_aa(true);
+        builder.header_mut().set_cd(question.header().cd());
+        if let (Some(data), Ok(asked)) = (data, question.sole_question()) {
+            // A Vec has room.
+            let _ = builder.push((asked.qname(), Class::IN, Ttl::ZERO, data));
+        }
+        let mut additional = builder.additional();
+        self.speak_edns(&mut additional);
+        additional.finish()
+    }
+
+    fn speak_edns(&self, additional: &mut AdditionalBuilder<Vec<u8>>) {
+        if self.datagram.is_some() {
+            // A Vec has room; and RFC 6891, 6.1.1 wants one for one.
+            let _ = additional.opt(|opt| {
+                opt.set_udp_payload_size(OWN_DATAGRAM);
+                Ok(())
+            });
+        }
     }
 
     /// A message of this resolver's own, without records.
@@ -182,13 +242,7 @@ impl Question {
         builder.header_mut().set_cd(question.header().cd());
         adjust(builder.header_mut());
         let mut additional = builder.additional();
-        if self.datagram.is_some() {
-            // A Vec has room; and RFC 6891, 6.1.1 wants one for one.
-            let _ = additional.opt(|opt| {
-                opt.set_udp_payload_size(OWN_DATAGRAM);
-                Ok(())
-            });
-        }
+        self.speak_edns(&mut additional);
         additional.finish()
     }
 }
@@ -196,10 +250,6 @@ impl Question {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::base::iana::Class;
-    use domain::base::name::Name;
-    use domain::rdata::A;
-    use std::str::FromStr;
 
     fn query(name: &str, datagram: Option<u16>) -> Vec<u8> {
         let mut builder = MessageBuilder::new_vec();

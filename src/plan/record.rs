@@ -1,7 +1,7 @@
 //! What netbox writes down about a box and about its gateway, so that others find it and can take it down.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 
 use super::exec::Rights;
 use super::ipv6;
+use super::network::Member;
 use super::topology::Topology;
+use crate::spec::name::BoxId;
 use crate::spec::port::Protocol;
 use crate::spec::request::RunRequest;
 
@@ -70,10 +72,12 @@ pub struct Attachment {
     pub topology: Topology,
     /// The box's slot in the pool, one that the pool has.
     pub slot: u32,
-    /// Its IPv6 address, where it has one.
+    /// Its IPv6 address in the pool, where it has one.
     pub address6: Option<Ipv6Addr>,
     /// The address of the host's that what it sends leaves with; `None`: that of the interface that a packet leaves by.
     pub snat: Option<IpAddr>,
+    /// Its place in a network. Then its address of the pool is that which the host knows it by, and it has another itself.
+    pub network: Option<Member>,
 }
 
 impl Attachment {
@@ -89,20 +93,45 @@ impl Attachment {
                 .because("the box has no IPv6")
                 .hint("--verbose says why"));
         }
-        Ok(Self { topology, slot, address6, snat: request.snat })
+        let address6 = address6.filter(|_| request.net.network().is_none());
+        Ok(Self { topology, slot, address6, snat: request.snat, network: None })
+    }
+
+    /// The address that the box itself has.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.network.map_or_else(|| self.pool_address(), |member| member.address)
+    }
+
+    /// The address that the host knows it by.
+    #[must_use]
+    pub fn pool_address(&self) -> Ipv4Addr {
+        self.topology.box_address(self.slot)
+    }
+
+    /// The interface of the gateway by which its packets come in and go out, where its own link has this name.
+    #[must_use]
+    pub fn interface(&self, link: &str) -> String {
+        self.network.map_or_else(|| link.to_owned(), |member| member.bridge_name())
+    }
+
+    /// The index of that interface.
+    #[must_use]
+    pub fn interface_index(&self) -> u32 {
+        self.network.map_or_else(|| Topology::link_index(self.slot), |member| member.bridge)
     }
 
     /// The box's addresses.
     #[must_use]
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let four = IpAddr::V4(self.topology.box_address(self.slot));
+        let four = IpAddr::V4(self.address());
         [four].into_iter().chain(self.address6.map(IpAddr::V6)).collect()
     }
 
     /// All that a box in `slot` can have in the gateway: what has to be removed there after one of which nothing else is known.
     #[must_use]
-    pub fn at_most(topology: Topology, slot: u32) -> Self {
-        Self { topology, slot, address6: topology.box_address6(slot), snat: None }
+    pub fn at_most(topology: Topology, slot: u32, network: Option<Member>) -> Self {
+        Self { topology, slot, address6: topology.box_address6(slot), snat: None, network }
     }
 }
 
@@ -113,18 +142,20 @@ struct Written {
     slot: u32,
     address6: Option<Ipv6Addr>,
     snat: Option<IpAddr>,
+    #[serde(default)]
+    network: Option<Member>,
 }
 
 impl TryFrom<Written> for Attachment {
     type Error = &'static str;
 
     fn try_from(
-        Written { topology, slot, address6, snat }: Written,
+        Written { topology, slot, address6, snat, network }: Written,
     ) -> std::result::Result<Self, Self::Error> {
         if !topology.has(slot) {
             return Err("the pool has no such slot");
         }
-        Ok(Self { topology, slot, address6, snat })
+        Ok(Self { topology, slot, address6, snat, network })
     }
 }
 
@@ -154,7 +185,7 @@ pub struct BoxRecord {
     pub keeper_pid: i32,
     /// The command.
     pub box_pid: i32,
-    /// `nat`, `none`, `host`, or whose it is: `netns:…`, `box:…`.
+    /// `nat`, `none`, `host`, the name of a network, or whose it is: `netns:…`, `box:…`.
     pub net: String,
     /// `root`.
     pub privilege: String,
@@ -225,6 +256,18 @@ pub struct GatewayRecord {
     /// How many connections a box may have at a time.
     #[serde(default = "most_connections")]
     pub connections: u32,
+    /// The bridges in it, each whole before it is written down here.
+    #[serde(default)]
+    pub bridges: Vec<Bridge>,
+}
+
+/// The bridge of a network in the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// The network's id.
+    pub network: BoxId,
+    /// The index of the bridge.
+    pub index: u32,
 }
 
 /// Where an earlier netbox wrote the record, which did not write it down.
@@ -268,7 +311,7 @@ mod tests {
     #[test]
     fn a_slot_that_the_pool_has_not_is_not_read() {
         let of = |slot: u32| {
-            let attachment = Attachment { slot, ..Attachment::at_most(topology(Ipv6::Closed), 0) };
+            let attachment = Attachment { slot, ..Attachment::at_most(topology(Ipv6::Closed), 0, None) };
             serde_json::from_str::<Attachment>(&serde_json::to_string(&attachment).unwrap())
         };
         assert_eq!(of(14).unwrap().slot, 14);

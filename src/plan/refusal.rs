@@ -6,6 +6,7 @@ use crate::spec::port::publishable;
 use crate::spec::request::RunRequest;
 
 use super::identity::Caller;
+use super::network::Network;
 use super::privileges::Privileges;
 use super::topology::GATEWAY_MAC;
 
@@ -92,12 +93,36 @@ pub fn of_network(request: &RunRequest, privileges: &Privileges) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what a network without a way out has not.
+///
+/// # Errors
+/// Naming the option.
+pub fn in_network(request: &RunRequest, network: &Network) -> Result<()> {
+    if !network.internal {
+        return Ok(());
+    }
+    let outward = [
+        (!request.publish.is_empty(), "-p/--publish"),
+        (request.publish_all, "-P/--publish-all"),
+        (!request.dns.is_empty(), "--dns"),
+        (request.snat.is_some(), "--snat"),
+    ];
+    match outward.into_iter().find(|(given, _)| *given) {
+        Some((_, option)) => {
+            Err(Error::new(format!("cannot carry out {option} in network {}", network.name))
+                .because("the network is internal: nothing leads out of it, nor into it")
+                .hint("netbox network create, without --internal, makes one that is not"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Refuses what no caller can have.
 ///
 /// # Errors
 /// Each with its remedy.
 pub fn unsupported(request: &RunRequest) -> Result<()> {
-    if request.mac == Some(GATEWAY_MAC) {
+    if request.seat().1 == Some(GATEWAY_MAC) {
         return Err(Error::new("cannot give the box the hardware address that was asked for")
             .because("it is that of the gateway, at the other end of the box's link")
             .hint("any other will do: no two boxes share a link"));

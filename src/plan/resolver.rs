@@ -69,14 +69,19 @@ impl ResolvConf {
     }
 
     /// The box's own file: one name server, the box's resolver at `resolver`; domains and options of the host's, or those
-    /// asked for.
+    /// asked for. In a network a name without dots is asked for as it is first: it may be a box's.
     #[must_use]
-    pub fn for_box(&self, resolver: Ipv4Addr, search: Option<&[SearchDomain]>) -> String {
+    pub fn for_box(&self, resolver: Ipv4Addr, search: Option<&[SearchDomain]>, in_network: bool) -> String {
         let asked: Option<Vec<_>> =
             search.map(|domains| domains.iter().map(|domain| domain.as_str().to_owned()).collect());
         let search = asked.as_ref().unwrap_or(&self.search);
+        let mut options = self.options.clone();
+        if in_network {
+            options.retain(|option| !option.starts_with("ndots:"));
+            options.push("ndots:0".to_owned());
+        }
         let mut text = format!("# Made by netbox for this box.\nnameserver {resolver}\n");
-        for (keyword, words) in [("search", search), ("options", &self.options)] {
+        for (keyword, words) in [("search", search), ("options", &options)] {
             if !words.is_empty() {
                 text += &format!("{keyword} {}\n", words.join(" "));
             }
@@ -192,12 +197,14 @@ mod tests {
         let host = ResolvConf::parse(b"nameserver 127.0.0.53\noptions edns0\nsearch a.test\n");
         let resolver = Ipv4Addr::new(169, 254, 64, 16);
         assert_eq!(
-            host.for_box(resolver, None),
+            host.for_box(resolver, None, false),
             "# Made by netbox for this box.\nnameserver 169.254.64.16\nsearch a.test\noptions edns0\n"
         );
-        let none = host.for_box(resolver, Some(&[]));
+        let ndots = ResolvConf::parse(b"options ndots:2 edns0\n").for_box(resolver, None, true);
+        assert!(ndots.ends_with("options edns0 ndots:0\n"), "{ndots}");
+        let none = host.for_box(resolver, Some(&[]), false);
         assert!(!none.contains("search"), "{none}");
-        let asked = host.for_box(resolver, Some(&["b.test".parse().unwrap()]));
+        let asked = host.for_box(resolver, Some(&["b.test".parse().unwrap()]), false);
         assert_eq!(ResolvConf::parse(asked.as_bytes()).search, ["b.test"]);
     }
 

@@ -182,6 +182,12 @@ pub fn box_way_out(gateway: IpAddr) -> Route {
     }
 }
 
+/// The route of a box without a way out to its resolver.
+#[must_use]
+pub fn to_resolver(resolver: Ipv4Addr, gateway: Ipv4Addr) -> Route {
+    Route { destination: IpNet::V4(resolver.into()), ..box_way_out(gateway.into()) }
+}
+
 /// Everywhere in the family of `net`.
 const fn anywhere(net: IpNet) -> IpNet {
     match net {

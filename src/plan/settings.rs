@@ -100,6 +100,14 @@ pub fn of_tracking() -> [Setting; 2] {
     ]
 }
 
+/// Those of the gateway's bridges: what passes from port to port is not shown to the rules of IP, which would reject it. Only where
+/// br_netfilter is in the kernel or loaded, which sets them in every network namespace.
+#[must_use]
+pub fn of_bridges() -> [Setting; 3] {
+    ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"]
+        .map(|name| Setting::new(["bridge", name], "0").or_absent())
+}
+
 /// Those of the host's end of the gateway's link, before it is up.
 #[must_use]
 pub fn of_host_link(link: &str, ipv6: Ipv6) -> Vec<Setting> {

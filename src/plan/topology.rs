@@ -41,6 +41,12 @@ pub const ETH_INDEX: u32 = 16;
 /// The index of the gateway's end of the veth of slot 0. The kernel counts its own choices up from 1.
 const FIRST_LINK_INDEX: u32 = 0x0001_0000;
 
+/// The index of the first bridge in the gateway: between those that the kernel chooses and those of the boxes' links.
+pub const FIRST_BRIDGE_INDEX: u32 = 0x8000;
+
+/// So many ports has a bridge (BR_MAX_PORTS of net/bridge/br_private.h, of which one is none).
+pub const MOST_PORTS: usize = 1023;
+
 /// How many addresses at the start of a pool are no box's: network, gateway, the host as seen from the
 /// gateway, and spares.
 pub const RESERVED: u32 = 16;
@@ -224,6 +230,12 @@ impl Topology {
     pub fn box_mac(slot: u32) -> Mac {
         let [_, high, middle, low] = slot.to_be_bytes();
         [0x02, 0x6e, 0x62, high, middle, low]
+    }
+
+    /// The mark of the packets of the box in `slot` in the gateway, where it shares a bridge with others. Others have none.
+    #[must_use]
+    pub const fn mark(slot: u32) -> u32 {
+        slot + 1
     }
 
     /// The index of the gateway's end of the veth of the box in `slot`, so that nobody has to ask for it.

@@ -128,6 +128,7 @@ mod tests {
             host_addresses: host_addresses.iter().copied().map(IpAddr::V4).collect(),
             without_ipv6: None,
             connections: 8192,
+            bridges: Vec::new(),
         }
     }
 

@@ -6,15 +6,16 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::request::RunRequest;
 
+use super::network::{Network, bridge_name};
 use super::record::Attachment;
 use super::routing::{self, PROTOCOL, Route, Rule};
 use super::topology::{
-    ETH, ETH_INDEX, GATEWAY_MAC, HOST_MAC, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link,
+    ETH, ETH_INDEX, GATEWAY_MAC, HOST_MAC, LEAST_MTU6, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link,
 };
 
 /// How many queues each end of a veth has, in each direction. The kernel's default is one for every processor, each
@@ -39,11 +40,43 @@ pub struct Pair {
     pub peer_mac: Mac,
     /// The indexes of the two ends; `None`: the kernel chooses.
     pub indexes: Option<(u32, u32)>,
+    /// The bridge that the end that stays becomes a port of: its name and its index.
+    pub bridge: Option<(String, u32)>,
 }
 
 /// A change to a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wire {
+    /// A bridge is made, down and without ports.
+    Bridge {
+        /// Its name.
+        dev: String,
+        /// Its index.
+        index: u32,
+        /// Its hardware address.
+        mac: Mac,
+    },
+    /// A link is given an MTU. A bridge that is has that of none of its ports.
+    Mtu {
+        /// Its name.
+        dev: String,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// A port of a bridge learns nothing by itself, and is sent nothing that is for somebody else.
+    Port {
+        /// Its name.
+        dev: String,
+        /// Whether it and others of its kind do not reach each other.
+        isolated: bool,
+    },
+    /// A hardware address is behind a port of a bridge.
+    Behind {
+        /// The name of the port.
+        dev: String,
+        /// The hardware address.
+        mac: Mac,
+    },
     /// A link is not to make IPv6 addresses by itself. To be said before it is up.
     NoAddressOfItsOwn {
         /// Its name.
@@ -56,12 +89,12 @@ pub enum Wire {
         /// A text for people.
         alias: Option<&'static str>,
     },
-    /// A link is given an address, and no route with it.
+    /// A link is given an address; with a prefix that is not whole, a route to what is on the link too.
     Address {
         /// The link's name.
         dev: String,
-        /// The address.
-        address: IpAddr,
+        /// The address, with the length of its prefix.
+        address: IpNet,
     },
     /// What is sent to an IPv6 address is delivered here from now on, not some time later.
     Deliver {
@@ -96,10 +129,14 @@ pub enum Wire {
 pub struct BoxLink {
     /// `NETBOX_IPV4`
     pub address: Ipv4Addr,
+    /// The length of its prefix, in bits: whose addresses are on the link besides.
+    pub prefix: u8,
     /// `NETBOX_GATEWAY`, the next hop.
     pub gateway: Ipv4Addr,
     /// `NETBOX_IPV6`, and the next hop there; `None` for a box without IPv6.
     pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
+    /// The one address outside that it reaches, of its resolver; `None` for a box that has a way out.
+    pub resolver: Option<Ipv4Addr>,
     /// Whether the link has IPv6, be it closed.
     pub has_ipv6: bool,
 }
@@ -108,10 +145,13 @@ impl BoxLink {
     /// That of a box, with this MTU.
     #[must_use]
     pub fn new(attachment: &Attachment, mtu: u32) -> Self {
-        let topology = attachment.topology;
+        let Attachment { topology, slot, network, .. } = *attachment;
+        let internal = network.is_some_and(|member| member.internal);
         Self {
-            address: topology.box_address(attachment.slot),
-            gateway: topology.gateway_address(),
+            address: attachment.address(),
+            prefix: network.map_or(32, |member| member.subnet.prefix_len()),
+            gateway: network.map_or_else(|| topology.gateway_address(), |member| member.gateway),
+            resolver: internal.then(|| Topology::resolver_address(slot)),
             ipv6: attachment.address6.zip(topology.gateway_address6()),
             has_ipv6: topology.link_has_ipv6(mtu),
         }
@@ -131,6 +171,9 @@ impl LinkEnd {
     /// What was asked for, or else the topology's.
     #[must_use]
     pub fn new(attachment: &Attachment, request: &RunRequest) -> Self {
+        if let Some(member) = attachment.network {
+            return Self { mac: member.mac, mtu: member.mtu };
+        }
         Self {
             mac: request.mac.unwrap_or_else(|| Topology::box_mac(attachment.slot)),
             mtu: request.mtu.unwrap_or(attachment.topology.mtu),
@@ -148,6 +191,7 @@ pub fn gateway_pair(topology: &Topology) -> Pair {
         peer: OUT,
         peer_mac: OUT_MAC,
         indexes: None,
+        bridge: None,
     }
 }
 
@@ -183,12 +227,12 @@ pub fn gateway(topology: &Topology) -> Vec<Wire> {
     let next_hop = |address| Wire::Neighbour { dev: dev(), address, mac: WRONG_MAC };
     let mut wires = vec![
         up(LO),
-        Wire::Address { dev: dev(), address: topology.gateway_address().into() },
+        Wire::Address { dev: dev(), address: IpAddr::V4(topology.gateway_address()).into() },
         up(OUT),
         next_hop(topology.next_hop().into()),
     ];
     if let (Some(address), Some(next_hop6)) = (topology.gateway_address6(), topology.next_hop6()) {
-        wires.push(Wire::Address { dev: dev(), address: address.into() });
+        wires.push(Wire::Address { dev: dev(), address: IpAddr::V6(address).into() });
         wires.push(Wire::Deliver { dev: dev(), address });
         wires.push(next_hop(next_hop6.into()));
     }
@@ -198,9 +242,26 @@ pub fn gateway(topology: &Topology) -> Vec<Wire> {
     wires
 }
 
+/// A network's bridge in the gateway.
+#[must_use]
+pub fn bridge(network: &Network, index: u32, topology: &Topology) -> Vec<Wire> {
+    let dev = || bridge_name(&network.id);
+    let address = IpNet::V4(Ipv4Net::new_assert(network.gateway, network.subnet.prefix_len()));
+    let mut wires = vec![
+        Wire::Bridge { dev: dev(), index, mac: GATEWAY_MAC },
+        Wire::Mtu { dev: dev(), mtu: network.mtu.unwrap_or(topology.mtu) },
+    ];
+    if topology.link_has_ipv6(LEAST_MTU6) {
+        wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
+    }
+    wires.extend([Wire::Address { dev: dev(), address }, up(&dev())]);
+    wires
+}
+
 /// The link between the gateway and a box, made in the gateway.
 #[must_use]
-pub fn box_pair(id: &str, slot: u32, end: LinkEnd) -> Pair {
+pub fn box_pair(id: &str, attachment: &Attachment, end: LinkEnd) -> Pair {
+    let slot = attachment.slot;
     Pair {
         name: box_link(id),
         mac: GATEWAY_MAC,
@@ -208,6 +269,7 @@ pub fn box_pair(id: &str, slot: u32, end: LinkEnd) -> Pair {
         peer: ETH,
         peer_mac: end.mac,
         indexes: Some((Topology::link_index(slot), ETH_INDEX)),
+        bridge: attachment.network.map(|member| (member.bridge_name(), member.bridge)),
     }
 }
 
@@ -219,6 +281,14 @@ pub fn to_box(attachment: &Attachment, id: &str, mac: Mac) -> Vec<Wire> {
     // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
     // up second, can send at once; this one is helped by `settle`.
     let mut wires = vec![up(&dev)];
+    if let Some(member) = attachment.network {
+        // Before it is up: what it was not told it would learn.
+        wires.insert(0, Wire::Port { dev: dev.clone(), isolated: member.isolated });
+        wires.push(Wire::Behind { dev, mac });
+        // Not the box's alone: it has to be removed after it.
+        wires.push(Wire::Neighbour { dev: member.bridge_name(), address: member.address.into(), mac });
+        return wires;
+    }
     let four = IpAddr::V4(topology.box_address(slot));
     for address in [four].into_iter().chain(address6.map(IpAddr::V6)) {
         let route = routing::box_route(address, &dev);
@@ -241,7 +311,8 @@ pub fn in_box(link: Option<&BoxLink>) -> Vec<Wire> {
             Wire::Route { route, replace: false },
         ]
     };
-    wires.push(Wire::Address { dev: dev(), address: link.address.into() });
+    let address = IpNet::V4(Ipv4Net::new_assert(link.address, link.prefix.min(32)));
+    wires.push(Wire::Address { dev: dev(), address });
     // No link-local address is made, and so neither is neighbour discovery nor a router solicitation; nobody in the box may
     // add one, and the gateway drops the rest. Not by the sysctl: a first look at each in a new namespace takes as long as
     // there are namespaces, since all have a dentry of that name under one parent (fs/proc/proc_sysctl.c, `proc_sys_compare`).
@@ -249,9 +320,16 @@ pub fn in_box(link: Option<&BoxLink>) -> Vec<Wire> {
         wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
     }
     wires.push(up(ETH));
-    wires.extend(way_out(link.gateway.into()));
+    match link.resolver {
+        None => wires.extend(way_out(link.gateway.into())),
+        Some(resolver) => {
+            let [neighbour, _] = way_out(link.gateway.into());
+            let route = routing::to_resolver(resolver, link.gateway);
+            wires.extend([neighbour, Wire::Route { route, replace: false }]);
+        }
+    }
     if let Some((address, gateway)) = link.ipv6 {
-        wires.push(Wire::Address { dev: dev(), address: address.into() });
+        wires.push(Wire::Address { dev: dev(), address: IpAddr::V6(address).into() });
         wires.push(Wire::Deliver { dev: dev(), address });
         wires.extend(way_out(gateway.into()));
     }
@@ -273,8 +351,9 @@ impl Pair {
         let end = |mac| {
             format!("address {} mtu {} numtxqueues {QUEUES} numrxqueues {QUEUES}", written(mac), self.mtu)
         };
+        let master = self.bridge.as_ref().map_or_else(String::new, |(name, _)| format!(" master {name}"));
         format!(
-            "link add {}{index} {} type veth peer name {}{peer_index} {} netns {netns}",
+            "link add {}{index} {}{master} type veth peer name {}{peer_index} {} netns {netns}",
             self.name,
             end(self.mac),
             self.peer,
@@ -288,12 +367,28 @@ impl fmt::Display for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = |net: &IpNet| if net.addr().is_ipv6() { "-6 " } else { "" };
         match self {
+            Self::Bridge { dev, index, mac } => write!(
+                f,
+                "link add {dev} index {index} address {} type bridge stp_state 0 mcast_snooping 0",
+                written(*mac)
+            ),
+            Self::Mtu { dev, mtu } => write!(f, "link set dev {dev} mtu {mtu}"),
+            Self::Port { dev, isolated } => {
+                let isolated = if *isolated { "on" } else { "off" };
+                write!(
+                    f,
+                    "link set dev {dev} type bridge_slave learning off flood off proxy_arp_wifi on isolated {isolated}"
+                )
+            }
+            Self::Behind { dev, mac } => write!(f, "fdb replace {} dev {dev} master static", written(*mac)),
             Self::NoAddressOfItsOwn { dev } => write!(f, "link set dev {dev} addrgenmode none"),
             Self::Up { dev, alias: None } => write!(f, "link set dev {dev} up"),
             Self::Up { dev, alias: Some(alias) } => write!(f, "link set dev {dev} alias {alias} up"),
             Self::Address { dev, address } => {
-                let nodad = if address.is_ipv6() { " nodad" } else { "" };
-                write!(f, "address add {} dev {dev} noprefixroute{nodad}", IpNet::from(*address))
+                let whole = address.prefix_len() == address.max_prefix_len();
+                let noprefixroute = if whole { " noprefixroute" } else { "" };
+                let nodad = if address.addr().is_ipv6() { " nodad" } else { "" };
+                write!(f, "address add {address} dev {dev}{noprefixroute}{nodad}")
             }
             Self::Deliver { dev, address } => {
                 write!(f, "-6 route add local {address} dev {dev} table local proto {PROTOCOL}")

@@ -86,7 +86,7 @@ mod tests {
             ("", "not KEY=VALUE"),
             ("label=x", "name, id and net"),
             ("Name=x", "name, id and net"),
-            ("net=bridge", "nat, none and host"),
+            ("net=default", "\"default\""),
         ] {
             let error = Filters::default().add(text).unwrap_err();
             assert_eq!(error.exit_status(), 2, "{text}");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::netns::NetnsName;
+use super::network::Join;
 use super::reference::BoxRef;
 use crate::error::{Error, Result};
 
@@ -22,31 +23,43 @@ pub enum Net {
     Netns(NetnsRef),
     /// That of another box.
     Box(OtherBox),
+    /// One that it shares with other boxes, behind netbox's router.
+    Network(Join),
 }
 
 impl Net {
-    /// The word for it.
+    /// The word for it, or its name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
             Self::Nat => "nat",
             Self::None => "none",
             Self::Host => "host",
+            Self::Network(join) => join.name.as_str(),
             Self::Netns(netns) => &netns.word,
             Self::Box(other) => &other.word,
+        }
+    }
+
+    /// The network that has a name.
+    #[must_use]
+    pub const fn network(&self) -> Option<&Join> {
+        match self {
+            Self::Network(join) => Some(join),
+            _ => None,
         }
     }
 
     /// Whether a box in it hangs off the gateway.
     #[must_use]
     pub const fn is_behind_gateway(&self) -> bool {
-        matches!(self, Self::Nat)
+        matches!(self, Self::Nat | Self::Network(_))
     }
 
     /// Whether it is made for the box.
     #[must_use]
     pub const fn is_own(&self) -> bool {
-        matches!(self, Self::Nat | Self::None)
+        matches!(self, Self::Nat | Self::None | Self::Network(_))
     }
 }
 
@@ -67,9 +80,14 @@ impl FromStr for Net {
         if let Some(other) = text.strip_prefix("box:").or_else(|| text.strip_prefix("container:")) {
             return OtherBox::parse(other).map(Self::Box);
         }
-        [Self::Nat, Self::None, Self::Host].into_iter().find(|net| net.as_str() == text).ok_or_else(|| {
-            Error::usage(format!("invalid network {text:?}"))
-                .because("the networks are nat, none and host, another box's (box:NAME), and one that is there (netns:NAME, netns:PATH)")
+        let word = [Self::Nat, Self::None, Self::Host].into_iter().find(|net| net.as_str() == text);
+        word.map_or_else(|| text.parse().map(Self::Network), Ok).map_err(|error: Error| {
+            match error.remedy() {
+                Some(_) => error,
+                None => error.hint(
+                    "the networks are nat, none and host, those of `netbox network ls`, another box's (box:NAME), and one that is there (netns:NAME, netns:PATH)",
+                ),
+            }
         })
     }
 }
@@ -142,10 +160,12 @@ mod tests {
         for net in [Net::Nat, Net::None, Net::Host] {
             assert_eq!(net.to_string().parse(), Ok(net));
         }
-        for text in ["", "bridge", "default", "NAT", "nat ", "netns", "box"] {
+        let named: Net = "bridge".parse().unwrap();
+        assert_eq!((named.as_str(), named.is_behind_gateway()), ("bridge", true));
+        for text in ["", "default", "NAT", "nat ", "nat:ip=10.0.0.7"] {
             let error = text.parse::<Net>().unwrap_err();
             assert_eq!(error.exit_status(), 2);
-            assert!(error.to_string().contains("nat, none and host, another box"), "{error}");
+            assert!(error.remedy().is_some(), "{error}");
         }
     }
 

@@ -10,8 +10,8 @@ use ipnet::Ipv4Net;
 use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, Hostname,
-    JsonPointer, Nameserver, Net, PortRequest, PublishSpec, SearchDomain, SignalNumber, UnpublishSpec,
-    Unshare, UserSpec, Which,
+    JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec, SearchDomain, SignalNumber,
+    UnpublishSpec, Unshare, UserSpec, Which,
 };
 use crate::error::{Error, Result};
 
@@ -93,6 +93,8 @@ pub enum Request {
     },
     /// Remove what dead boxes left.
     Gc,
+    /// Make, list or remove networks.
+    Network(NetworkRequest),
     /// Start a command in the gateway.
     Gateway {
         /// The command and its arguments, never empty.
@@ -236,10 +238,26 @@ impl RunRequest {
         self.net != Net::Host
     }
 
-    /// Whether the box is to have a certain address.
+    /// Whether the box is to have a certain address of the pool.
     #[must_use]
     pub const fn has_address(&self) -> bool {
-        self.ip.is_some() || self.ip6.is_some()
+        self.pool_ip().is_some() || self.ip6.is_some()
+    }
+
+    /// The address of the pool that it is to have.
+    #[must_use]
+    pub const fn pool_ip(&self) -> Option<Ipv4Addr> {
+        match self.net {
+            Net::Network(_) => None,
+            Net::Nat | Net::None | Net::Host | Net::Netns(_) | Net::Box(_) => self.ip,
+        }
+    }
+
+    /// The address of its network that it is to have, and the hardware address.
+    #[must_use]
+    pub fn seat(&self) -> (Option<Ipv4Addr>, Option<[u8; 6]>) {
+        let (ip, mac) = self.net.network().map_or((None, None), |join| (join.ip, join.mac));
+        (ip.or(self.ip), mac.or(self.mac))
     }
 
     /// The option that leaves the box without IPv6.
@@ -271,8 +289,28 @@ impl RunRequest {
             Err(Error::usage(format!("{one} and {other} contradict each other")).because(cause))
         };
         let other = format!("--net {}", self.net);
+        if let Some(join) = self.net.network() {
+            let net = format!("--net {}", join.name);
+            let of_the_network = [
+                (
+                    self.mtu.is_some(),
+                    "--mtu",
+                    "the MTU is that of all its boxes: netbox network create --mtu",
+                ),
+                (self.ip6.is_some(), "--ip6", "networks have no IPv6"),
+            ];
+            if let Some((_, option, cause)) = of_the_network.into_iter().find(|(given, ..)| *given) {
+                return contradict(&net, option, cause);
+            }
+            if join.ip.is_some() && self.ip.is_some() {
+                return contradict(&format!("{net}:ip=…"), "--ip", "the box has one address");
+            }
+            if join.mac.is_some() && self.mac.is_some() {
+                return contradict(&format!("{net}:mac=…"), "--mac", "the box has one hardware address");
+            }
+        }
         let without_link = match self.net {
-            Net::Nat => None,
+            Net::Nat | Net::Network(_) => None,
             Net::None => Some(("--net none", "the box has no network")),
             Net::Host => Some(("--net host", "the box has the network of the host")),
             Net::Netns(_) => Some((&*other, "the network is taken as it is")),

@@ -17,6 +17,7 @@ live_tests![
     every_step_of_the_keeper_fails_with_chosen_addresses,
     every_step_of_the_keeper_fails_with_a_network_that_has_a_name,
     every_step_of_the_keepers_threads_fails,
+    every_step_of_the_keeper_fails_in_a_network,
     every_step_of_the_launcher_fails,
     every_step_of_the_first_process_fails,
     every_step_of_the_init_fails,
@@ -160,6 +161,11 @@ fn every_step_of_the_keeper_fails_with_a_network_that_has_a_name() {
 
 fn every_step_of_the_keepers_threads_fails() {
     fail(Start::NoGateway, Role::Thread, 1);
+}
+
+fn every_step_of_the_keeper_fails_in_a_network() {
+    let options = &["--net", "db:ip=10.9.0.7,mac=02:00:5e:00:00:07"];
+    fail_in(World::with(Start::BesideAnother, options), Role::Keeper, 3);
 }
 
 fn every_step_of_the_launcher_fails() {

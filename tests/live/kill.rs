@@ -24,6 +24,8 @@ live_tests![
     everybody_killed_with_chosen_addresses,
     everybody_killed_with_a_network_that_has_a_name,
     everybody_killed_at_a_detached_start,
+    everybody_killed_in_a_network,
+    the_keeper_killed_that_makes_a_bridge,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -149,6 +151,19 @@ fn everybody_killed_with_a_network_that_has_a_name() {
     world.end();
 }
 
+const IN_A_NETWORK: &[&str] = &["--net", "db:ip=10.9.0.7,mac=02:00:5e:00:00:07"];
+
+/// L2: as above, of its addresses in a network and of its place at the bridge.
+fn everybody_killed_in_a_network() {
+    let options = IN_A_NETWORK;
+    let mut world = World::with(Start::BesideAnother, options);
+    kill_role(&mut world, Role::Keeper, 5, 11);
+    let calls = world.calls();
+    let points = points(&calls, Role::Keeper, Side::Entry, 3, 9);
+    kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
+    world.end();
+}
+
 /// L2: the box is known to have ended, or never was; where its id was told, it is known.
 fn everybody_killed_at_a_detached_start() {
     // One off: what waits for the start, the launcher, the keeper, the first process.
@@ -180,6 +195,11 @@ fn everybody_killed_at_a_detached_start() {
         }
     }
     world.end();
+}
+
+/// L2.
+fn the_keeper_killed_that_makes_a_bridge() {
+    in_world(World::with(Start::NoGateway, IN_A_NETWORK), Role::Keeper, 5, 17);
 }
 
 /// L2: clean after the next command.

@@ -29,6 +29,7 @@ mod logs;
 mod names;
 mod namespaces;
 mod netns;
+mod networks;
 mod port_changes;
 mod ports;
 mod privileges;
@@ -70,6 +71,7 @@ fn main() -> std::process::ExitCode {
         inspection::TESTS,
         following::TESTS,
         ending::TESTS,
+        networks::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

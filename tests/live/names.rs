@@ -53,7 +53,7 @@ const STUB: &str = "127.0.0.53";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The lab with an /etc of its own, in which resolv.conf says this.
-fn lab(resolv_conf: &str) -> Lab {
+pub(crate) fn lab(resolv_conf: &str) -> Lab {
     lab_with(|| fs::write(RESOLV_CONF, resolv_conf).expect("a file in the lab's own /etc"))
 }
 

@@ -16,6 +16,7 @@ use crate::lab::{HOST_LAN, HOST_LAN6, Lab, Shape, live_tests, nftables, peers, p
 live_tests![
     ports_come_and_go_while_others_are_in_use,
     connections_of_a_port_that_goes_are_cut_and_no_others,
+    connections_of_a_members_port_are_cut_and_no_others,
     an_iperf3_flow_does_not_notice,
     udp_ports_come_and_go,
     a_box_without_ports_gets_some,
@@ -119,6 +120,43 @@ fn ports_come_and_go_while_others_are_in_use() {
     changed(&lab, &["rm", "web", "8080"]);
     assert_free(8080);
     assert_eq!(listed(&lab), serde_json::json!([]));
+}
+
+/// N2: of a box in a network, which has another address there than the host knows. One without a way out gets no port.
+fn connections_of_a_members_port_are_cut_and_no_others() {
+    let lab = Lab::new(Shape::OwnLan);
+    for options in [&["db", "--subnet", "10.9.0.0/24"][..], &["inner", "--internal"]] {
+        let made = lab.netbox(&[&["network", "create"], options].concat()).output().expect("netbox");
+        assert!(made.status.success(), "{}", words(&made));
+    }
+    let _one = lab.start(&["--name", "web", "--net", "db", "-p", "80:80"], &SERVER);
+    let (member, other) = (lab.start(&["--net", "db"], &["sleep"]), lab.start(&[], &["sleep"]));
+    let places = |number: u16| {
+        vec![
+            lab.client(|| Flow::to(at(HOST_LAN, number))),
+            member.inside(|| Flow::to(at(HOST_LAN, number))),
+            other.inside(|| Flow::to(at(HOST_LAN, number))),
+            Flow::to(at(HOST_LAN, number)),
+            Flow::to(at(LOCAL, number)),
+        ]
+    };
+    changed(&lab, &["add", "web", "8080:80"]);
+    let (mut doomed, mut others) = (places(8080), places(80));
+    changed(&lab, &["rm", "web", "8080"]);
+    for (place, flow) in doomed.iter_mut().enumerate() {
+        assert!(!flow.goes_on(), "place {place} of the port that is gone");
+    }
+    for (place, flow) in others.iter_mut().enumerate() {
+        assert!(flow.goes_on(), "place {place} of the other port");
+    }
+    let _inner = lab.start(&["--name", "inside", "--net", "inner"], &["sleep"]);
+    let refused = port(&lab, &["add", "inside", "8080:80"]);
+    assert!(
+        refused.status.code() == Some(125) && words(&refused).contains("is internal"),
+        "{}",
+        words(&refused)
+    );
+    assert_free(8080);
 }
 
 /// N2: whether or not the box's port has the same number, and though another port of the host leads there.

@@ -2,6 +2,7 @@
 //!
 //! The same sequences as nft(8) makes, so that it can read them back into the same text.
 
+mod frame;
 mod tracking;
 
 use std::net::IpAddr;
@@ -29,8 +30,6 @@ const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
@@ -58,7 +57,7 @@ const IFNAMSIZ: usize = 16;
 
 /// Writes the expressions of a rule.
 pub(super) fn write_expressions(list: &mut Draft, family: Family, rule: &Rule) {
-    let mut encoder = Encoder { list, sees_both: family == Family::Inet, known: None };
+    let mut encoder = Encoder { list, family, known: None };
     for statement in &rule.0 {
         encoder.statement(statement);
     }
@@ -82,8 +81,8 @@ const fn nfproto(family: Nfproto) -> u8 {
 
 struct Encoder<'a> {
     list: &'a mut Draft,
-    /// Whether the table sees both families: an offset into the header means something else in each.
-    sees_both: bool,
+    /// The table's: in some an offset into the header means something else in each family of packets.
+    family: Family,
     /// The one family that what was encoded so far matches.
     known: Option<Nfproto>,
 }
@@ -101,14 +100,9 @@ impl Encoder<'_> {
             }
             Statement::Address(address, operator, net) => self.address(*address, *operator, net),
             Statement::Nfproto(family) => self.need(*family),
-            Statement::FrameOf(family) => {
-                let protocol = match family {
-                    Nfproto::Ipv4 => ETH_P_IP,
-                    Nfproto::Ipv6 => ETH_P_IPV6,
-                };
-                let protocol = protocol.to_be_bytes().to_vec();
-                self.match_meta(MetaKey::EtherTypeProtocol, CmpOperator::Equal, protocol);
-            }
+            Statement::FrameOf(family) => self.frame_of(*family),
+            Statement::Arp => self.arp(),
+            Statement::ArpRequest => self.arp_request(),
             Statement::L4Protocol(number) => {
                 self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![*number]);
             }
@@ -131,7 +125,7 @@ impl Encoder<'_> {
             Statement::Known => self.conntrack(NFT_CT_STATE, ESTABLISHED | RELATED),
             Statement::New => self.conntrack(NFT_CT_STATE, NEW),
             Statement::SetTimeout(name) => self.set_timeout(name),
-            Statement::ConnectionsOver { key, set, limit } => self.connections_over(*key, set, *limit),
+            Statement::ConnectionsOver { key, set, limit } => self.connections_over(key, set, *limit),
             Statement::TranslatedDestination => self.conntrack(NFT_CT_STATUS, DST_NAT),
             Statement::LocalDestination => {
                 let register = number(1, Register::Reg1.into());
@@ -147,6 +141,10 @@ impl Encoder<'_> {
             Statement::SetMark(bits) => {
                 self.load_meta(Register::Reg1, MetaKey::Mark);
                 self.mask(Register::Reg1, (!*bits).to_ne_bytes().to_vec(), bits.to_ne_bytes().to_vec());
+                self.set_meta(MetaKey::Mark);
+            }
+            Statement::SetMarkOfInterface(map) => {
+                self.look_up_value(&[Field::InputInterface], map);
                 self.set_meta(MetaKey::Mark);
             }
             Statement::SetPacketForHost => {
@@ -231,10 +229,16 @@ impl Encoder<'_> {
     }
 
     fn need(&mut self, family: Nfproto) {
-        if self.sees_both && self.known != Some(family) {
-            self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![nfproto(family)]);
-            self.known = Some(family);
+        if self.known == Some(family) {
+            return;
         }
+        match self.family {
+            Family::Inet => self.match_meta(MetaKey::Nfproto, CmpOperator::Equal, vec![nfproto(family)]),
+            Family::Bridge => self.frame_of(family),
+            // Said by the rule, where it matters.
+            Family::Netdev => return,
+        }
+        self.known = Some(family);
     }
 
     /// Loads fields side by side, from the first register on.
@@ -256,6 +260,17 @@ impl Encoder<'_> {
                 Field::InputInterface => {
                     self.load_meta(register, MetaKey::Iifname);
                     IFNAMSIZ
+                }
+                Field::OutputInterface => {
+                    self.load_meta(register, MetaKey::Oifname);
+                    IFNAMSIZ
+                }
+                Field::Mark => {
+                    self.load_meta(register, MetaKey::Mark);
+                    4
+                }
+                Field::EtherSource | Field::ArpSenderEther | Field::ArpSender => {
+                    self.load_of_frame(register, *field).unwrap_or_default()
                 }
                 Field::SourceAddress => self.load_address(register, Address::Source, Nfproto::Ipv4),
                 Field::DestinationAddress => self.load_address(register, Address::Destination, Nfproto::Ipv4),

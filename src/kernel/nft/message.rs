@@ -275,6 +275,7 @@ fn draft(family: Family, kind: u8, flags: u16) -> Draft {
     let family = match family {
         Family::Inet => NetfilterProtoFamily::Inet,
         Family::Netdev => NetfilterProtoFamily::NetDev,
+        Family::Bridge => NetfilterProtoFamily::Bridge,
     };
     Draft::new(NFNL_SUBSYS_NFTABLES, kind, flags, family, 0)
 }
@@ -304,8 +305,10 @@ fn type_number(types: &[Type]) -> u32 {
         let part = match part {
             Type::Ipv4 => 7,
             Type::Ipv6 => 8,
+            Type::Ether => 9,
             Type::Proto => 12,
             Type::Port => 13,
+            Type::Mark => 19,
             Type::Ifname => 41,
         };
         (number << 6) | part
@@ -317,12 +320,13 @@ fn type_length(types: &[Type]) -> u32 {
     let length = |part: &Type| match part {
         Type::Proto => 1,
         Type::Port => 2,
-        Type::Ipv4 => 4,
+        Type::Ipv4 | Type::Mark => 4,
+        Type::Ether => 6,
         Type::Ipv6 | Type::Ifname => 16,
     };
     match types {
         [one] => length(one),
-        many => many.iter().map(|part| length(part).max(4)).sum(),
+        many => many.iter().map(|part| length(part).next_multiple_of(4)).sum(),
     }
 }
 
@@ -332,7 +336,7 @@ fn byte_order(types: &[Type]) -> u32 {
     const HOST_ENDIAN: u32 = 1;
     const BIG_ENDIAN: u32 = 2;
     match types {
-        [Type::Ifname] => HOST_ENDIAN,
+        [Type::Ifname | Type::Mark] => HOST_ENDIAN,
         [_] => BIG_ENDIAN,
         _ => INVALID,
     }
@@ -358,6 +362,8 @@ fn write_data(draft: &mut Draft, parts: &[Datum]) {
         for part in parts {
             match part {
                 Datum::Ifname(name) => bytes.extend(interface(name)),
+                Datum::Ether(mac) => bytes.extend(mac),
+                Datum::Mark(number) => bytes.extend(number.to_ne_bytes()),
                 Datum::Ipv4(address) => bytes.extend(address.octets()),
                 Datum::Ipv6(address) => bytes.extend(address.octets()),
                 Datum::Proto(number) => bytes.push(*number),

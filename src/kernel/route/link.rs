@@ -7,8 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo as Info, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
+    InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo as Info, LinkMessage,
 };
 
 use super::{Request, Route, tolerate};
@@ -58,6 +59,8 @@ pub struct Veth<'a> {
     /// The indexes of this end and of the other, each free in its namespace; `None`: the kernel chooses both
     /// (`veth_newlink` takes the other's only together with this one's).
     pub indexes: Option<(u32, u32)>,
+    /// The bridge that this end becomes a port of.
+    pub bridge: Option<u32>,
 }
 
 /// What to change of a link. The default changes nothing.
@@ -147,12 +150,53 @@ pub fn add_veth(veth: &Veth<'_>) -> Request {
         peer.header.index = other;
         flags &= !NLM_F_ECHO;
     }
+    here.attributes.extend(veth.bridge.map(LinkAttribute::Controller));
     here.attributes.push(LinkAttribute::LinkInfo(vec![
         Info::Kind(InfoKind::Veth),
         Info::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
     let what = format!("ip link add {} type veth peer {}", veth.name, veth.peer_name);
     Request::new(what, flags, RouteNetlinkMessage::NewLink(here))
+}
+
+/// Makes a bridge with a hardware address of its own, whatever ports it will have. It takes part in no spanning tree, and sends
+/// multicasts to all ports without asking who wants them.
+#[must_use]
+pub fn add_bridge(name: &str, index: u32, mac: Mac) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.to_vec()),
+        LinkAttribute::LinkInfo(vec![
+            Info::Kind(InfoKind::Bridge),
+            Info::Data(InfoData::Bridge(vec![
+                InfoBridge::StpState(BridgeStpState::Disabled),
+                InfoBridge::MulticastSnooping(false),
+            ])),
+        ]),
+    ];
+    let what = format!("ip link add {name} type bridge");
+    Request::new(what, NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(message))
+}
+
+/// Makes a port of a bridge one that is told, and learns nothing by itself: what is sent to an address that nobody has goes
+/// nowhere, and who has an address is answered by the bridge.
+#[must_use]
+pub fn set_port(index: u32, isolated: bool) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::LinkInfo(vec![
+        Info::PortKind(InfoPortKind::Bridge),
+        Info::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::UnicastFlood(false),
+            InfoBridgePort::ProxyARPWifi(true),
+            InfoBridgePort::Isolated(isolated),
+        ])),
+    ])];
+    let what = format!("ip link set dev #{index} type bridge_slave");
+    Request::new(what, 0, RouteNetlinkMessage::NewLink(message))
 }
 
 fn end(name: &str, mac: Mac, mtu: u32) -> LinkMessage {

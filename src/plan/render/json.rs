@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    BoxPlan, Kind, Place, Ruleset, RunPlan, Step, box_steps, gateway_rules, gateway_steps, host_rules,
-    namespaces,
+    BoxPlan, Kind, Place, Ruleset, RunPlan, Step, box_steps, bridge_rules, gateway_rules, gateway_steps,
+    host_rules, namespaces,
 };
 use crate::plan::environment::Changes;
 use crate::plan::gateway::GatewayPlan;
@@ -98,6 +98,14 @@ pub fn to_json(plan: &RunPlan<'_>) -> serde_json::Result<String> {
     let attached = plan.attached.as_ref();
     let mut steps = attached.map(|(gateway, _)| gateway_steps(gateway)).unwrap_or_default();
     steps.extend(box_steps(plan));
+    let in_gateway = |gateway: &GatewayPlan, one: &BoxPlan<'_>| {
+        let (mut tables, mut elements) = gateway_rules(gateway, one);
+        if let Some((more, in_them)) = bridge_rules(one) {
+            tables.extend(more);
+            elements.extend(in_them);
+        }
+        (tables, elements)
+    };
     let rules = |of: fn(&GatewayPlan, &BoxPlan<'_>) -> Ruleset| {
         let document = attached.map(|(gateway, one)| of(gateway, one));
         document.map(|(tables, elements)| ruleset::to_json(&tables, &elements)).transpose()
@@ -115,7 +123,7 @@ pub fn to_json(plan: &RunPlan<'_>) -> serde_json::Result<String> {
         mtu: attached.map(|(_, one)| one.end.mtu),
         ports: attached.map(|(_, one)| one.ports).unwrap_or_default(),
         host: Part { steps: taken(&steps, Place::Host), nftables: rules(host_rules)? },
-        gateway: Part { steps: taken(&steps, Place::Gateway), nftables: rules(gateway_rules)? },
+        gateway: Part { steps: taken(&steps, Place::Gateway), nftables: rules(in_gateway)? },
         r#box: Part { steps: taken(&steps, Place::Box), nftables: None },
         command: plan.request.command.iter().map(|word| word.to_string_lossy()).collect(),
         detach: plan.request.detach,
@@ -141,7 +149,7 @@ fn addresses<'a>(plan: &'a GatewayPlan, one: &BoxPlan<'_>) -> Addresses<'a> {
         ipv6: one.attachment.address6,
         snat: one.attachment.snat,
         mac: wiring::written(one.end.mac),
-        gateway_ipv4: topology.gateway_address(),
+        gateway_ipv4: one.link.gateway,
         gateway_ipv6: one.link.ipv6.map(|(_, gateway)| gateway),
         resolver_ipv4: Topology::resolver_address(one.attachment.slot),
         box_link: ETH,

@@ -13,9 +13,10 @@ use super::environment::Changes;
 use super::gateway::GatewayPlan;
 use super::identity::Identity;
 use super::mounts::{self, Mount};
+use super::network::{Member, Network};
 use super::privileges::Privileges;
 use super::record::{Attachment, PortMap};
-use super::ruleset::{self, Element, Table};
+use super::ruleset::{self, Element, Family, Table};
 use super::settings::{self, Setting};
 use super::topology::TABLE;
 use super::wiring::{self, BoxLink, LinkEnd, Wire};
@@ -53,6 +54,8 @@ pub struct BoxPlan<'a> {
     pub id: &'a str,
     /// Where it hangs; the slot is an example.
     pub attachment: Attachment,
+    /// Its network, if it has one with a name, and its place there; the address is an example unless one was asked for.
+    pub network: Option<(&'a Network, Member)>,
     /// Its side of its link.
     pub link: BoxLink,
     /// What its end of the link has.
@@ -61,6 +64,8 @@ pub struct BoxPlan<'a> {
     pub ports: &'a [PortMap],
     /// The elements of the gateway's sets that let it in.
     pub let_in: Vec<Element>,
+    /// The elements of the sets and maps of the bridges' table for its port of one.
+    pub at_port: Vec<Element>,
     /// The elements of the gateway's sets and maps for its ports.
     pub published: Vec<Element>,
     /// The elements of the host's maps for its ports, and for the address that it sends with.
@@ -120,14 +125,33 @@ fn gateway_steps(plan: &GatewayPlan) -> Vec<Step> {
     steps
 }
 
+/// The steps that make a network's bridge in the gateway.
+fn bridge_steps(network: &Network, member: Member, gateway: &GatewayPlan) -> Vec<Step> {
+    let mut steps = vec![Step::nft(Place::Gateway, "-f BRIDGE-RULES")];
+    steps.extend(settings::of_bridges().iter().map(|setting| Step::set(Place::Gateway, setting)));
+    let wires = wiring::bridge(network, member.bridge, &gateway.topology);
+    if network.internal {
+        steps.push(Step::element(Place::Gateway, &ruleset::internal(&member.bridge_name())));
+    }
+    steps.extend(wires.iter().map(|wire| Step::wire(Place::Gateway, wire)));
+    steps
+}
+
 /// The steps that make the box.
 fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
     let request = plan.request;
     let can_be_root = plan.privileges.can_be_root(plan.identity);
     let attached = plan.attached.as_ref();
     let mut steps = Vec::new();
-    if let Some((_, one)) = attached {
+    if let Some((gateway, one)) = attached {
+        if let Some((network, member)) = one.network {
+            steps.extend(bridge_steps(network, member, gateway));
+        }
         steps.extend(one.let_in.iter().map(|element| Step::element(Place::Gateway, element)));
+    }
+    if let Some((_, one)) = attached {
+        let port = one.at_port.iter();
+        steps.extend(port.map(|element| Step::element_of(Family::Bridge, Place::Gateway, element)));
     }
     if let Some(path) = plan.network {
         steps.push(Step::new(Place::Box, Kind::Namespace, &format!("nsenter --net={path}")));
@@ -146,7 +170,7 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
         steps.push(Step::new(Place::Box, Kind::Hostname, &format!("hostname {name}")));
     }
     if let Some((_, one)) = attached {
-        let pair = wiring::box_pair(one.id, one.attachment.slot, one.end).words("BOX");
+        let pair = wiring::box_pair(one.id, &one.attachment, one.end).words("BOX");
         steps.push(Step::ip(Place::Gateway, Kind::Link, &pair));
         let to_box = wiring::to_box(&one.attachment, one.id, one.end.mac);
         steps.extend(to_box.iter().map(|wire| Step::wire(Place::Gateway, wire)));
@@ -203,13 +227,24 @@ impl Step {
 
     fn wire(place: Place, wire: &Wire) -> Self {
         let kind = match wire {
-            Wire::NoAddressOfItsOwn { .. } | Wire::Up { .. } => Kind::Link,
+            Wire::Bridge { .. }
+            | Wire::Mtu { .. }
+            | Wire::Port { .. }
+            | Wire::NoAddressOfItsOwn { .. }
+            | Wire::Up { .. } => Kind::Link,
+            Wire::Behind { .. } => return Self::bridge(place, &wire.to_string()),
             Wire::Address { .. } => Kind::Address,
             Wire::Neighbour { .. } => Kind::Neighbour,
             Wire::Deliver { .. } | Wire::Route { .. } => Kind::Route,
             Wire::Rule(_) => Kind::Rule,
         };
         Self::ip(place, kind, &wire.to_string())
+    }
+
+    /// In the words of bridge(8), which has ip(8)'s options.
+    fn bridge(place: Place, words: &str) -> Self {
+        let ip = Self::ip(place, Kind::Neighbour, words);
+        Self { command: ip.command.replacen("ip ", "bridge ", 1), ..ip }
     }
 
     /// Another program than ip(8), in the network of `place`.
@@ -231,7 +266,11 @@ impl Step {
     }
 
     fn element(place: Place, element: &Element) -> Self {
-        Self::nft(place, &format!("'add element inet {TABLE} {} {{ {element} }}'", element.set))
+        Self::element_of(Family::Inet, place, element)
+    }
+
+    fn element_of(family: Family, place: Place, element: &Element) -> Self {
+        Self::nft(place, &format!("'add element {family} {TABLE} {} {{ {element} }}'", element.set))
     }
 
     fn mount(mount: &Mount) -> Self {
@@ -250,10 +289,17 @@ fn host_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
     (ruleset::host(&plan.topology, plan.connections), elements)
 }
 
+/// The rules of the networks' bridges, with what the box adds to them; nothing where it is in no network.
+fn bridge_rules(one: &BoxPlan<'_>) -> Option<Ruleset> {
+    one.network.map(|_| (ruleset::bridge(), one.at_port.clone()))
+}
+
 /// The gateway's rules, with what the box adds to them.
 fn gateway_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
     let mut elements: Vec<_> =
         plan.host_addresses.iter().map(|address| ruleset::host_address(*address)).collect();
+    let internal = one.network.filter(|(network, _)| network.internal);
+    elements.extend(internal.map(|(_, member)| ruleset::internal(&member.bridge_name())));
     elements.extend(one.let_in.iter().chain(&one.published).cloned());
     (ruleset::gateway(&plan.topology, plan.connections), elements)
 }

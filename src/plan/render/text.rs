@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{RunPlan, Step, box_steps, gateway_rules, gateway_steps, host_rules, namespaces};
+use super::{RunPlan, Step, box_steps, bridge_rules, gateway_rules, gateway_steps, host_rules, namespaces};
 use crate::plan::privileges::OF_ROOT;
 use crate::plan::ruleset;
 use crate::plan::topology::{Topology, box_link};
@@ -37,6 +37,9 @@ fn write_plan(out: &mut String, plan: &RunPlan<'_>) -> fmt::Result {
             [("on the host", host_rules(gateway, one)), ("in the gateway", gateway_rules(gateway, one))]
         {
             writeln!(out, "# RULES {place}\n{}", ruleset::to_text(&tables, &elements))?;
+        }
+        if let Some((tables, elements)) = bridge_rules(one) {
+            writeln!(out, "# BRIDGE-RULES in the gateway\n{}", ruleset::to_text(&tables, &elements))?;
         }
     }
     write_command(out, plan)

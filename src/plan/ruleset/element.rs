@@ -2,13 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{SNAT4, SNAT6};
+use super::{AWAY4, AWAY6, HOME4, HOME6, SNAT4, SNAT6};
+use crate::plan::topology::Mac;
 
 /// The type of a value in a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     /// The name of an interface.
     Ifname,
+    /// A hardware address.
+    Ether,
+    /// A packet's mark.
+    Mark,
     /// An IPv4 address.
     Ipv4,
     /// An IPv6 address.
@@ -24,6 +29,10 @@ pub enum Type {
 pub enum Datum {
     /// The name of an interface.
     Ifname(String),
+    /// A hardware address.
+    Ether(Mac),
+    /// A packet's mark.
+    Mark(u32),
     /// An IPv4 address.
     Ipv4(Ipv4Addr),
     /// An IPv6 address.
@@ -81,20 +90,37 @@ pub fn boxes6(link: &str, address: Ipv6Addr) -> Element {
     Element::of_set("boxes6", [Datum::Ifname(link.into()), Datum::Ipv6(address)])
 }
 
-/// Gateway: the count of the connections of `link`, which its first one put there.
+/// Gateway: the count of the connections of the box that is behind `link`, where its packets have this mark. Its first one put
+/// it there.
 #[must_use]
-pub fn conns(link: &str) -> Element {
-    Element::of_set("conns", [Datum::Ifname(link.into())])
+pub fn conns(link: &str, mark: u32) -> Element {
+    Element::of_set("conns", [Datum::Ifname(link.into()), Datum::Mark(mark)])
 }
 
-/// Gateway: a box that reaches itself through a published port is answered through the gateway.
+/// Gateway: the box at `address` may ask the resolver at `resolver`, which is its own, and no other.
 #[must_use]
-pub fn reaches_itself(address: IpAddr) -> Element {
-    let (set, address) = match address {
-        IpAddr::V4(_) => ("self4", Datum::from(address)),
-        IpAddr::V6(_) => ("self6", Datum::from(address)),
+pub fn asks(address: Ipv4Addr, resolver: Ipv4Addr) -> Element {
+    Element::of_set("asks4", [Datum::Ipv4(address), Datum::Ipv4(resolver)])
+}
+
+/// Gateway: the network behind this bridge has no way out.
+#[must_use]
+pub fn internal(bridge: &str) -> Element {
+    Element::of_set("internal", [Datum::Ifname(bridge.into())])
+}
+
+/// Gateway: the box that has `own` in its network is `pool` to the host, both ways. `None`: they are of two families.
+#[must_use]
+pub fn known_outside_as(own: IpAddr, pool: IpAddr) -> Option<[Element; 2]> {
+    let (away, home) = match (own, pool) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => (AWAY4, HOME4),
+        (IpAddr::V6(_), IpAddr::V6(_)) => (AWAY6, HOME6),
+        _ => return None,
     };
-    Element::of_set(set, [address.clone(), address])
+    Some([
+        Element { set: away.name, key: vec![own.into()], value: vec![pool.into()] },
+        Element { set: home.name, key: vec![pool.into()], value: vec![own.into()] },
+    ])
 }
 
 /// Gateway: an address of the host's. Boxes reach what is published there and nothing else.

@@ -7,8 +7,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::element::{PUBLISHED_AT, PUBLISHED_AT6};
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr};
 use super::{
-    ChainType, Direction, Family, Field, HookPoint, Nfproto, Rule, Set, Statement, Table, Type, base, closed,
-    port_maps, priority, publish, regular, too_many,
+    AWAY4, AWAY6, ChainType, Direction, Family, Field, HOME4, HOME6, HookPoint, Map, Nfproto, Rule, Set,
+    Statement, Table, Type, base, closed, port_maps, priority, publish, regular, too_many,
 };
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
 use Statement::{
@@ -46,7 +46,7 @@ const CLOSED6: [Ipv6Net; 6] = [
 pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     use Field::{
         DestinationAddress, DestinationAddress6, DestinationBlock, DestinationPort, InputInterface,
-        L4Protocol as Protocol, SourceAddress, SourceAddress6,
+        L4Protocol as Protocol, OutputInterface, SourceAddress, SourceAddress6,
     };
 
     let pool6 = topology.pool6();
@@ -77,11 +77,17 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     pre.push(Rule::from([Loopback(Direction::In), Jump("received")]));
     let received = vec![Rule::from([closed6, Drop]), Rule::from([Accept])];
     let answers = vec![Rule::from([saddr(RESOLVERS), Notrack])];
-    // Boxes' way to published ports: translated here, or the fence around the host would reject it.
-    let mut prenat = vec![
+    // What the host sends to a box of a network, by the address of the pool that it knows of it. Boxes' way to published
+    // ports: translated here, or the fence around the host would reject it.
+    let home = |family, key, map: Map| Statement::Dnat { family, key, map: map.name, keeps_port: true };
+    let mut prenat = vec![Rule::from([iifname(OUT), home(Nfproto::Ipv4, &[DestinationAddress], HOME4)])];
+    if pool6.is_some() {
+        prenat.push(Rule::from([iifname(OUT), home(Nfproto::Ipv6, &[DestinationAddress6], HOME6)]));
+    }
+    prenat.extend([
         Rule::from([iifname(OUT), Return]),
         Rule::from([Lookup(&[DestinationAddress], "hosts4"), Jump("publish")]),
-    ];
+    ]);
     if pool6.is_some() {
         prenat.push(Rule::from([Lookup(&[DestinationAddress6], "hosts6"), Jump("publish")]));
     }
@@ -97,6 +103,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     // back while the socket is still busy with the attempt (net/ipv6/tcp_ipv6.c, `tcp_v6_err`).
     forwarded.extend(pool6.map(|pool| Rule::from([oifname(OUT), daddr(pool), Jump("deny")])));
     forwarded.extend([
+        Rule::from([Lookup(&[InputInterface], "internal"), Jump("deny")]),
         limited(connections),
         // The host's conntrack is out of sight here, so what comes from it is matched by where it goes.
         Rule::from([iifname(OUT), Lookup(service, "pub4"), Accept]),
@@ -133,28 +140,33 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Rule::from([iifname(OUT), Drop]),
         limited(connections),
         Rule::from([EchoRequest(Nfproto::Ipv4), Accept]),
-        // Each box's own: its sockets take only what comes by the box's link.
-        Rule::from([daddr(RESOLVERS), ToPort(DNS), Accept]),
+        // Each box's own: its sockets take only what comes by the box's link or, in a network, its bridge.
+        Rule::from([ToPort(DNS), Lookup(&[SourceAddress, DestinationAddress], "asks4"), Accept]),
     ];
     if pool6.is_some() {
         tohost.push(Rule::from([EchoRequest(Nfproto::Ipv6), Accept]));
     }
     tohost.push(Rule::from([Jump("deny")]));
     let deny = vec![Rule::from([L4Protocol(6), RejectWithReset]), Rule::from([RejectProhibited])];
-    // A box that reaches itself must not see its own address as the other end.
+    // A box that reaches itself must not see its own address as the other end, nor one of its network, which it would answer
+    // past the gateway.
     let mut postnat = vec![Rule::from([
-        Lookup(&[SourceAddress, DestinationAddress], "self4"),
+        Lookup(&[OutputInterface, SourceAddress], "boxes4"),
         Snat(topology.gateway_address().into()),
     ])];
     postnat.extend(topology.gateway_address6().map(|gateway| {
-        let itself = Lookup(&[SourceAddress6, DestinationAddress6], "self6");
+        let itself = Lookup(&[OutputInterface, SourceAddress6], "boxes6");
         Rule::from([itself, Snat(gateway.into())])
     }));
+    let away = |family, map: Map| Statement::SnatBySource { family, map: map.name };
+    postnat.push(Rule::from([oifname(OUT), away(Nfproto::Ipv4, AWAY4)]));
+    postnat.extend(pool6.map(|_| Rule::from([oifname(OUT), away(Nfproto::Ipv6, AWAY6)])));
 
     let mut sets = vec![
         Set::of("boxes4", &[Type::Ifname, Type::Ipv4]),
         Set::of("hosts4", &[Type::Ipv4]),
-        Set::of("self4", &[Type::Ipv4, Type::Ipv4]),
+        Set::of("asks4", &[Type::Ipv4, Type::Ipv4]),
+        Set::of("internal", &[Type::Ifname]),
         Set::of("pub4", PUBLISHED_AT),
         Set::of("pub4b", PUBLISHED_AT),
     ];
@@ -162,12 +174,14 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         sets.extend([
             Set::of("boxes6", &[Type::Ifname, Type::Ipv6]),
             Set::of("hosts6", &[Type::Ipv6]),
-            Set::of("self6", &[Type::Ipv6, Type::Ipv6]),
             Set::of("pub6", PUBLISHED_AT6),
             Set::of("pub6b", PUBLISHED_AT6),
         ]);
     }
-    sets.push(Set { dynamic: true, ..Set::of("conns", &[Type::Ifname]) });
+    sets.push(Set { dynamic: true, ..Set::of("conns", &[Type::Ifname, Type::Mark]) });
+    let mut maps = port_maps(topology);
+    maps.extend([AWAY4, HOME4]);
+    maps.extend(pool6.into_iter().flat_map(|_| [AWAY6, HOME6]));
 
     use ChainType::{Filter, Nat};
     use HookPoint::{Forward, Input, Output, Postrouting, Prerouting};
@@ -177,7 +191,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         comment: TABLE,
         timeouts: Vec::new(),
         sets,
-        maps: port_maps(topology),
+        maps,
         chains: vec![
             closed("pre", Prerouting, priority::RAW, pre),
             base("answers", Filter, Output, priority::RAW, answers),
@@ -212,7 +226,9 @@ fn errors(topology: &Topology) -> Vec<Rule> {
 }
 
 /// Past so many connections of one box new ones are denied, so that neither this namespace's connection tracking nor the
-/// host's, nor the host's ports, are used up for the others. One rule for all boxes; the kernel counts for each link.
+/// host's, nor the host's ports, are used up for the others. One rule for all boxes; the kernel counts for each link, and where
+/// several share a bridge for each mark, which tells its ports apart.
 fn limited(connections: u32) -> Rule {
-    too_many([iifname_not(OUT), Statement::New], Field::InputInterface, "conns", connections)
+    let who = &[Field::InputInterface, Field::Mark];
+    too_many([iifname_not(OUT), Statement::New], who, "conns", connections)
 }

@@ -114,7 +114,7 @@ fn fence(topology: &Topology, connections: u32) -> Table {
     ];
     // Counted in the gateway already. But what that takes for the end of a connection need not come as far as here: a reset with
     // a TTL of 1 does not, and the connection would stay here for five days.
-    let mut outward = vec![too_many([], Field::SourceAddress, "conns4", connections)];
+    let mut outward = vec![too_many([], &[Field::SourceAddress], "conns4", connections)];
     let dynamic = |name, key| Set { dynamic: true, ..Set::of(name, key) };
     let mut sets = vec![Set::of("switched", &[Type::Ifname])];
     if pool6.is_some() {
@@ -123,7 +123,7 @@ fn fence(topology: &Topology, connections: u32) -> Table {
             Lookup(&[Field::InputInterface], "switched6"),
             Drop,
         ]));
-        outward.push(too_many([], Field::SourceAddress6, "conns6", connections));
+        outward.push(too_many([], &[Field::SourceAddress6], "conns6", connections));
         sets.push(Set::of("switched6", &[Type::Ifname]));
     }
     sets.push(dynamic("conns4", &[Type::Ipv4]));

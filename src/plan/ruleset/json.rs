@@ -175,7 +175,7 @@ fn statements(rule: &Rule) -> Cow<'static, [stmt::Statement<'static>]> {
 fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
     let one = match statement {
         Statement::ConnectionsOver { key, set, limit } => {
-            let elem = field(key);
+            let elem = concatenated(key, field);
             let set = stmt::Set { op: SetOp::Add, elem, set: format!("@{set}").into() };
             let count = CTCount { val: Expression::Number(*limit), inv: Some(true) };
             return vec![stmt::Statement::Set(set), stmt::Statement::CTCount(count)];
@@ -229,6 +229,11 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
             let or = BinaryOperation::OR(vec![meta(MetaKey::Mark), Expression::Number(*bits)]);
             change(meta(MetaKey::Mark), Expression::BinaryOperation(Box::new(or)))
         }
+        Statement::SetMarkOfInterface(map) => {
+            change(meta(MetaKey::Mark), mapped(meta(MetaKey::Iifname), map))
+        }
+        Statement::Arp => equals(payload("ether", "type"), text("arp")),
+        Statement::ArpRequest => equals(payload("arp", "operation"), text("request")),
         Statement::SetPacketForHost => change(meta(MetaKey::Pkttype), text("host")),
         Statement::Dnat { family, key, map, keeps_port: _ } => {
             stmt::Statement::DNAT(Some(to(nat_family(*family), mapped(concatenated(key, field), map))))
@@ -307,6 +312,11 @@ fn reject(how: RejectType, code: Option<RejectCode>) -> stmt::Statement<'static>
 fn field(field: &Field) -> Expression<'static> {
     match field {
         Field::InputInterface => meta(MetaKey::Iifname),
+        Field::OutputInterface => meta(MetaKey::Oifname),
+        Field::Mark => meta(MetaKey::Mark),
+        Field::EtherSource => payload("ether", "saddr"),
+        Field::ArpSenderEther => payload("arp", "saddr ether"),
+        Field::ArpSender => payload("arp", "saddr ip"),
         Field::SourceAddress => payload("ip", "saddr"),
         Field::DestinationAddress => payload("ip", "daddr"),
         Field::SourceAddress6 => payload("ip6", "saddr"),
@@ -342,7 +352,8 @@ fn datum(datum: &Datum) -> Expression<'static> {
         Datum::Proto(number) if Datum::Proto(*number).to_string() == number.to_string() => {
             Expression::Number((*number).into())
         }
-        Datum::Proto(_) | Datum::Ipv4(_) | Datum::Ipv6(_) => text(datum.to_string()),
+        Datum::Mark(number) => Expression::Number(*number),
+        Datum::Proto(_) | Datum::Ether(_) | Datum::Ipv4(_) | Datum::Ipv6(_) => text(datum.to_string()),
         Datum::Ifname(name) => text(name.clone()),
         Datum::Ports(first, last) => {
             let range = [*first, *last].map(|port| Expression::Number(port.into()));
@@ -356,6 +367,8 @@ fn types(parts: &[Type]) -> SetTypeValue<'static> {
         .iter()
         .map(|part| match part {
             Type::Ifname => SetType::Ifname,
+            Type::Ether => SetType::EtherAddr,
+            Type::Mark => SetType::Mark,
             Type::Ipv4 => SetType::Ipv4Addr,
             Type::Ipv6 => SetType::Ipv6Addr,
             Type::Proto => SetType::InetProto,
@@ -379,6 +392,7 @@ const fn family(family: Family) -> NfFamily {
     match family {
         Family::Inet => NfFamily::INet,
         Family::Netdev => NfFamily::NetDev,
+        Family::Bridge => NfFamily::Bridge,
     }
 }
 

@@ -4,6 +4,7 @@
 //! boxes and ports are [`Element`]s of sets and maps, so no cost grows with their number. Where a topology has no
 //! IPv6, both rulesets close it.
 
+mod bridge;
 mod element;
 mod gateway;
 mod host;
@@ -12,8 +13,10 @@ mod published;
 mod statement;
 mod text;
 
+pub use bridge::{bridge, port};
 pub use element::{
-    Datum, Element, Type, boxes4, boxes6, conns, host_address, leaves_as, reaches_itself, switched, switched6,
+    Datum, Element, Type, asks, boxes4, boxes6, conns, host_address, internal, known_outside_as, leaves_as,
+    switched, switched6,
 };
 pub use gateway::gateway;
 pub use host::host;
@@ -31,6 +34,8 @@ pub enum Family {
     Inet,
     /// Packets of one device, before any protocol sees them.
     Netdev,
+    /// Frames between the ports of a bridge, and to the bridge itself.
+    Bridge,
 }
 
 impl std::fmt::Display for Family {
@@ -38,6 +43,7 @@ impl std::fmt::Display for Family {
         f.write_str(match self {
             Self::Inet => "inet",
             Self::Netdev => "netdev",
+            Self::Bridge => "bridge",
         })
     }
 }
@@ -91,7 +97,12 @@ pub struct Timeout {
 pub const CLOSED: Timeout = Timeout { name: "closed", time_wait: 2, close: 1 };
 
 /// Past so many connections by `key` new ones are denied, in the chain `deny`.
-fn too_many<const N: usize>(first: [Statement; N], key: Field, set: &'static str, limit: u32) -> Rule {
+fn too_many<const N: usize>(
+    first: [Statement; N],
+    key: &'static [Field],
+    set: &'static str,
+    limit: u32,
+) -> Rule {
     let over = Statement::ConnectionsOver { key, set, limit };
     Rule(first.into_iter().chain([over, Statement::Jump("deny")]).collect())
 }
@@ -247,6 +258,18 @@ const SNAT4: Map = Map::of("snat4", &[Type::Ipv4], &[Type::Ipv4]);
 
 /// The same for IPv6.
 const SNAT6: Map = Map::of("snat6", &[Type::Ipv6], &[Type::Ipv6]);
+
+/// Boxes of networks: their own address to the one of the pool that they have for the host.
+const AWAY4: Map = Map::of("away4", &[Type::Ipv4], &[Type::Ipv4]);
+
+/// And back.
+const HOME4: Map = Map::of("home4", &[Type::Ipv4], &[Type::Ipv4]);
+
+/// The same for IPv6.
+const AWAY6: Map = Map::of("away6", &[Type::Ipv6], &[Type::Ipv6]);
+
+/// The same for IPv6.
+const HOME6: Map = Map::of("home6", &[Type::Ipv6], &[Type::Ipv6]);
 
 /// The maps of published ports.
 fn port_maps(topology: &Topology) -> Vec<Map> {

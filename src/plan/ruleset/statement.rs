@@ -45,11 +45,10 @@ pub enum Statement {
     /// `ct timeout set …`: connection tracking remembers a new connection as long as a [`Timeout`](super::Timeout) of the
     /// table says.
     SetTimeout(&'static str),
-    /// `add @set { iifname ct count over … }`: the interface that the packet came in by, or the address that it is from, has
-    /// more connections than that.
+    /// `add @set { iifname . meta mark ct count over … }`: who the packet is from has more connections than that.
     ConnectionsOver {
         /// By what is counted.
-        key: Field,
+        key: &'static [Field],
         /// The dynamic set that counts.
         set: &'static str,
         /// As many are let through.
@@ -63,6 +62,12 @@ pub enum Statement {
     Lookup(&'static [Field], &'static str),
     /// `meta mark set meta mark | …`.
     SetMark(u32),
+    /// `meta mark set iifname map @…`: the mark that the map has for the interface. No element, no mark, and the rule ends.
+    SetMarkOfInterface(&'static str),
+    /// `ether type arp`: the frame is one of ARP (bridge tables).
+    Arp,
+    /// `arp operation request`: somebody asks who has an address (bridge tables).
+    ArpRequest,
     /// `meta pkttype set host`: a frame for another machine becomes one for this.
     SetPacketForHost,
     /// `dnat ip to … map @…`, `dnat ip6 to … map @…`: sends a connection of that family where the map says. No element, no
@@ -149,6 +154,17 @@ pub const BLOCK: u16 = 32;
 pub enum Field {
     /// `iifname`.
     InputInterface,
+    /// `oifname`.
+    OutputInterface,
+    /// `meta mark`.
+    Mark,
+    /// `ether saddr`: the hardware address that a frame says it is from (bridge tables).
+    EtherSource,
+    /// `arp saddr ether`: the hardware address that an ARP packet tells of its sender. Only after
+    /// [`Statement::ArpRequest`].
+    ArpSenderEther,
+    /// `arp saddr ip`: the IPv4 address that it tells of its sender, likewise.
+    ArpSender,
     /// `ip saddr`.
     SourceAddress,
     /// `ip daddr`.
@@ -188,6 +204,11 @@ impl Field {
             // `nft_ct_get_eval`).
             Self::Opener | Self::Answerer | Self::Opener6 | Self::Answerer6 => None,
             Self::InputInterface
+            | Self::OutputInterface
+            | Self::Mark
+            | Self::EtherSource
+            | Self::ArpSenderEther
+            | Self::ArpSender
             | Self::L4Protocol
             | Self::DestinationPort
             | Self::DestinationBlock

@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 
 use ipnet::IpNet;
 
+use crate::plan::wiring::written;
+
 use super::{
     Address, BLOCK, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto,
     Operator, Policy, Rule, Statement, Table, Timeout, Type, priority,
@@ -26,6 +28,7 @@ fn write_table(out: &mut String, table: &Table, elements: &[Element]) -> fmt::Re
     let family = match table.family {
         Family::Inet => "inet",
         Family::Netdev => "netdev",
+        Family::Bridge => "bridge",
     };
     writeln!(out, "table {family} {} {{", table.name)?;
     writeln!(out, "\tcomment \"{}\"", table.comment)?;
@@ -174,12 +177,15 @@ impl fmt::Display for Statement {
             Self::New => f.write_str("ct state new"),
             Self::SetTimeout(name) => write!(f, "ct timeout set \"{name}\""),
             Self::ConnectionsOver { key, set, limit } => {
-                write!(f, "add @{set} {{ {key} ct count over {limit} }}")
+                write!(f, "add @{set} {{ {} ct count over {limit} }}", Concatenated(key))
             }
             Self::TranslatedDestination => f.write_str("ct status dnat"),
             Self::LocalDestination => f.write_str("fib daddr type local"),
             Self::Lookup(fields, set) => write!(f, "{} @{set}", Concatenated(fields)),
             Self::SetMark(bits) => write!(f, "meta mark set meta mark | 0x{bits:08x}"),
+            Self::SetMarkOfInterface(map) => write!(f, "meta mark set iifname map @{map}"),
+            Self::Arp => f.write_str("ether type arp"),
+            Self::ArpRequest => f.write_str("arp operation request"),
             Self::SetPacketForHost => f.write_str("meta pkttype set host"),
             Self::Dnat { family, key, map, keeps_port: _ } => {
                 let family = match family {
@@ -224,6 +230,11 @@ impl fmt::Display for Field {
             Self::TcpPort => "tcp dport",
             Self::UdpPort => "udp dport",
             Self::InputInterface => "iifname",
+            Self::OutputInterface => "oifname",
+            Self::Mark => "meta mark",
+            Self::EtherSource => "ether saddr",
+            Self::ArpSenderEther => "arp saddr ether",
+            Self::ArpSender => "arp saddr ip",
             Self::SourceAddress => "ip saddr",
             Self::DestinationAddress => "ip daddr",
             Self::SourceAddress6 => "ip6 saddr",
@@ -242,6 +253,8 @@ impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ifname => "ifname",
+            Self::Ether => "ether_addr",
+            Self::Mark => "mark",
             Self::Ipv4 => "ipv4_addr",
             Self::Ipv6 => "ipv6_addr",
             Self::Proto => "inet_proto",
@@ -254,6 +267,8 @@ impl fmt::Display for Datum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ifname(name) => write!(f, "\"{name}\""),
+            Self::Ether(mac) => f.write_str(&written(*mac)),
+            Self::Mark(number) => write!(f, "0x{number:08x}"),
             Self::Ipv4(address) => address.fmt(f),
             Self::Ipv6(address) => address.fmt(f),
             Self::Proto(6) => f.write_str("tcp"),

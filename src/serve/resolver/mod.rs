@@ -5,6 +5,7 @@
 //! connections, memory) it takes from its own.
 
 mod client;
+mod members;
 mod ports;
 mod upstream;
 
@@ -20,6 +21,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
+pub use self::members::Members;
 use self::ports::Ports;
 use crate::host::names::HostResolver;
 use crate::kernel::memory::{REST, release_program};
@@ -29,12 +31,27 @@ use crate::spec::names::Nameserver;
 /// Questions on their way at a time. Further ones wait in the socket's queue, and are lost where that is full.
 const QUESTIONS: usize = 256;
 
+/// Whom a box's questions are passed on to.
+#[derive(Debug, Clone, Copy)]
+pub enum Asks<'a> {
+    /// Those that the host asks.
+    AsTheHost,
+    /// These (`--dns`).
+    These(&'a [Nameserver]),
+    /// Nobody: the box's network has no way out, by names either.
+    Nobody,
+}
+
 /// What all questions share.
 #[derive(Debug)]
 struct Desk {
     host: RefCell<HostResolver>,
     /// Who is asked instead: `--dns`.
     instead: Vec<Nameserver>,
+    /// Whether anybody is.
+    asks: bool,
+    /// Who is not asked for outside.
+    members: Option<Members>,
     questions: Arc<Semaphore>,
     ports: Rc<Ports>,
     asked: Notify,
@@ -44,6 +61,12 @@ impl Desk {
     /// The reply to a question, as the box gets it.
     async fn reply(&self, question: Question, transport: Transport) -> Vec<u8> {
         self.asked.notify_one();
+        if let Some(answer) = self.members.as_ref().and_then(|members| members.answer(&question)) {
+            return question.delivered(answer, transport);
+        }
+        if !self.asks {
+            return question.delivered(question.unknown(), transport);
+        }
         let upstream = self.host.borrow_mut().current().upstream(&self.instead);
         let question = Rc::new(question);
         let reply = upstream::ask(upstream, Rc::clone(&question), transport, &self.ports).await;
@@ -61,18 +84,20 @@ async fn rest(desk: Rc<Desk>) {
     }
 }
 
-/// Serves for as long as this process lives. Both sockets must not block. `instead`: who is asked in place of those that the
-/// host asks.
+/// Serves for as long as this process lives. Both sockets must not block. `members`: the boxes of the box's network.
 ///
 /// # Errors
 /// When there is no memory or descriptor left to begin with.
-pub fn serve(udp: OwnedFd, tcp: OwnedFd, instead: &[Nameserver]) -> io::Result<Infallible> {
+pub fn serve(udp: OwnedFd, tcp: OwnedFd, asks: Asks<'_>, members: Option<Members>) -> io::Result<Infallible> {
+    let instead = if let Asks::These(servers) = asks { servers } else { &[] };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
         let desk = Rc::new(Desk {
             host: RefCell::default(),
             instead: instead.to_vec(),
+            asks: !matches!(asks, Asks::Nobody),
+            members,
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             ports: Rc::default(),
             asked: Notify::new(),

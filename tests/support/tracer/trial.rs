@@ -86,18 +86,26 @@ impl World {
         Self::with(start, &[])
     }
 
+    /// The run that is struck has these options. Where it is in a network, that is there, and the other box is in it too.
     pub(crate) fn with(start: Start, options: &'static [&'static str]) -> Self {
         let lab = match options.contains(&EXPORTED) {
             true => Lab::before(Shape::OwnLan, use_names),
             false => Lab::new(Shape::OwnLan),
         };
+        let joins = options.windows(2).find(|pair| pair[0] == "--net");
+        let network = joins.map(|pair| pair[1].split(':').next().unwrap_or_default());
+        if let Some(name) = network {
+            let made = lab.netbox(&["network", "create", name, "--subnet", "10.9.0.0/24"]).output();
+            assert!(made.expect("netbox can be started").status.success());
+        }
         let pool = {
             let first = lab.start(&[], &["sleep"]);
             Ipv4Addr::from(u32::from(first.address) & !(SLOTS + RESERVED))
         };
         lab.assert_clean_within(LIMIT);
-        let other = (start == Start::BesideAnother)
-            .then(|| lab.start(&["-p", "9090:80"], &["listen", "tcp", "0.0.0.0:80"]));
+        let of_other = ["-p", "9090:80", "--net", network.unwrap_or("nat")];
+        let other =
+            (start == Start::BesideAnother).then(|| lab.start(&of_other, &["listen", "tcp", "0.0.0.0:80"]));
         let prober = Prober::start(&lab, pool, other.as_ref().map(|other| other.address));
         let mut world = Self {
             lab,
@@ -195,9 +203,12 @@ impl World {
         }
         // The other box's own connections come and go.
         let others = self.other.as_ref().map(|other| other.address.to_string()).unwrap_or_default();
+        // In a network the host knows it by another address, and its port.
+        let port = format!("Some({OTHER_PORT})");
+        let is_others = |line: &str| line.contains(&others) || line.contains(&port);
         let mut text: String = text
             .lines()
-            .filter(|line| others.is_empty() || !(line.contains("conntrack") && line.contains(&others)))
+            .filter(|line| others.is_empty() || !(line.contains("conntrack") && is_others(line)))
             .fold(String::new(), |text, line| text + line + "\n");
         let taken = slots();
         if taken.len() != self.slots {

@@ -56,8 +56,8 @@ impl Encoder<'_> {
     }
 
     /// Counts in the set's element of the key, and goes on only past the limit.
-    pub(super) fn connections_over(&mut self, key: Field, set: &str, limit: u32) {
-        self.load(&[key]);
+    pub(super) fn connections_over(&mut self, key: &[Field], set: &str, limit: u32) {
+        self.load(key);
         self.list.nest(NFTA_LIST_ELEM, |expression| {
             expression.text(NFTA_EXPR_NAME, "dynset").nest(NFTA_EXPR_DATA, |data| {
                 data.put(&number(NFTA_DYNSET_SREG_KEY, Register::Reg1.into()))

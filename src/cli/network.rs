@@ -1,0 +1,163 @@
+//! `netbox network`
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use super::{Stop, text};
+use crate::error::{Error, Result};
+use crate::spec::network::{
+    self, NetworkName, NetworkRequest, NewNetwork, check_driver, parse_gateway, parse_ip_range, parse_label,
+    parse_subnet,
+};
+use crate::spec::{Request, mtu};
+
+pub(super) const NAME: &str = "network";
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// The range of its addresses, /8 to /29 [default: a free /24]
+    #[arg(long, value_name = "CIDR", allow_hyphen_values = true)]
+    subnet: Option<OsString>,
+
+    /// The gateway's address in it [default: the first]
+    #[arg(long, value_name = "IP", allow_hyphen_values = true)]
+    gateway: Option<OsString>,
+
+    /// Give boxes addresses from this part of it
+    #[arg(long, value_name = "CIDR", allow_hyphen_values = true)]
+    ip_range: Option<OsString>,
+
+    /// No way out, and none in
+    #[arg(long)]
+    internal: bool,
+
+    /// Its boxes do not reach each other
+    #[arg(long)]
+    isolate: bool,
+
+    /// The MTU of its links in bytes [default: the uplink's]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    mtu: Option<OsString>,
+
+    /// Call it something besides
+    #[arg(long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]
+    label: Vec<OsString>,
+
+    /// What kind it is: bridge
+    #[arg(short, long, value_name = "DRIVER", default_value = "bridge", allow_hyphen_values = true)]
+    driver: OsString,
+
+    /// Its name
+    #[arg(value_name = "NAME", hide = true)]
+    name: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct LsArgs {
+    /// As JSON
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+
+    /// Their names alone
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct NamesArgs {
+    /// Their names
+    #[arg(value_name = "NAME", hide = true)]
+    names: Vec<OsString>,
+}
+
+pub(super) fn command() -> Command {
+    let of = |name: &'static str, about: &'static str| {
+        Command::new(name).about(about).override_usage(format!("netbox network {name} [OPTIONS] [NAME...]"))
+    };
+    Command::new(NAME)
+        .about("Make, list and remove networks that boxes share")
+        .override_usage("netbox network create|ls|inspect|rm|prune")
+        .subcommand_required(true)
+        .subcommand(
+            CreateArgs::augment_args(of("create", "Make a network"))
+                .override_usage("netbox network create [OPTIONS] NAME"),
+        )
+        .subcommand(LsArgs::augment_args(of("ls", "List the networks")).visible_alias("list"))
+        .subcommand(NamesArgs::augment_args(of("inspect", "Say everything about networks, as JSON")))
+        .subcommand(NamesArgs::augment_args(of("rm", "Remove networks")).visible_alias("remove"))
+        .subcommand(of("prune", "Remove the networks that no box is in"))
+}
+
+pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
+    let (name, mut matches) = matches.remove_subcommand().unwrap_or_default();
+    let request = match name.as_str() {
+        "create" => NetworkRequest::Create(CreateArgs::from_arg_matches_mut(&mut matches)?.try_into()?),
+        "ls" => {
+            let LsArgs { json, quiet } = LsArgs::from_arg_matches_mut(&mut matches)?;
+            NetworkRequest::List { json, quiet }
+        }
+        "inspect" => NetworkRequest::Inspect(all(&mut matches, |name| match name {
+            "nat" => Ok(name.to_owned()),
+            _ => NetworkName::parse(name).map(|name| name.as_str().to_owned()),
+        })?),
+        "rm" => NetworkRequest::Remove(all(&mut matches, |name| not_nat(name, "remove"))?),
+        "prune" => NetworkRequest::Prune,
+        // clap has refused it already.
+        _ => return Err(Error::usage(format!("there is no command network {name:?}")).into()),
+    };
+    Ok(Request::Network(request))
+}
+
+fn all<T>(matches: &mut ArgMatches, one: impl Fn(&str) -> Result<T>) -> Result<Vec<T>, Stop> {
+    let NamesArgs { names } = NamesArgs::from_arg_matches_mut(matches)?;
+    if names.is_empty() {
+        return Err(needs_name().into());
+    }
+    Ok(names.iter().map(|name| one(text("NAME", name)?)).collect::<Result<_>>()?)
+}
+
+fn needs_name() -> Error {
+    Error::usage("which network?")
+        .because("its name is missing")
+        .hint("netbox network create|inspect|rm NAME")
+}
+
+/// The network of the boxes that share none is there always.
+fn not_nat(name: &str, verb: &str) -> Result<NetworkName> {
+    if name == network::RESERVED[0] {
+        return Err(Error::usage(format!("cannot {verb} network nat"))
+            .because("it is that of all boxes that are in no other, and always there"));
+    }
+    NetworkName::parse(name)
+}
+
+impl TryFrom<CreateArgs> for NewNetwork {
+    type Error = Error;
+
+    fn try_from(args: CreateArgs) -> Result<Self> {
+        check_driver(text("-d/--driver", &args.driver)?)?;
+        let mut labels = BTreeMap::new();
+        for label in &args.label {
+            let (key, value) = parse_label(text("--label", label)?)?;
+            labels.insert(key, value);
+        }
+        let new = Self {
+            name: not_nat(text("NAME", &args.name.ok_or_else(needs_name)?)?, "create")?,
+            subnet: parsed("--subnet", args.subnet, parse_subnet)?,
+            gateway: parsed("--gateway", args.gateway, parse_gateway)?,
+            ip_range: parsed("--ip-range", args.ip_range, parse_ip_range)?,
+            internal: args.internal,
+            isolate: args.isolate,
+            mtu: parsed("--mtu", args.mtu, mtu::parse)?,
+            labels,
+        };
+        new.contradictions()?;
+        Ok(new)
+    }
+}
+
+fn parsed<T>(option: &str, value: Option<OsString>, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
+    value.map(|value| parse(text(option, &value)?)).transpose()
+}

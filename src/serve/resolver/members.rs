@@ -1,0 +1,41 @@
+//! What a box's resolver knows of the boxes of its network: what is in the network's directory at that moment.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use ipnet::Ipv4Net;
+
+use crate::apply::seats;
+use crate::plan::membership::{Wanted, wanted};
+use crate::plan::question::Question;
+
+/// The boxes of a network.
+#[derive(Debug)]
+pub struct Members {
+    /// Its directory: `networks/ID` of the state directory.
+    pub directory: OwnedFd,
+    /// Its name.
+    pub network: String,
+    /// The range of its addresses.
+    pub subnet: Ipv4Net,
+}
+
+impl Members {
+    /// What there is to say to a question about a member. `None`: it is about none, and others may know.
+    pub(super) fn answer(&self, question: &Question) -> Option<Vec<u8>> {
+        match wanted(question, &self.network, self.subnet)? {
+            Wanted::Address(name) => self.find(&name).map(|address| question.address(Some(address))),
+            // Who asked the host's name servers would hear that there is no such name.
+            Wanted::Other(name) => self.find(&name).map(|_| question.address(None)),
+            // Nobody else knows who has these addresses.
+            Wanted::Name(address) => Some(match seats::name_of(&self.directory, address) {
+                Some(name) => question.pointer(&name),
+                None => question.unknown(),
+            }),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Ipv4Addr> {
+        seats::address_of(&self.directory, name)
+    }
+}
