@@ -360,7 +360,7 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "-p", "8080:0", "ls"], &["\"8080:0\"", "no port 0"]),
         (&["run", "-p", "8080:80", "-p", "8080:81", "ls"], &[":8080:80/tcp", ":8080:81/tcp"]),
         (&["run", "--net", "default", "ls"], &["\"default\"", "a word of --net"]),
-        (&["run", "--net", "", "ls"], &["\"\"", "nat, none and host"]),
+        (&["run", "--net", "", "ls"], &["\"\"", "it is empty"]),
         (&["run", "--net", "netns:", "ls"], &["\"\"", "network namespace"]),
         (&["run", "--net", "box:a b", "ls"], &["\"a b\""]),
         (&["run", "--net", "netns:blue", "-p", "80", "ls"], &["--net netns:blue", "--publish"]),

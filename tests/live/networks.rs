@@ -662,6 +662,8 @@ fn broken_or_foreign_files_are_refused_and_left_alone() {
     refused(&lab, &use_it, 125, &[&directory.display().to_string()]);
     refused(&lab, &["network", "create", "web"], 125, &[&directory.display().to_string()]);
     fs::remove_file(directory).expect("to remove");
+    fs::remove_dir_all("/var/lib/moved").expect("to remove");
+    fs::remove_file("/var/lib/elsewhere").expect("to remove");
 }
 
 /// L2: keepers and launchers at once, beside a member that goes on; and then all.

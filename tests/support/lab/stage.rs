@@ -149,7 +149,6 @@ fn init() -> ExitCode {
     mount_new("proc", "/proc", MsFlags::MS_NOEXEC);
     mount_new("sysfs", "/sys", MsFlags::MS_NOEXEC);
     mount_new("tmpfs", "/run", MsFlags::empty());
-    mount_new("tmpfs", "/var/lib", MsFlags::empty());
     fs::create_dir("/run/lab").expect("a directory in a fresh tmpfs");
     // Before /tmp is covered: the programs may be under it.
     let netbox = env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_netbox").to_owned());

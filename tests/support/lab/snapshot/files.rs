@@ -74,9 +74,13 @@ pub(super) fn leftovers() -> Vec<String> {
 }
 
 /// netbox's directory, a user's in it, a host's in that, and in there what a run that failed early leaves: whatever is no
-/// gateway's record and no box's. Likewise where detached boxes are kept.
+/// gateway's record and no box's. Likewise where detached boxes are kept. Networks are there until
+/// somebody removes them.
 fn may_stay(path: &Path) -> bool {
     if let Ok(inside) = path.strip_prefix("/var/lib/netbox") {
+        if inside.iter().nth(1).is_some_and(|part| part == "networks") {
+            return true;
+        }
         return inside.iter().nth(1).is_none_or(|part| part == "boxes" || part == "names")
             && inside.iter().nth(2).is_none();
     }
