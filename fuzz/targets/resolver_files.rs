@@ -12,7 +12,7 @@ const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 16);
 fuzz_target!(|bytes: &[u8]| {
     let host = ResolvConf::parse(bytes);
     assert!(!host.upstream(&[]).servers.is_empty());
-    let own = ResolvConf::parse(host.for_box(RESOLVER, None).as_bytes());
+    let own = ResolvConf::parse(host.for_box(RESOLVER, None, false).as_bytes());
     assert_eq!(own.nameservers, [Nameserver { address: RESOLVER.into(), scope: None }]);
     assert_eq!((own.search, own.options), (host.search, host.options));
 
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(server.to_string().parse(), Ok(server), "{text:?}");
     }
     if let Ok(domains) = search_list(&text.split('\0').collect::<Vec<_>>()) {
-        let own = ResolvConf::default().for_box(RESOLVER, Some(&domains));
+        let own = ResolvConf::default().for_box(RESOLVER, Some(&domains), false);
         assert_eq!(ResolvConf::parse(own.as_bytes()).search.len(), domains.len(), "{text:?}");
     }
 });

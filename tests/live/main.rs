@@ -16,6 +16,7 @@ mod ending;
 mod exec;
 mod fail;
 mod following;
+mod from;
 mod host_changes;
 mod inspection;
 mod interference;
@@ -65,6 +66,7 @@ fn main() -> std::process::ExitCode {
         interference::TESTS,
         ipv6::TESTS,
         addresses::TESTS,
+        from::TESTS,
         host_changes::TESTS,
         connections::TESTS,
         control::TESTS,
