@@ -22,8 +22,10 @@ fn the_lines_of_the_document_work() {
             None => format!("{line}\n"),
         });
         // What goes on in the background ends with the block.
-        let script =
-            format!("set -ex\ntrap 'for job in $(jobs -p); do kill $job; done' EXIT\n{}", lines.collect::<String>());
+        let script = format!(
+            "set -ex\ntrap 'for job in $(jobs -p); do kill $job; done' EXIT\n{}",
+            lines.collect::<String>()
+        );
         let mut command = Command::new("bash");
         command.args(["-c", &script]).stdin(Stdio::null());
         for variable in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
