@@ -139,8 +139,8 @@ impl Networks {
         let Some((network, file)) = self.read(name)? else { return Ok(None) };
         lock(&file, operation).context(|| format!("cannot lock {}", self.path_of(name)))?;
         // Removed while this waited.
-        let is_there = file.metadata().is_ok_and(|metadata| metadata.nlink() != 0);
-        Ok(is_there.then_some(Kept { network, _file: file }))
+        let seen = file.metadata().context(|| format!("cannot look at {}", self.path_of(name)))?;
+        Ok((seen.nlink() != 0).then_some(Kept { network, _file: file }))
     }
 
     fn read(&self, name: &NetworkName) -> Result<Option<(Network, File)>> {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use rustix::fs::AtFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -32,16 +33,17 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// The next who connects, and the user that they were then. `None`: nobody waits.
+    /// The next who connects, the user that they were then, and their process. `None`: nobody waits.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM: they wait on.
-    pub fn accept(&self) -> io::Result<Option<(Channel, u32)>> {
+    pub fn accept(&self) -> io::Result<Option<(Channel, u32, Pid)>> {
         loop {
             match rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
-                    let user = socket_peercred(&socket)?.uid.as_raw();
-                    return Ok(Some((Channel::from(socket), user)));
+                    let peer = socket_peercred(&socket)?;
+                    let process = Pid::from_raw(peer.pid.as_raw_nonzero().get());
+                    return Ok(Some((Channel::from(socket), peer.uid.as_raw(), process)));
                 }
                 Err(rustix::io::Errno::AGAIN) => return Ok(None),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
@@ -99,7 +101,8 @@ mod tests {
         let listener = Listener::at(directory.as_fd(), "new", "c", 1).unwrap();
         assert!(listener.accept().unwrap().is_none());
         let client = of("c").unwrap();
-        let (server, user) = listener.accept().unwrap().unwrap();
+        let (server, user, peer) = listener.accept().unwrap().unwrap();
+        assert_eq!(peer, nix::unistd::getpid());
         assert_eq!(user, rustix::process::geteuid().as_raw());
         client.send(&1, &[]).unwrap();
         assert!(matches!(server.hear().unwrap(), Heard::Message(bytes, _) if bytes == b"1"));

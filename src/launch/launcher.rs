@@ -262,9 +262,9 @@ impl<'a> Launcher<'a> {
         self.take_terminal_back();
         // Not the command's own signal: in an orphaned process group the kernel ignores it (setpgid(2)).
         let _ = raise(Signal::SIGSTOP);
-        // Continued, by `fg` (then this group is in the foreground again) or by `bg`.
+        // Continued, by `fg` (then this group is in the foreground again) or by `bg`. The signal that did it waits to be read, and
+        // continues the command as one that comes at any other time: to send a second one here would undo a stop of just now.
         self.lend_terminal();
-        self.continue_command();
     }
 
     fn lend_terminal(&mut self) -> bool {

@@ -428,6 +428,10 @@ fn a_caller_that_goes_away_before_the_command_runs_leaves_no_box() {
     }
     send(caller.id(), Signal::SIGINT);
     assert!(caller.wait().is_ok());
+    // The launcher has seen it too: else the command may still run, and then is known to have ended.
+    while crate::lab::running(NETBOX).len() > before + 2 {
+        assert!(std::time::Instant::now() < end, "{:?}", crate::lab::running(NETBOX));
+    }
     lock.unlock().expect("the run lock");
     let end = std::time::Instant::now() + Duration::from_secs(5);
     while crate::lab::running(NETBOX).len() > before {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::apply::lease::{CONTROL, Lease, NEW_CONTROL};
 use crate::apply::sweep;
@@ -68,6 +69,8 @@ struct Exec {
 struct Client {
     number: u64,
     channel: Channel,
+    /// Who connected.
+    peer: Pid,
     role: Role,
 }
 
@@ -145,7 +148,7 @@ impl Control {
     ) {
         for who in woken {
             match who {
-                Woken::Listener => self.accept(),
+                Woken::Listener => drop(self.accept()),
                 Woken::Client(number) => {
                     let Some(place) = self.clients.iter().position(|client| client.number == *number) else {
                         continue;
@@ -158,12 +161,13 @@ impl Control {
         }
     }
 
-    fn accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
+    /// Lets one in who waits. `false`: nobody does, or nobody can be let in.
+    fn accept(&mut self) -> bool {
+        let Some(listener) = &self.listener else { return false };
         match listener.accept() {
-            Ok(Some((channel, user))) => {
+            Ok(Some((channel, user, peer))) => {
                 if user != 0 && user != nix::unistd::geteuid().as_raw() {
-                    return;
+                    return true;
                 }
                 match place_of_whom(self.clients.iter().map(|client| matches!(client.role, Role::Idle))) {
                     Room::Free => {}
@@ -173,15 +177,19 @@ impl Control {
                             .hint("try again when one of them has ended");
                         // Who does not hear why finds the connection closed.
                         let _ = channel.send_now(&Answer::Failed(error), &[]);
-                        return;
+                        return true;
                     }
                 }
                 self.number += 1;
-                self.clients.push(Client { number: self.number, channel, role: Role::Idle });
+                self.clients.push(Client { number: self.number, channel, peer, role: Role::Idle });
+                true
             }
-            Ok(None) => {}
+            Ok(None) => false,
             // They wait on, and would wake the keeper without end.
-            Err(_) => self.deaf_until = Some(Instant::now() + OUT_OF_DESCRIPTORS),
+            Err(_) => {
+                self.deaf_until = Some(Instant::now() + OUT_OF_DESCRIPTORS);
+                false
+            }
         }
     }
 
@@ -230,7 +238,11 @@ impl Control {
         if let Role::Exec(exec) = self.clients.remove(place).role {
             kill(&exec.command);
             if let Some(mounts) = mounts {
+                // Who has just connected may have a command in the box that it is about to register.
+                (0..=BACKLOG).any(|_| !self.accept());
                 let others = self.execs().flat_map(|exec| [exec.agent.pid, exec.command.pid]);
+                let joining = self.clients.iter().filter(|client| matches!(client.role, Role::Idle));
+                let others = others.chain(joining.map(|client| client.peer));
                 let entitled: Vec<_> = others.chain([nix::unistd::getpid()]).collect();
                 // What cannot be found now dies with the box.
                 let _ = strays::kill(mounts, &entitled);
@@ -295,9 +307,7 @@ impl Control {
     /// Tells those who wait for it how the box ended, and closes all connections.
     pub fn tell_end(mut self, status: u8) {
         // Who came in the last moment may have been left waiting.
-        for _ in 0..=BACKLOG {
-            self.accept();
-        }
+        (0..=BACKLOG).any(|_| !self.accept());
         for client in self.clients {
             let waits = match client.role {
                 Role::Idle => said(&client.channel) == Some(Request::Wait),
