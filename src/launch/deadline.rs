@@ -3,7 +3,6 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::poll::PollTimeout;
 use nix::sys::signal::{Signal, killpg};
 
 use crate::kernel::process::Process;
@@ -45,14 +44,10 @@ impl Deadline {
         self.asked
     }
 
-    /// How long a wait may last that may last `at_most` so long.
+    /// How long until something is due.
     #[must_use]
-    pub fn limit(&self, at_most: PollTimeout) -> PollTimeout {
-        // Rounded up: poll(2) takes milliseconds, and must not return before the time.
-        let left = self.next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        // PollTimeout::as_millis panics for the one without an end.
-        if at_most.is_some() && at_most.as_millis() < left.as_millis() { at_most } else { left }
+    pub fn left(&self, now: Instant) -> Duration {
+        self.next.saturating_duration_since(now)
     }
 
     /// Does what is due: SIGTERM first, and to a stopped command that it go on, or it would not hear.
@@ -74,21 +69,5 @@ impl Deadline {
         // ESRCH: the command is in no group of its own any more, or has just ended.
         let _ = killpg(command.pid, Signal::SIGCONT);
         Ok(Due::Asked)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_never_longer_than_the_deadline_nor_shorter() {
-        let deadline = Deadline::after(Duration::from_secs(1000));
-        let limited = deadline.limit(PollTimeout::NONE).as_millis().unwrap();
-        assert!((999_000..=1_000_001).contains(&limited), "{limited}");
-        assert_eq!(deadline.limit(PollTimeout::from(100u8)), PollTimeout::from(100u8));
-        let passed = Deadline::after(Duration::ZERO);
-        assert_eq!(passed.limit(PollTimeout::NONE).as_millis(), Some(1));
-        assert!(Deadline::after(Duration::from_secs(1 << 31)).limit(PollTimeout::NONE).as_millis().is_some());
     }
 }

@@ -13,7 +13,7 @@
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 
 use crate::error::{Context, Error, Result};
@@ -96,9 +96,8 @@ fn reign(post: Post, command: &Process, identity: &Identity, keeper: &Channel) -
             PollFd::new(keeper.as_fd(), PollFlags::empty()),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut wanted, rest.timeout()) {
-            Ok(events) => rest.waited(events),
-            Err(Errno::EINTR) => {}
+        match rest.wait(&mut wanted, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context(|| "cannot wait for news of the command"),
         }
         let [keeper_gone, _] = wanted.map(|fd| fd.any().unwrap_or(false));

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
@@ -163,9 +163,8 @@ impl<'a> Launcher<'a> {
         wanted.extend(pipes.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)));
         let blocked = self.status.as_ref().and_then(|status| status.blocked());
         wanted.extend(blocked.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
-        match poll(&mut wanted, self.rest.timeout()) {
-            Ok(events) => self.rest.waited(events),
-            Err(Errno::EINTR) => {}
+        match self.rest.wait(&mut wanted, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::apply::lease::Lease;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
-use crate::kernel::memory::Rest;
+use crate::kernel::memory::{self, Rest};
 use crate::kernel::process::Process;
 use crate::kernel::signal::Signals;
 use crate::kernel::wait::{self, News};
@@ -78,6 +78,8 @@ pub fn supervise(
     let cannot_wait = || "cannot wait for the end of the box";
     let mut init = first.news();
     let mut rest = Rest::default();
+    // Most boxes end before anybody asks them for something, or anything of the host's changes.
+    let mut settles = Some(Instant::now() + memory::REST);
     let mut deadline = time.map(Deadline::after);
     loop {
         if let Some(status) = reap(first, launcher, &mut duties).context(cannot_wait)? {
@@ -113,12 +115,14 @@ pub fn supervise(
             let on_control = wanted.len();
             let (clients, fds): (Vec<_>, Vec<_>) = control.wanted(now).into_iter().unzip();
             wanted.extend(fds);
-            let pause = duties.timeout(now).into_iter().chain(control.deaf_for(now)).min();
-            let at_most = rest.timeout_within(pause);
-            let at_most = deadline.as_ref().map_or(at_most, |deadline| deadline.limit(at_most));
-            match poll(&mut wanted, at_most) {
-                Ok(events) => rest.waited(events),
-                Err(Errno::EINTR) => {}
+            let pauses = [
+                duties.timeout(now),
+                control.deaf_for(now),
+                settles.map(|settles| settles.saturating_duration_since(now)),
+                deadline.as_ref().map(|deadline| deadline.left(now)),
+            ];
+            match rest.wait(&mut wanted, pauses.into_iter().flatten().min()) {
+                Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context(cannot_wait),
             }
             let happened = |index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false);
@@ -148,16 +152,16 @@ pub fn supervise(
             // A launcher that is gone shows in the next wait.
             let _ = launcher.send(&ToLauncher::Warning(problem), &[]);
         }
-        let begins = watch.as_ref().is_some_and(|watch| watch.is_due());
-        if let Some(watch) = watch.as_mut().filter(|_| begins || changed) {
-            for word in if begins { watch.begin() } else { watch.attend() } {
+        let has_settled = settles.take_if(|settles| *settles <= Instant::now()).is_some();
+        if let Some(watch) = watch.as_mut().filter(|_| has_settled || changed) {
+            for word in if has_settled { watch.begin() } else { watch.attend() } {
                 // A launcher that is gone shows in the next wait.
                 let _ = launcher.send(&ToLauncher::from(word), &[]);
             }
             // What was needed for that need not stay in memory.
             rest = Rest::default();
         }
-        if let Some(lease) = lease.filter(|_| control.is_due())
+        if let Some(lease) = lease.filter(|_| has_settled && !control.is_open())
             && let Err(error) = control.open(lease)
         {
             let line = format!("other netbox commands cannot reach the box: {error}");

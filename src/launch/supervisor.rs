@@ -68,9 +68,8 @@ pub fn attend(
                 PollFd::new(keeper, PollFlags::POLLIN),
             ];
             wanted.extend(news.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            match poll(&mut wanted, rest.timeout()) {
-                Ok(events) => rest.waited(events),
-                Err(Errno::EINTR) => {}
+            match rest.wait(&mut wanted, None) {
+                Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context(cannot_wait),
             }
             [0, 1, 2, 3].map(|index: usize| wanted.get(index).and_then(PollFd::any).unwrap_or(false))

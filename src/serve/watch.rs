@@ -19,7 +19,6 @@ use crate::apply::lease::{self, Shared};
 use crate::apply::state::{Locked, State};
 use crate::apply::{gateway, turns};
 use crate::error::{Context, Error, Result};
-use crate::kernel::memory;
 use crate::kernel::notifications::Notifications;
 use crate::kernel::process;
 use crate::kernel::slots::SlotState;
@@ -49,7 +48,6 @@ pub enum Word {
 #[derive(Debug)]
 pub struct Watch {
     slot: u32,
-    born: Instant,
     role: Role,
 }
 
@@ -69,13 +67,7 @@ impl Watch {
     /// For the keeper of `slot`. Does nothing yet.
     #[must_use]
     pub fn new(slot: u32) -> Self {
-        Self { slot, born: Instant::now(), role: Role::Fresh }
-    }
-
-    /// Whether the box has run for long enough for [`Watch::begin`], which was not called yet.
-    #[must_use]
-    pub fn is_due(&self) -> bool {
-        matches!(self.role, Role::Fresh) && self.born.elapsed() >= memory::REST
+        Self { slot, role: Role::Fresh }
     }
 
     /// To be called once the box has run for a moment: takes a place in the line.

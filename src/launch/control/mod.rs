@@ -19,7 +19,6 @@ use crate::apply::sweep;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Heard};
 use crate::kernel::listener::Listener;
-use crate::kernel::memory::REST;
 use crate::kernel::namespace::MountNamespace;
 use crate::kernel::process::Process;
 use crate::plan::record::MountIdentity;
@@ -75,11 +74,8 @@ struct Client {
 }
 
 /// The keeper's end of the control socket. Does not listen before [`Control::open`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Control {
-    born: Instant,
-    /// Whether it was tried.
-    opened: bool,
     listener: Option<Listener>,
     clients: Vec<Client>,
     /// Of the next client.
@@ -89,36 +85,21 @@ pub struct Control {
     had_execs: bool,
 }
 
-impl Default for Control {
-    fn default() -> Self {
-        Self {
-            born: Instant::now(),
-            opened: false,
-            listener: None,
-            clients: Vec::new(),
-            number: 0,
-            deaf_until: None,
-            had_execs: false,
-        }
-    }
-}
-
 impl Control {
     /// Listens from now on, in the directory of the box.
     ///
     /// # Errors
-    /// ENOSPC, EMFILE and their like; it is not tried again.
+    /// ENOSPC, EMFILE and their like.
     pub fn open(&mut self, lease: &Lease) -> Result<()> {
-        self.opened = true;
         let listener = Listener::at(lease.directory(), NEW_CONTROL, CONTROL, BACKLOG);
         self.listener =
             Some(listener.context(|| format!("cannot make the control socket of box {}", lease.id))?);
         Ok(())
     }
 
-    /// Whether the box has lived for long enough for [`Control::open`]: most end before anybody asks them for something.
-    pub(super) fn is_due(&self) -> bool {
-        !self.opened && self.born.elapsed() >= REST
+    /// Whether [`Control::open`] made the socket.
+    pub(super) const fn is_open(&self) -> bool {
+        self.listener.is_some()
     }
 
     /// What to wait for.
