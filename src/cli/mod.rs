@@ -65,7 +65,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
 /// # Errors
 /// With help or version, where that was asked for, and with what is wrong (exit 2) otherwise.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Stop> {
-    let mut matches = command().try_get_matches_from(args)?;
+    let mut args = args.into_iter().peekable();
+    let program = args.next();
+    // To make all of them takes three times as long as to make the one that is meant.
+    let meant = SUBCOMMANDS.iter().find(|subcommand| args.peek().is_some_and(|word| word == subcommand.name));
+    let command = command_of(meant.map_or(SUBCOMMANDS, std::slice::from_ref));
+    let mut matches = command.try_get_matches_from(program.into_iter().chain(args))?;
     let (name, mut matches) = matches.remove_subcommand().unwrap_or_default();
     match SUBCOMMANDS.iter().find(|subcommand| name == subcommand.name) {
         Some(subcommand) => (subcommand.request)(&mut matches),
@@ -77,12 +82,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Stop> 
 /// The whole command line, for help, manual pages and completions.
 #[must_use]
 pub fn command() -> Command {
+    command_of(SUBCOMMANDS)
+}
+
+fn command_of(subcommands: &[Subcommand]) -> Command {
     Command::new("netbox")
         .bin_name("netbox")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Starts a command behind its own NAT router and takes everything away when the command ends")
         .subcommand_required(true)
-        .subcommands(SUBCOMMANDS.iter().map(|subcommand| (subcommand.command)()))
+        .subcommands(subcommands.iter().map(|subcommand| (subcommand.command)()))
 }
 
 /// A box that a command is to find.
