@@ -275,8 +275,8 @@ impl<'a> Keeper<'a> {
         if let (Some(publisher), Some(calls)) = (&mut self.publisher, calls) {
             publisher.watch_calls(calls);
         }
-        if let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) {
-            attach::settle(gateway, lease.slot)?;
+        if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {
+            attach::settle(gateway, attachment)?;
         }
         self.map_ports()?;
         launcher_is_there(self.launcher)?;
@@ -315,14 +315,14 @@ impl<'a> Keeper<'a> {
         for problem in swept.problems {
             tell(self.launcher, &ToLauncher::Warning(problem));
         }
-        let network = networks::keep_for(request)?;
+        let networks = networks::keep_for(request)?;
         let place = address::settle(&locked, request, &found)?;
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), place.as_ref())?);
         if let Some(place) = place {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found, place)?);
             let attachment =
                 self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request)?);
-            attachment.network = bridge::join(&locked, host, gateway, lease, network.as_ref(), request)?;
+            attachment.networks = bridge::join(&locked, host, gateway, lease, &networks, request)?;
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
                 tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
             }
@@ -341,12 +341,13 @@ impl<'a> Keeper<'a> {
         let id = self.lease.as_ref().map(|lease| lease.id.as_str().to_owned()).unwrap_or_default();
         let name =
             self.lease.as_ref().and_then(|lease| lease.name.as_ref().map(|name| name.as_str().to_owned()));
-        let link =
-            self.attachment.as_ref().map(|attachment| BoxLink::new(attachment, self.end(attachment).mtu));
         let (shared, etc) = self.start.elsewhere.as_ref().map(Elsewhere::facts).unwrap_or_default();
-        let link = link.or(shared);
+        let links = match &self.attachment {
+            Some(attachment) => BoxLink::all(attachment, self.end(attachment).mtu),
+            None => shared.into_iter().collect(),
+        };
         let files = self.files.iter().map(|file| file.path.to_owned()).collect();
-        BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, link, files, etc }
+        BoxFacts { name: name.unwrap_or_else(|| id.clone()), id, links, files, etc }
     }
 
     /// The box's end of its link.
@@ -363,20 +364,19 @@ impl<'a> Keeper<'a> {
         let of_other = self.start.elsewhere.as_ref().and_then(|other| other.resolv_conf.as_deref());
         self.files = names::own_files(request, lease, of_other, log, warning)?;
         if let (Some(gateway), Some(host), Some(attachment)) = (&self.gateway, &self.host, &self.attachment) {
-            self.questions =
-                Some(names::listen_for(gateway, host, attachment, self.state.as_ref(), request)?);
+            self.questions = Some(names::listen_for(gateway, host, attachment, self.state.as_ref())?);
         }
         Ok(())
     }
 
-    /// Waits for the box's namespaces, then puts a link between the gateway and them.
+    /// Waits for the box's namespaces, then puts its links between the gateway and them.
     fn add_link(&mut self) -> Result<()> {
         self.first.wait_until(FromBox::Unshared)?;
         if let Some(command) = self.first.meet_command()? {
             introduce(self.launcher, command);
         }
-        let Some(attachment) = self.attachment else { return Ok(()) };
-        let end = self.end(&attachment);
+        let Some(attachment) = &self.attachment else { return Ok(()) };
+        let end = self.end(attachment);
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
         let network: OwnedFd = namespace::network_of_process(&self.first.process)
             .context(|| "cannot open the box's network namespace")
@@ -385,7 +385,7 @@ impl<'a> Keeper<'a> {
             let (network, host) = (network.as_fd(), host.network());
             self.publisher = Some(Publisher::new(network, host.as_fd(), attachment.addresses())?);
         }
-        attach::add_link(gateway, lease.id.as_str(), &attachment, end, &network)
+        attach::add_links(gateway, lease.id.as_str(), attachment, end, &network)
     }
 
     /// The box's mount namespace, where it has one of its own.
@@ -417,18 +417,20 @@ impl<'a> Keeper<'a> {
         let (lease, mounts) = (self.lease.as_ref(), self.record.as_ref().and_then(|record| record.mounts));
         let gateway = self.gateway.as_mut();
         let (network, nft) = gateway.map(|gateway| (gateway.network.as_fd(), &mut gateway.nft)).unzip();
-        let place = network.zip(self.attachment).map(|(network, attachment)| Place { network, attachment });
+        let attachment = self.attachment.as_ref();
+        let place =
+            network.zip(attachment.cloned()).map(|(network, attachment)| Place { network, attachment });
         let helpers = errands::helpers(place, waiting, self.questions.as_ref(), &start.request.dns)?;
         let files = Some(&files[..]).filter(|files| !files.is_empty());
         let files = files.map(|files| Files::new(files, first.process.pid));
         let ports = (|| {
-            let (gateway, attachment, lease) = (nft?, self.attachment?, lease?);
+            let (gateway, attachment, lease) = (nft?, attachment?.clone(), lease?);
             let (state, host, record) = (self.state.as_mut()?, self.host.as_mut()?, self.record.as_mut()?);
             let first = first.process.pid;
             Some(Ports { state, host, gateway, lease, first, attachment, record, waiting })
         })();
         let duties = Duties::new(helpers, files, ports, self.publisher.as_mut());
-        self.watch = place.map(|place| Watch::new(place.attachment.slot));
+        self.watch = attachment.map(|attachment| Watch::new(attachment.slot));
         let care = Care { duties, watch: self.watch.as_mut(), control: &mut self.control, lease, mounts };
         supervise(first, self.launcher, &mut signals, start.request.timeout, care)
     }

@@ -65,8 +65,7 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
     let all = attach::gateway_elements(&attachment, "example0", &ports);
     let one = BoxPlan {
         id: "example0",
-        attachment,
-        network: None,
+        networks: Vec::new(),
         at_port: Vec::new(),
         link: BoxLink::new(&attachment, end.mtu),
         end,
@@ -74,6 +73,7 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
         published: all.into_iter().filter(|element| !let_in.contains(element)).collect(),
         let_in,
         published_on_host: attach::host_elements(&attachment, &ports),
+        attachment,
     };
     of(&RunPlan {
         exported: None,

@@ -301,7 +301,7 @@ fn a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same() {
     private("a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same", || {
         let ipv6 = Ipv6::Pool("fd12::/64".parse().unwrap());
         let topology = Topology { pool: "198.51.100.0/24".parse().unwrap(), ipv6, number: 0, mtu: 1400 };
-        let link = BoxLink::new(&Attachment::at_most(topology, 0, None), 1400);
+        let link = BoxLink::new(&Attachment::at_most(topology, 0, Vec::new()), 1400);
         let all_is_there = || {
             let addresses = ip(&["address", "show", "dev", "eth0"]);
             assert!(
@@ -321,7 +321,7 @@ fn a_box_that_inherited_that_ipv6_is_off_has_it_all_the_same() {
             route.add_veth(&Veth { indexes, ..other }).unwrap();
             sysctl::write(&["ipv6", "conf", "eth0", "disable_ipv6"], "1").unwrap();
             cover.iter().try_for_each(mounts::make).unwrap();
-            box_network::configure(Some(&link), cover.as_ref()).unwrap();
+            box_network::configure(std::slice::from_ref(&link), cover.as_ref()).unwrap();
             all_is_there();
             let written = sysctl::write(&["ipv6", "conf", "eth0", "accept_ra"], "0");
             assert_eq!(written.is_ok(), cover.is_none(), "{written:?}");

@@ -19,27 +19,22 @@ use super::gateway::Gateway;
 use super::state::Locked;
 use super::wiring;
 
-/// Puts the veth between the gateway and the box's network namespace, with the box's end still down, and the box's
+/// Puts the veths between the gateway and the box's network namespace, with the box's ends still down, and the box's
 /// neighbour entries and routes into the gateway.
 ///
 /// # Errors
 /// Naming the step.
-pub fn add_link(
+pub fn add_links(
     gateway: &mut Gateway,
     id: &str,
     attachment: &Attachment,
     end: LinkEnd,
     network: &OwnedFd,
 ) -> Result<()> {
-    let pair = plan::wiring::box_pair(id, attachment, end);
-    let wires = plan::wiring::to_box(attachment, id, end.mac);
-    let mut requests = vec![link::add_veth(&wiring::veth(&pair, network.as_fd()))];
-    let (own, port) = (box_link(id), Topology::link_index(attachment.slot));
-    // The box's own link, or the bridge that it is a port of.
-    requests.extend(wiring::requests_by(&wires, |dev| {
-        if dev == own { port } else { attachment.interface_index() }
-    }));
-    // All at once, before the box configures its end: two at work on links at a time wait for each other.
+    let links = plan::wiring::to_box(id, attachment, end);
+    let requests: Vec<_> =
+        links.iter().flat_map(|(pair, wires)| wiring::link(pair, wires, network.as_fd())).collect();
+    // All at once, before the box configures its ends: two at work on links at a time wait for each other.
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
 
@@ -84,12 +79,12 @@ pub fn shut_out(
     gateway: &mut Gateway,
     id: &str,
     slot: u32,
-    network: Option<Member>,
+    networks: &[Member],
     ports: &[PortMap],
 ) -> Result<(), NftError> {
     let topology = gateway.record.topology;
     let mut batch = Batch::new();
-    let attachment = Attachment::at_most(topology, slot, network);
+    let attachment = Attachment::at_most(topology, slot, networks.to_vec());
     // A box without a network may have had a slot that the pool has not.
     if topology.has(slot) {
         // Whether it had an IPv6 address or not: deleting what is absent is no error.
@@ -98,8 +93,9 @@ pub fn shut_out(
         }
     }
     // The kernel takes it out as well, some time after the last connection.
-    let mark = network.map_or(0, |_| Topology::mark(slot));
-    batch.delete_element(Family::Inet, TABLE, &ruleset::conns(&attachment.interface(&box_link(id)), mark));
+    for element in counts(&attachment, id) {
+        batch.delete_element(Family::Inet, TABLE, &element);
+    }
     gateway.nft.commit(batch)
 }
 
@@ -111,13 +107,14 @@ pub fn leave(_locked: &Locked<'_>, gateway: &mut Gateway, member: &Member) -> io
     gateway.route.remove_neighbour(member.bridge, member.address)
 }
 
-/// To be called when the box's end is up too: from here on packets reach the box.
+/// To be called when the box's ends are up too: from here on packets reach the box.
 ///
 /// # Errors
-/// When the link is gone.
-pub fn settle(gateway: &mut Gateway, slot: u32) -> Result<()> {
-    let request = link::settle(Topology::link_index(slot));
-    wiring::pipeline(&mut gateway.route, &[request], "the gateway")
+/// When a link is gone.
+pub fn settle(gateway: &mut Gateway, attachment: &Attachment) -> Result<()> {
+    let index = |link| Topology::link_index(attachment.slot, link);
+    let requests: Vec<_> = attachment.links().map(|link| link::settle(index(link))).collect();
+    wiring::pipeline(&mut gateway.route, &requests, "the gateway")
 }
 
 /// All that the gateway's sets and maps have of a box, each with the family of its table.
@@ -130,16 +127,21 @@ fn elements(attachment: &Attachment, id: &str, ports: &[PortMap]) -> impl Iterat
 /// The elements of the gateway's sets and maps for a box.
 #[must_use]
 pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) -> Vec<Element> {
-    let (link, address) = (attachment.interface(&box_link(id)), attachment.address());
+    let (address, own_link) = (attachment.address(), box_link(id, 0));
+    let way_out = attachment.way_out().map(Member::bridge_name);
     let resolver = Topology::resolver_address(attachment.slot);
-    let mut elements = vec![ruleset::boxes4(&link, address), ruleset::asks(address, resolver)];
-    if let Some(address) = attachment.address6.filter(|_| attachment.network.is_none()) {
-        elements.push(ruleset::boxes6(&link, address));
-    }
-    if attachment.network.is_some() {
+    let mut elements = vec![
+        ruleset::boxes4(way_out.as_ref().unwrap_or(&own_link), address),
+        ruleset::asks(address, resolver),
+    ];
+    if way_out.is_some() {
         let outside = ruleset::known_outside_as(address.into(), attachment.pool_address().into());
         elements.extend(outside.into_iter().flatten());
+    } else {
+        elements.extend(attachment.address6.map(|address| ruleset::boxes6(&own_link, address)));
     }
+    let others = attachment.networks.iter().filter(|member| member.link != 0);
+    elements.extend(others.map(|member| ruleset::boxes4(&member.bridge_name(), member.address)));
     elements.extend(in_gateway(attachment, ports));
     elements
 }
@@ -147,8 +149,17 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
 /// The elements of the bridges' table for a box; none where it is in no network.
 #[must_use]
 pub fn port_elements(attachment: &Attachment, id: &str) -> Vec<Element> {
-    let Some(Member { mac, address, .. }) = attachment.network else { return Vec::new() };
-    ruleset::port(&box_link(id), mac, address, Topology::mark(attachment.slot))
+    let mark = Topology::mark(attachment.slot);
+    let of = |member: &Member| ruleset::port(&box_link(id, member.link), member.mac, member.address, mark);
+    attachment.networks.iter().flat_map(of).collect()
+}
+
+/// What the gateway counts of a box's connections.
+fn counts(attachment: &Attachment, id: &str) -> Vec<Element> {
+    let own = attachment.way_out().is_none().then(|| ruleset::conns(&box_link(id, 0), 0));
+    let mark = Topology::mark(attachment.slot);
+    let networks = attachment.networks.iter().map(|member| ruleset::conns(&member.bridge_name(), mark));
+    own.into_iter().chain(networks).collect()
 }
 
 /// The elements of the gateway's sets and maps for the ports of a box.

@@ -18,10 +18,11 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::networks::Kept;
+use super::seats::Wanted;
 use super::state::Locked;
 use super::wiring;
 
-/// Gives a box a place in the network that it is to be in, if any, at a bridge that is there then. The caller holds the run lock.
+/// Gives a box a place in each network that it is to be in, at a bridge that is there then. The caller holds the run lock.
 ///
 /// # Errors
 /// Those of making the bridge, and of [`Lease::sit_down`].
@@ -30,13 +31,16 @@ pub fn join(
     host: &Host,
     gateway: &mut Gateway,
     lease: &mut Lease,
-    network: Option<&Kept>,
+    networks: &[Kept],
     request: &RunRequest,
-) -> Result<Option<Member>> {
-    let Some(Kept { network, .. }) = network else { return Ok(None) };
-    let bridge = join_or_make(locked, host, gateway, network)?;
+) -> Result<Vec<Member>> {
     let mtu = gateway.record.topology.mtu;
-    lease.sit_down(locked, network, (bridge, mtu), request.seat()).map(Some)
+    for (Kept { network, .. }, link) in networks.iter().zip(0..) {
+        let bridge = join_or_make(locked, host, gateway, network)?;
+        let (ip, mac) = request.seat();
+        lease.sit_down(locked, network, (bridge, mtu), Wanted { link, ip, mac })?;
+    }
+    Ok(lease.networks.clone())
 }
 
 /// The index of a network's bridge, which is made where it is not there yet. The caller holds the run lock.

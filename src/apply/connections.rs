@@ -34,10 +34,11 @@ pub fn forget(
     host: &mut Host,
     census: &Census,
     gateway: Option<&Gateway>,
-    &Attachment { topology, slot, network, .. }: &Attachment,
+    attachment: &Attachment,
     id: &str,
     age: Option<Duration>,
 ) -> Result<()> {
+    let Attachment { topology, slot, .. } = *attachment;
     if !topology.has(slot) {
         // A box without a network had it: the address would be somebody else's.
         return Ok(());
@@ -50,7 +51,7 @@ pub fn forget(
         let mut inside = Conntrack::on(&gateway.nft)?;
         if inside.count()? != 0 {
             // What is only between a box of a network and others never had the other address.
-            let own = network.map(|member| Selector::Address(member.address.into()));
+            let own = attachment.networks.iter().map(|member| Selector::Address(member.address.into()));
             inside.flush(&four.iter().copied().chain(own).collect::<Vec<_>>())?;
             had_six = had_six && got_ipv6(gateway, host, id)?;
             if had_six {
@@ -72,7 +73,7 @@ pub fn forget(
 /// Whether anything was sent to the box over IPv6, but for multicasts, which every link has. To forget connections over IPv6 takes the
 /// kernel some milliseconds, for which it lists all; one that nobody answered is gone by itself after two minutes at most.
 fn got_ipv6(gateway: &Gateway, host: &Host, id: &str) -> Result<bool> {
-    let path = format!("/proc/thread-self/net/dev_snmp6/{}", box_link(id));
+    let path = format!("/proc/thread-self/net/dev_snmp6/{}", box_link(id, 0));
     let read = || std::fs::read_to_string(path);
     let text = namespace::inside(gateway.network.as_fd(), host.network().as_fd(), read)
         .context(|| "cannot look into the gateway")?;

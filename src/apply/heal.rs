@@ -113,8 +113,9 @@ fn published(locked: &Locked<'_>, topology: &Topology) -> Vec<Element> {
     };
     let boxes = registry::all_ids(locked.root()).into_iter().filter_map(living);
     let elements = boxes.filter_map(|record| {
-        let attachment = record.attachment.filter(|attachment| attachment.topology == *topology)?;
-        Some(host_elements(&attachment, &record.ports))
+        let attachment = record.attachment.as_ref();
+        let attachment = attachment.filter(|attachment| attachment.topology == *topology)?;
+        Some(host_elements(attachment, &record.ports))
     });
     elements.flatten().collect()
 }

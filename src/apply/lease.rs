@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,12 @@ use crate::error::{Context, Error, Result};
 use crate::kernel::slots::{SlotNote, SlotState, Slots};
 use crate::plan::network::{Member, Network, Seat};
 use crate::plan::record::BoxRecord;
-use crate::plan::topology::Mac;
 use crate::spec::name::{BoxId, BoxName};
 
 use super::address::Place;
 use super::kept;
 use super::registry;
-use super::seats;
+use super::seats::{self, Wanted};
 use super::state::{self, Locked, State};
 
 /// The box hangs off the gateway, which must live as long as it does.
@@ -64,8 +63,8 @@ pub struct Lease {
     pub id: BoxId,
     /// Its name, where the user gave one.
     pub name: Option<BoxName>,
-    /// Its place in a network, from when it has one.
-    pub network: Option<Member>,
+    /// Its places in networks, from when it has them.
+    pub networks: Vec<Member>,
     /// boxes/ID, locked.
     directory: OwnedFd,
     /// When it was taken.
@@ -108,10 +107,17 @@ impl Lease {
         match Self::make_directory(locked, &id, name) {
             Ok(directory) => {
                 let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-                Ok(Self { slot, id, name: name.cloned(), network: None, directory, since: Instant::now() })
+                Ok(Self {
+                    slot,
+                    id,
+                    name: name.cloned(),
+                    networks: Vec::new(),
+                    directory,
+                    since: Instant::now(),
+                })
             }
             Err(error) => {
-                let problems = remove(locked, slot, id.as_str(), name.map(BoxName::as_str), None);
+                let problems = remove(locked, slot, id.as_str(), name.map(BoxName::as_str), &[]);
                 debug_assert!(problems.is_empty());
                 Err(error)
             }
@@ -151,16 +157,15 @@ impl Lease {
         locked: &Locked<'_>,
         network: &Network,
         (bridge, mtu): (u32, u32),
-        wanted: (Option<Ipv4Addr>, Option<Mac>),
-    ) -> Result<Member> {
+        wanted: Wanted,
+    ) -> Result<()> {
         let seat = seats::take(locked, network, wanted, (self.id, self.slot, self.name.as_ref()))?;
-        let member = Member::new(network, &seat, bridge, mtu);
-        self.network = Some(member);
-        Ok(member)
+        self.networks.push(Member::new(network, &seat, bridge, mtu));
+        Ok(())
     }
 
-    fn seat(&self) -> Option<Seat> {
-        self.network.map(|member| member.seat())
+    fn seats(&self) -> Vec<Seat> {
+        self.networks.iter().map(Member::seat).collect()
     }
 
     /// Tells the other runs under which numbers this process holds what they may share. The caller holds the run lock.
@@ -201,7 +206,7 @@ impl Lease {
         if let Some(name) = &self.name {
             problems.extend(free_name(locked, self.id.as_str(), name.as_str()));
         }
-        if let Some(seat) = self.seat() {
+        for seat in self.seats() {
             problems.extend(seats::forget_names(locked, &seat, self.id.as_str()));
         }
         match rustix::fs::renameat(&self.directory, RECORD, &self.directory, ENDED) {
@@ -221,7 +226,7 @@ impl Lease {
     /// Gives the directory and the slot back, the last things that a box holds. What fails stays, and is swept.
     pub fn give_back(self, state: &mut State) {
         let Ok(locked) = state.lock() else { return };
-        let _ = remove(&locked, self.slot as usize, self.id.as_str(), None, self.seat().as_ref());
+        let _ = remove(&locked, self.slot as usize, self.id.as_str(), None, &self.seats());
         locked.remove_if_idle();
     }
 }
@@ -238,15 +243,9 @@ pub fn announce(locked: &Locked<'_>, slot: u32, which: Shared, descriptor: Borro
 }
 
 /// Removes what the box with this id has in the state directory, and frees its slot. What is gone already is as it should be.
-pub fn remove(
-    locked: &Locked<'_>,
-    slot: usize,
-    id: &str,
-    name: Option<&str>,
-    seat: Option<&Seat>,
-) -> Vec<String> {
+pub fn remove(locked: &Locked<'_>, slot: usize, id: &str, name: Option<&str>, seats: &[Seat]) -> Vec<String> {
     // Before the directory: nobody would find it any more.
-    let mut problems = seat.map(|seat| seats::give_back(locked, seat, id)).unwrap_or_default();
+    let mut problems: Vec<_> = seats.iter().flat_map(|seat| seats::give_back(locked, seat, id)).collect();
     if problems.is_empty() {
         problems = remove_files(locked, id, name);
     }

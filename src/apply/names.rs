@@ -44,8 +44,8 @@ pub struct Questions {
     pub udp: OwnedFd,
     /// For connections, listening.
     pub tcp: OwnedFd,
-    /// The boxes of its network, if it is in one.
-    pub members: Option<MemberNames>,
+    /// The boxes of the networks that it is in.
+    pub members: Vec<MemberNames>,
 }
 
 /// Where the boxes of a network have their names.
@@ -64,10 +64,10 @@ impl MemberNames {
     ///
     /// # Errors
     /// Those of openat(2).
-    fn open(state: &State, member: &Member, request: &RunRequest) -> Result<Self> {
+    fn open(state: &State, member: &Member) -> Result<Self> {
         let directory = seats::open(state.root(), &member.network)
-            .context(|| format!("cannot open the state of network {}", request.net))?;
-        Ok(Self { directory, network: request.net.as_str().to_owned(), subnet: member.subnet })
+            .context(|| format!("cannot open the state of network {}", member.name))?;
+        Ok(Self { directory, network: member.name.to_string(), subnet: member.subnet })
     }
 }
 
@@ -81,10 +81,10 @@ pub fn listen_for(
     host: &Host,
     attachment: &Attachment,
     state: Option<&State>,
-    request: &RunRequest,
 ) -> Result<Questions> {
-    let members = attachment.network.zip(state);
-    let members = members.map(|(member, state)| MemberNames::open(state, &member, request)).transpose()?;
+    let networks =
+        state.into_iter().flat_map(|state| attachment.networks.iter().map(move |one| (state, one)));
+    let members = networks.map(|(state, member)| MemberNames::open(state, member)).collect::<Result<_>>()?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let open = |kind| socket(AddressFamily::Inet, kind, flags, None);
     let both = || -> nix::Result<_> { Ok((open(SockType::Datagram)?, open(SockType::Stream)?)) };

@@ -209,13 +209,13 @@ impl Networks {
     }
 }
 
-/// The network that a box is to be in, if any, kept from being removed.
+/// The networks that a box is to be in, kept from being removed.
 ///
 /// # Errors
 /// As [`keep`]; an option that it cannot have there.
-pub fn keep_for(request: &RunRequest) -> Result<Option<Kept>> {
-    let kept = request.net.network().map(|join| keep(&join.name)).transpose()?;
-    kept.as_ref().map_or(Ok(()), |kept| refusal::in_network(request, &kept.network))?;
+pub fn keep_for(request: &RunRequest) -> Result<Vec<Kept>> {
+    let kept = request.net.networks().iter().map(|join| keep(&join.name)).collect::<Result<Vec<_>>>()?;
+    kept.first().map_or(Ok(()), |kept| refusal::in_network(request, &kept.network))?;
     Ok(kept)
 }
 

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::network::{MAC_PREFIX, Network, Seat, mac_of};
-use crate::plan::topology::Mac;
+use crate::plan::topology::{MOST_LINKS, Mac};
 use crate::plan::wiring::written;
 use crate::spec::address::parse_mac;
 use crate::spec::name::{BoxId, BoxName};
@@ -26,6 +26,17 @@ const NAME: &str = "name:";
 /// Where they are.
 pub(super) const DIRECTORY: &str = "networks";
 
+/// What a box is to have in a network, by which of its links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The number of the link.
+    pub link: u32,
+    /// The address that was asked for.
+    pub ip: Option<Ipv4Addr>,
+    /// The hardware address that was.
+    pub mac: Option<Mac>,
+}
+
 /// What a link says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
@@ -37,18 +48,22 @@ pub struct Taken {
     pub mac: Mac,
     /// Its name; the id where it has none.
     pub name: String,
+    /// Which of its links leads there.
+    pub link: u32,
 }
 
 impl Taken {
     fn text(&self) -> String {
-        format!("{} {} {} {}", self.id, self.slot, written(self.mac), self.name)
+        format!("{} {} {} {} {}", self.id, self.slot, written(self.mac), self.name, self.link)
     }
 
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         let (id, slot, mac, name) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let (id, mac) = (BoxId::parse(id).ok()?, parse_mac(mac).ok()?);
-        Some(Self { id, slot: slot.parse().ok()?, mac, name: BoxName::parse(name).ok()?.as_str().to_owned() })
+        let name = BoxName::parse(name).ok()?.as_str().to_owned();
+        let link = words.next()?.parse().ok().filter(|link| *link < MOST_LINKS)?;
+        Some(Self { id, slot: slot.parse().ok()?, mac, name, link })
     }
 }
 
@@ -61,7 +76,7 @@ impl Taken {
 pub fn take(
     locked: &Locked<'_>,
     network: &Network,
-    (ip, mac): (Option<Ipv4Addr>, Option<Mac>),
+    Wanted { link, ip, mac }: Wanted,
     (id, slot, name): (BoxId, u32, Option<&BoxName>),
 ) -> Result<Seat> {
     let root = locked.root();
@@ -80,10 +95,10 @@ pub fn take(
     }
     let try_one = |address: Ipv4Addr| -> Result<Option<Seat>> {
         let mac = mac.unwrap_or_else(|| mac_of(address));
-        let own = Taken { id, slot, mac, name: name.clone() };
+        let own = Taken { id, slot, mac, name: name.clone(), link };
         match put(root, &format!("{directory}/{address}"), &own) {
             Ok(()) => {
-                let seat = Seat { network: network.id, address, mac };
+                let seat = Seat { network: network.id, link, address, mac };
                 register_mac(root, &seat, &own)
                     .and_then(|()| register_names(locked, network, &seat, &own))
                     .inspect_err(|_| drop(give_back(locked, &seat, id.as_str())))?;
@@ -246,16 +261,17 @@ pub fn taken(root: &OwnedFd, network: &BoxId) -> Vec<(Ipv4Addr, Taken)> {
     all
 }
 
-/// The seat of a box, looked for among all: for one that died before it wrote its record.
+/// The seats of a box, looked for among all: for one that died before it wrote its record.
 #[must_use]
-pub fn of_box(locked: &Locked<'_>, id: &str) -> Option<Seat> {
+pub fn of_box(locked: &Locked<'_>, id: &str) -> Vec<Seat> {
     let root = locked.root();
     let networks = registry::names_in(root, DIRECTORY);
-    let mut networks = networks.iter().filter_map(|name| BoxId::parse(name).ok());
-    networks.find_map(|network| {
+    let networks = networks.iter().filter_map(|name| BoxId::parse(name).ok());
+    let in_one = |network: BoxId| {
         let own = taken(root, &network).into_iter().find(|(_, taken)| taken.id.as_str() == id);
-        own.map(|(address, Taken { mac, .. })| Seat { network, address, mac })
-    })
+        own.map(|(address, Taken { mac, link, .. })| Seat { network, link, address, mac })
+    };
+    networks.filter_map(in_one).collect()
 }
 
 /// Gives a seat back, if it is still that of the box with this id. Returns what could not be undone.
@@ -294,7 +310,7 @@ mod tests {
     #[test]
     fn a_link_says_who_has_a_seat_and_what_it_cannot_say_is_nobodys() {
         let (id, name) = (BoxId::from_random([7; 5]), "web".to_owned());
-        let taken = Taken { id, slot: 12, mac: [2, 0, 0, 0, 0, 7], name };
+        let taken = Taken { id, slot: 12, mac: [2, 0, 0, 0, 0, 7], name, link: 3 };
         assert_eq!(Taken::parse(&taken.text()), Some(taken.clone()));
         for text in [
             "",
@@ -303,6 +319,7 @@ mod tests {
             "aaaaaaaa -1 02:00:00:00:00:07",
             "aaaaaaaa 1 02:00",
             "aaaaaaaa 1 02:00:00:00:00:07",
+            "aaaaaaaa 1 02:00:00:00:00:07 web 16",
         ] {
             assert_eq!(Taken::parse(text), None, "{text}");
         }

@@ -1,5 +1,6 @@
 //! Takes down what dead runs left. Idempotent: twice is as good as once, and killed halfway the next goes on.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::kernel::namespace::MountNamespace;
 use crate::kernel::nft::NftError;
 use crate::kernel::slots::{SlotNote, SlotState};
-use crate::plan::network::Member;
+use crate::plan::network::{Member, Seat};
 use crate::plan::record::{Attachment, BoxRecord, MountIdentity, PortMap};
 use crate::plan::topology::box_link;
 use crate::spec::name::BoxId;
@@ -113,12 +114,12 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     let [ports, others] =
         record.as_ref().map_or([&[][..]; 2], |record| [&record.ports[..], &record.other_ports]);
     let slot_number = u32::try_from(slot).unwrap_or(u32::MAX);
-    if let Some(attachment) = record.as_ref().and_then(|record| record.attachment)
+    if let Some(attachment) = record.as_ref().and_then(|record| record.attachment.as_ref())
         && (!ports.is_empty() || !others.is_empty() || attachment.snat.is_some())
     {
         let unmapped = site.host.nft(locked, site.census).map(|nft| {
-            publish::unmap(locked, nft, &attachment, others)?;
-            publish::unmap(locked, nft, &attachment, ports)
+            publish::unmap(locked, nft, attachment, others)?;
+            publish::unmap(locked, nft, attachment, ports)
         });
         match unmapped {
             Ok(result) => {
@@ -127,19 +128,22 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
             Err(error) => problems.push(error.to_string()),
         }
     }
-    let seat = match record.as_ref().and_then(|record| record.attachment) {
-        Some(attachment) => attachment.network.map(|member| member.seat()),
+    let seats: Vec<_> = match record.as_ref().and_then(|record| record.attachment.as_ref()) {
+        Some(attachment) => attachment.networks.iter().map(Member::seat).collect(),
         // It died before it wrote its record.
         None => seats::of_box(locked, &id),
     };
     let bridges = site.gateway.as_ref().map_or(&[][..], |gateway| &gateway.record.bridges);
-    let member = seat.and_then(|seat| Member::of(&seat, bridges));
+    let networks: Vec<_> = seats.iter().filter_map(|seat| Member::of(seat, bridges)).collect();
     if let Some(gateway) = &mut site.gateway {
-        let gone = attach::shut_out(locked, gateway, &id, slot_number, member, others)
-            .and_then(|()| attach::shut_out(locked, gateway, &id, slot_number, member, ports));
+        let gone = attach::shut_out(locked, gateway, &id, slot_number, &networks, others)
+            .and_then(|()| attach::shut_out(locked, gateway, &id, slot_number, &networks, ports));
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
-        note_problem(&mut problems, "cannot remove its link", gateway.route.remove_link(&box_link(&id)));
-        if let Some(member) = &member {
+        for link in links_of(&seats) {
+            let removed = gateway.route.remove_link(&box_link(&id, link));
+            note_problem(&mut problems, "cannot remove its link", removed);
+        }
+        for member in &networks {
             let left = attach::leave(locked, gateway, member);
             note_problem(&mut problems, "cannot remove its neighbour entry", left);
         }
@@ -147,12 +151,12 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     if let Some(record) = &record {
         problems.extend(withdraw(record, site.host));
     }
-    let topology = record.as_ref().and_then(|record| record.attachment).map(|attachment| attachment.topology);
+    let topology = record.as_ref().and_then(|record| record.attachment.as_ref());
+    let topology = topology.map(|attachment| attachment.topology);
     if let Some(topology) = topology.or_else(|| site.gateway.as_ref().map(|gateway| gateway.record.topology))
     {
         let gateway = site.gateway.as_deref();
-        let attachment =
-            Attachment { topology, slot: slot_number, address6: None, snat: None, network: member };
+        let attachment = Attachment { topology, slot: slot_number, address6: None, snat: None, networks };
         if let Err(error) =
             connections::forget(locked, site.host, site.census, gateway, &attachment, &id, None)
         {
@@ -161,10 +165,15 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     }
     if problems.is_empty() {
         let name = registry::name_of(locked, &id);
-        problems.extend(lease::remove(locked, slot, &id, name.as_deref(), seat.as_ref()));
+        problems.extend(lease::remove(locked, slot, &id, name.as_deref(), &seats));
     }
     swept.problems.extend(problems.iter().map(|problem| format!("box {id}: {problem}")));
     swept.boxes.push(id);
+}
+
+/// The links of a box that has these seats: it may have one that is its own.
+fn links_of(seats: &[Seat]) -> BTreeSet<u32> {
+    seats.iter().map(|seat| seat.link).chain([0]).collect()
 }
 
 /// What is kept of a detached box says from now on that it has ended.
@@ -212,12 +221,12 @@ pub fn close(
             .and_then(|()| others.map_or(Ok(()), |others| publish::unmap(locked, nft, attachment, others)));
         note_problem(&mut problems, "cannot remove the port maps", tolerate_no_table(unmapped));
     }
-    let member = attachment.network;
-    let shut_out = attach::shut_out(locked, gateway, id, lease.slot, member, ports).and_then(|()| {
-        others.map_or(Ok(()), |others| attach::shut_out(locked, gateway, id, lease.slot, member, others))
+    let networks = &attachment.networks;
+    let shut_out = attach::shut_out(locked, gateway, id, lease.slot, networks, ports).and_then(|()| {
+        others.map_or(Ok(()), |others| attach::shut_out(locked, gateway, id, lease.slot, networks, others))
     });
     note_problem(&mut problems, "cannot remove the box's rules in the gateway", tolerate_no_table(shut_out));
-    if let Some(member) = &attachment.network {
+    for member in networks {
         let left = attach::leave(locked, gateway, member);
         note_problem(&mut problems, "cannot remove the box's neighbour entry in the gateway", left);
     }

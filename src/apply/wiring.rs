@@ -15,7 +15,7 @@ use crate::plan::wiring::{Pair, Wire};
 use crate::plan::{self, routing};
 
 /// The loopback interface is the first of every network namespace (net/core/net_namespace.c).
-const LO: u32 = 1;
+pub const LO: u32 = 1;
 
 /// The kernel's main routing table (RT_TABLE_MAIN).
 const MAIN: u32 = 254;
@@ -96,6 +96,16 @@ pub fn requests_by(wires: &[Wire], index: impl Fn(&str) -> u32) -> Vec<Request> 
     wires.iter().map(request).collect()
 }
 
+/// Makes a planned link whose other end goes to `netns`, with what is needed once it is there: of itself, or of the bridge that it
+/// is a port of. Its index is planned too.
+#[must_use]
+pub fn link(pair: &Pair, wires: &[Wire], netns: BorrowedFd<'_>) -> Vec<Request> {
+    let own = pair.indexes.map_or(0, |(own, _)| own);
+    let bridge = pair.bridge.as_ref().map_or(0, |(_, index)| *index);
+    let index = |dev: &str| if dev == pair.name { own } else { bridge };
+    [link::add_veth(&veth(pair, netns))].into_iter().chain(requests_by(wires, index)).collect()
+}
+
 /// A planned link for the kernel; `netns` is where its other end goes.
 #[must_use]
 pub fn veth<'a>(pair: &'a Pair, netns: BorrowedFd<'a>) -> Veth<'a> {
@@ -103,7 +113,7 @@ pub fn veth<'a>(pair: &'a Pair, netns: BorrowedFd<'a>) -> Veth<'a> {
         name: &pair.name,
         mac: pair.mac,
         mtu: pair.mtu,
-        peer_name: pair.peer,
+        peer_name: &pair.peer,
         peer_mac: pair.peer_mac,
         peer_netns: netns,
         indexes: pair.indexes,

@@ -1,6 +1,7 @@
 //! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
 
 use super::elsewhere::{self, Elsewhere};
+use crate::apply::networks::Kept;
 use crate::apply::state::{self, State};
 use crate::apply::{address, attach, export, kept, lease, networks, reserve};
 use crate::error::{Error, Result};
@@ -62,13 +63,12 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
             _ => kept::check_name(&state::host_here()?, name)?,
         }
     }
-    let network = networks::keep_for(request)?;
-    let network = network.as_ref().map(|kept| &kept.network);
+    let networks = networks::keep_for(request)?;
     let gateway = request.net.is_behind_gateway().then(|| gateway_of(request)).transpose()?;
     let ports: Vec<_> = request.publish.iter().flat_map(port_maps).collect();
     let attached = match &gateway {
         Some((gateway, slot)) => {
-            Some((gateway, attached(request, &gateway.topology, *slot, &ports, network)?))
+            Some((gateway, attached(request, &gateway.topology, *slot, &ports, &networks)?))
         }
         None => None,
     };
@@ -127,12 +127,14 @@ fn attached<'a>(
     topology: &Topology,
     slot: u32,
     ports: &'a [PortMap],
-    network: Option<&'a Network>,
+    networks: &'a [Kept],
 ) -> Result<BoxPlan<'a>> {
     let mut attachment = Attachment::new(*topology, slot, request)?;
-    let place = |network| member_of(request, network, topology).map(|member| (network, member));
-    let network = network.map(place).transpose()?;
-    attachment.network = network.map(|(_, member)| member);
+    let networks = networks.iter().zip(0..).map(|(Kept { network, .. }, link)| {
+        member_of(request, network, link, topology).map(|member| (network, member))
+    });
+    let networks = networks.collect::<Result<Vec<_>>>()?;
+    attachment.networks = networks.iter().map(|(_, member)| member.clone()).collect();
     let end = LinkEnd::new(&attachment, request);
     let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
     let all = attach::gateway_elements(&attachment, EXAMPLE, ports);
@@ -142,10 +144,10 @@ fn attached<'a>(
     let on_host = attach::host_elements(&attachment, ports);
     Ok(BoxPlan {
         id: EXAMPLE,
-        attachment,
-        network,
+        networks,
         at_port: attach::port_elements(&attachment, EXAMPLE),
         link: BoxLink::new(&attachment, end.mtu),
+        attachment,
         end,
         ports,
         published: published.collect(),
@@ -155,12 +157,12 @@ fn attached<'a>(
 }
 
 /// The box's place in its network, whose first box it might be.
-fn member_of(request: &RunRequest, network: &Network, topology: &Topology) -> Result<Member> {
+fn member_of(request: &RunRequest, network: &Network, link: u32, topology: &Topology) -> Result<Member> {
     let (ip, mac) = request.seat();
     ip.map_or(Ok(()), |address| network.check_address(address))?;
     let address = ip.or_else(|| network.candidates(SLOT).next()).unwrap_or(network.gateway);
-    let seat = Seat { network: network.id, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
-    Ok(Member::new(network, &seat, FIRST_BRIDGE_INDEX, topology.mtu))
+    let seat = Seat { network: network.id, link, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
+    Ok(Member::new(network, &seat, FIRST_BRIDGE_INDEX + link, topology.mtu))
 }
 
 fn environment_of(request: &RunRequest, identity: &Identity, link: Option<&BoxLink>) -> Changes {

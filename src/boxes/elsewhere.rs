@@ -44,7 +44,7 @@ impl Elsewhere {
     /// What the box is told and gets of it.
     #[must_use]
     pub fn facts(&self) -> (Option<BoxLink>, Option<EtcFiles>) {
-        (self.link, self.files.clone())
+        (self.link.clone(), self.files.clone())
     }
 }
 
@@ -129,8 +129,8 @@ fn of_box(other: &OtherBox) -> Result<Elsewhere> {
     let resolv_conf =
         resolv_conf_of(&found).context(|| format!("cannot read the resolv.conf of box {name}"))?;
     // Its MTU is no part of what a command is told.
-    let link = found.record.attachment;
-    let link = link.map(|attachment| BoxLink::new(&attachment, attachment.topology.mtu));
+    let link = found.record.attachment.as_ref();
+    let link = link.map(|attachment| BoxLink::new(attachment, attachment.topology.mtu));
     let path = format!("/proc/{}/ns/net", command.pid);
     Ok(Elsewhere { network, path, resolv_conf, link, files: None })
 }

@@ -161,7 +161,8 @@ impl Calling<'_> {
 
     fn environment(&self, record: &BoxRecord, identity: &Identity) -> Vec<OsString> {
         // Its MTU is no part of the environment.
-        let link = record.attachment.map(|attachment| BoxLink::new(&attachment, attachment.topology.mtu));
+        let link =
+            record.attachment.as_ref().map(|attachment| BoxLink::new(attachment, attachment.topology.mtu));
         environment(&Sources {
             caller: &entry::environment(),
             clear: self.request.clear_env,

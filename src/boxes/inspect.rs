@@ -65,7 +65,7 @@ impl Eye {
     fn see(&mut self, found: &Found, command: &Process) -> io::Result<Result<Seen>> {
         let namespaces = namespaces_of(command.pid.as_raw())?;
         let mut seen = Seen { namespaces, interfaces: Interfaces::default(), end: None, traffic: None };
-        let Some(attachment) = found.record.attachment else { return Ok(Ok(seen)) };
+        let Some(attachment) = &found.record.attachment else { return Ok(Ok(seen)) };
         let home = self.host.network().as_fd();
         let mut inside = namespace::inside(command.as_fd(), home, Route::open)??;
         if let Some(link) = inside.link_with_counters(ETH_INDEX)? {
@@ -86,9 +86,9 @@ impl Eye {
             },
         };
         if let Some(gateway) = gateway
-            && let Some(link) = gateway.link_with_counters(Topology::link_index(attachment.slot))?
+            && let Some(link) = gateway.link_with_counters(Topology::link_index(attachment.slot, 0))?
             // Another box's, where the first box's end was the gateway's too.
-            && link.name == box_link(&found.record.id)
+            && link.name == box_link(&found.record.id, 0)
         {
             seen.traffic = link.counters.map(traffic);
             seen.interfaces.gateway = Some(interface(link));

@@ -125,13 +125,13 @@ struct DescribedBox {
 fn describe(network: Network, record: Option<&GatewayRecord>, boxes: &[BoxRecord]) -> Described {
     let bridge = record.and_then(|record| record.bridges.iter().find(|bridge| bridge.network == network.id));
     let in_it = boxes.iter().filter_map(|one| {
-        let member = one.attachment?.network.filter(|member| member.network == network.id)?;
+        let member = one.attachment.as_ref()?.networks.iter().find(|member| member.network == network.id)?;
         Some(DescribedBox {
             id: one.id.clone(),
             name: one.name.clone(),
             ipv4: member.address,
             mac: Some(written(member.mac)),
-            link: box_link(&one.id),
+            link: box_link(&one.id, member.link),
         })
     });
     Described {
@@ -154,9 +154,9 @@ fn describe(network: Network, record: Option<&GatewayRecord>, boxes: &[BoxRecord
 /// The network of the boxes that share none: every one has a link of its own.
 fn describe_nat(record: Option<&GatewayRecord>, boxes: &[BoxRecord]) -> Described {
     let in_it = boxes.iter().filter_map(|one| {
-        let attachment = one.attachment.filter(|attachment| attachment.network.is_none())?;
+        let attachment = one.attachment.as_ref().filter(|attachment| attachment.way_out().is_none())?;
         let (id, name) = (one.id.clone(), one.name.clone());
-        Some(DescribedBox { id, name, ipv4: attachment.address(), mac: None, link: box_link(&one.id) })
+        Some(DescribedBox { id, name, ipv4: attachment.address(), mac: None, link: box_link(&one.id, 0) })
     });
     let topology = record.map(|record| record.topology);
     Described {

@@ -101,9 +101,10 @@ impl Eye {
         let links: HashMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
         let connections = gateway.tracked.count_by_address()?;
         let rows = records.into_iter().map(|record| {
-            let link = record.attachment.and_then(|one| links.get(&Topology::link_index(one.slot)));
+            let link = record.attachment.as_ref();
+            let link = link.and_then(|one| links.get(&Topology::link_index(one.slot, 0)));
             // Another's may be there when the box has just ended.
-            let link = link.filter(|link| link.name == box_link(&record.id));
+            let link = link.filter(|link| link.name == box_link(&record.id, 0));
             let traffic = link.and_then(|link| link.counters).map(traffic);
             row(record, traffic, Some(&connections))
         });

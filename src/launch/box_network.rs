@@ -8,33 +8,34 @@ use crate::kernel::route::{Refused, Route, link};
 use crate::kernel::sysctl;
 use crate::plan;
 use crate::plan::mounts::Mount;
-use crate::plan::topology::{ETH, ETH_INDEX};
+use crate::plan::topology::eth_index;
 use crate::plan::wiring::{BoxLink, Wire};
 
 use super::mounts;
 
-/// Brings up the loopback interface, and the link with its address and its way out where there is one. `cover`: what keeps
+/// Brings up the loopback interface, and the links with their addresses and the way out where there are any. `cover`: what keeps
 /// everybody from writing below /proc/sys.
 ///
 /// # Errors
 /// Naming the step.
-pub fn configure(box_link: Option<&BoxLink>, cover: Option<&Mount>) -> Result<()> {
+pub fn configure(links: &[BoxLink], cover: Option<&Mount>) -> Result<()> {
     let mut route = Route::open().context(|| "cannot open netlink in the box")?;
-    let wires = plan::wiring::in_box(box_link);
-    let mut requests = wiring::requests(&wires, ETH_INDEX);
-    if box_link.is_some() {
-        // So that it also says that it is up, to programs that look before they send.
-        requests.push(link::settle(ETH_INDEX));
-    }
+    let wires = plan::wiring::in_box(links);
+    let mut requests = wiring::requests_by(&wires, |dev| {
+        links.iter().find(|link| link.interface == dev).map_or(wiring::LO, |link| eth_index(link.link))
+    });
+    // So that each also says that it is up, to programs that look before they send.
+    requests.extend(links.iter().map(|link| link::settle(eth_index(link.link))));
     let is_ipv6 = |wire: &Wire| matches!(wire, Wire::Address { address: IpNet::V6(_), .. });
     let mut configured = route.pipeline(&requests);
     if let (Err(Refused { index, refusal, .. }), Some(six)) = (&configured, wires.iter().position(is_ipv6))
+        && let Some(Wire::Address { dev, .. }) = wires.get(six)
         && *index == six
         && refusal.errno == libc::EACCES
     {
         // The box inherited that IPv6 is switched off (net.core.devconf_inherit_init_net; ipv6.disable_ipv6 on the kernel's
         // command line). What follows was refused for the same reason, or can be repeated.
-        let switch = || sysctl::write(&["ipv6", "conf", ETH, "disable_ipv6"], "0");
+        let switch = || sysctl::write(&["ipv6", "conf", dev, "disable_ipv6"], "0");
         mounts::without(cover, switch)?.context(|| "cannot switch IPv6 on for the link of the box")?;
         configured = route.pipeline(&requests[six..]);
     }

@@ -20,7 +20,7 @@ const MEMORY_OF_RELAY: u64 = 256 << 20;
 const MEMORY_OF_RESOLVER: u64 = 64 << 20;
 
 /// The gateway, as far as helpers need it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Place<'a> {
     /// Its network namespace.
     pub network: BorrowedFd<'a>,
@@ -40,17 +40,18 @@ pub fn helpers<'a>(
 ) -> Result<Vec<Helper<'a>>> {
     let Some(place) = place else { return Ok(Vec::new()) };
     waiting.watch().context(|| "cannot watch the published ports")?;
-    let asks = match place.attachment.network {
+    let asks = match place.attachment.way_out() {
         Some(member) if member.internal => Asks::Nobody,
         _ if servers.is_empty() => Asks::AsTheHost,
         _ => Asks::These(servers),
     };
     let resolver = questions.map(|questions| resolver(questions, asks, place.attachment.slot));
-    Ok([relay(waiting, place)].into_iter().chain(resolver).map(Helper::new).collect())
+    Ok([relay(waiting, &place)].into_iter().chain(resolver).map(Helper::new).collect())
 }
 
 /// The relay from the host's loopback to the published ports of the box.
-fn relay<'a>(waiting: &'a Waiting, place: Place<'a>) -> Errand<'a> {
+fn relay<'a>(waiting: &'a Waiting, place: &Place<'a>) -> Errand<'a> {
+    let network = place.network;
     let Attachment { slot, address6, .. } = place.attachment;
     let target = Target { ipv4: place.attachment.address(), ipv6: address6 };
     Errand {
@@ -61,7 +62,7 @@ fn relay<'a>(waiting: &'a Waiting, place: Place<'a>) -> Errand<'a> {
         memory: MEMORY_OF_RELAY,
         prepare: Box::new(move || {
             // The sockets that it opens belong to the gateway. The listeners stay the host's.
-            namespace::enter_network(place.network).context(|| "cannot enter the gateway")?;
+            namespace::enter_network(network).context(|| "cannot enter the gateway")?;
             waiting.for_relay().context(|| "cannot keep the published ports")
         }),
         // One that cannot run leaves its clients to time out; the box itself is not concerned.
@@ -82,22 +83,21 @@ fn resolver<'a>(questions: &'a Questions, asks: Asks<'a>, slot: u32) -> Errand<'
         user: user_of(slot),
         memory: MEMORY_OF_RESOLVER,
         prepare: Box::new(move || {
-            let directory = questions.members.as_ref().map(|members| members.directory.as_fd());
-            let kept = sockets.iter().chain(&directory);
+            let directories = questions.members.iter().map(|members| members.directory.as_fd());
+            let kept = sockets.into_iter().chain(directories);
             let kept = kept.map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<_>>();
             kept.context(|| "cannot keep what is to be answered")
         }),
         serve: Box::new(move |kept, _| {
             let mut kept = kept.into_iter();
             if let (Some(udp), Some(tcp)) = (kept.next(), kept.next()) {
-                let members = kept.next().zip(questions.members.as_ref());
-                let members = members.map(|(directory, of)| Members {
+                let members = kept.zip(&questions.members).map(|(directory, of)| Members {
                     directory,
                     network: of.network.clone(),
                     subnet: of.subnet,
                 });
                 // Nobody is told: the box asks again, and this is started again.
-                drop(resolver::serve(udp, tcp, asks, members));
+                drop(resolver::serve(udp, tcp, asks, members.collect()));
             }
         }),
     }

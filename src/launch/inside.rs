@@ -94,7 +94,7 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     }
     let (facts, files) = wait_for_link(keeper)?;
     if request.has_own_network() {
-        box_network::configure(facts.link.as_ref(), cover.as_ref())?;
+        box_network::configure(&facts.links, cover.as_ref())?;
     }
     let watch = watch_for_listeners(request)?;
     // Who closes that /proc waits for RCU: not the command, which is about to begin.
@@ -208,7 +208,7 @@ fn gone() -> Error {
 
 fn own_environment(inside: &Inside<'_>, facts: &BoxFacts) -> Vec<OsString> {
     let caller = entry::environment();
-    let own = own(&facts.id, &facts.name, facts.link.as_ref());
+    let own = own(&facts.id, &facts.name, facts.links.first());
     environment(&Sources {
         caller: &caller,
         clear: inside.request.clear_env,

@@ -47,8 +47,9 @@ pub fn linger(remains: Remains) {
         return;
     };
     let topology = gateway.record.topology;
+    let attachment = Attachment::at_most(topology, lease.slot, lease.networks.clone());
     let mut clean = all_undone;
-    clean &= forget_connections(&mut state, &mut host, &gateway, &lease).is_ok();
+    clean &= forget_connections(&mut state, &mut host, &gateway, &attachment, &lease).is_ok();
     if was_last {
         // The last descriptor of its network namespace: the kernel takes the rest.
         drop(gateway);
@@ -56,7 +57,9 @@ pub fn linger(remains: Remains) {
         clean &= gateway::remove_link(&topology).is_ok();
     } else {
         std::thread::sleep(KERNEL_FREES);
-        clean &= gateway.route.remove_link(&box_link(lease.id.as_str())).is_ok();
+        for link in attachment.links() {
+            clean &= gateway.route.remove_link(&box_link(lease.id.as_str(), link)).is_ok();
+        }
     }
     if clean {
         lease.give_back(&mut state);
@@ -65,17 +68,15 @@ pub fn linger(remains: Remains) {
 }
 
 /// Deletes what connection tracking knows of the box.
-fn forget_connections(state: &mut State, host: &mut Host, gateway: &Gateway, lease: &Lease) -> Result<()> {
+fn forget_connections(
+    state: &mut State,
+    host: &mut Host,
+    gateway: &Gateway,
+    attachment: &Attachment,
+    lease: &Lease,
+) -> Result<()> {
     let locked = state.lock()?;
     let found = census(locked.slots());
-    let attachment = Attachment::at_most(gateway.record.topology, lease.slot, lease.network);
-    connections::forget(
-        &locked,
-        host,
-        &found,
-        Some(gateway),
-        &attachment,
-        lease.id.as_str(),
-        Some(lease.age()),
-    )
+    let (id, age) = (lease.id.as_str(), Some(lease.age()));
+    connections::forget(&locked, host, &found, Some(gateway), attachment, id, age)
 }

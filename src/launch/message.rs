@@ -60,8 +60,8 @@ pub struct BoxFacts {
     pub id: String,
     /// `NETBOX_NAME`
     pub name: String,
-    /// Where its link leads; `None` without one.
-    pub link: Option<BoxLink>,
+    /// Where its links lead, the first of them its way out; none without one.
+    pub links: Vec<BoxLink>,
     /// Where files of its own are put, each with the mount that comes with it.
     pub files: Vec<String>,
     /// Files of the host that are put over those in /etc: the directory where they are, and their names.

@@ -71,7 +71,7 @@ impl Ports<'_> {
         requests: &[PortRequest],
         relay: Option<&mut Helper<'_>>,
     ) -> Result<Vec<PortMap>> {
-        if self.attachment.network.is_some_and(|member| member.internal) {
+        if self.attachment.way_out().is_some_and(|member| member.internal) {
             return Err(Error::new(format!("cannot publish a port of box {}", self.record.name))
                 .because(format!("its network, {}, is internal: nothing leads into it", self.record.net)));
         }

@@ -136,9 +136,9 @@ impl Inspected {
     /// What is written down of a box together with what was seen of it.
     #[must_use]
     pub fn new(record: BoxRecord, seen: Seen) -> Self {
-        let attachment = record.attachment;
+        let attachment = record.attachment.as_ref();
         let topology = attachment.map(|attachment| attachment.topology);
-        let link = attachment.map(|attachment| BoxLink::new(&attachment, attachment.topology.mtu));
+        let link = attachment.map(|attachment| BoxLink::new(attachment, attachment.topology.mtu));
         let address6 = attachment.and_then(|attachment| attachment.address6);
         Self {
             id: record.id,
@@ -150,10 +150,10 @@ impl Inspected {
             net: record.net,
             namespaces: seen.namespaces,
             interfaces: seen.interfaces,
-            addresses: Addresses { ipv4: link.map(|link| link.address), ipv6: address6 },
+            addresses: Addresses { ipv4: link.as_ref().map(|link| link.address), ipv6: address6 },
             gateways: Addresses {
                 // Nor has one in an internal network, which reaches its resolver alone.
-                ipv4: link.filter(|link| link.resolver.is_none()).map(|link| link.gateway),
+                ipv4: link.as_ref().filter(|link| link.resolver.is_none()).map(|link| link.gateway),
                 // A box without IPv6 has no way out by it.
                 ipv6: address6.and(topology).and_then(|topology| topology.gateway_address6()),
             },
@@ -184,7 +184,7 @@ mod tests {
             privilege: "root".to_owned(),
             command: vec!["true".to_owned()],
             started: "2026-01-01T00:00:00.000Z".to_owned(),
-            attachment: Some(Attachment::at_most(topology, 2, None)),
+            attachment: Some(Attachment::at_most(topology, 2, Vec::new())),
             ports: Vec::new(),
             mounts: None,
             other_ports: Vec::new(),

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
-use super::record::{BoxRecord, PortMap};
+use super::record::{Attachment, BoxRecord, PortMap};
 
 /// One box.
 #[derive(Debug, Serialize)]
@@ -44,8 +44,8 @@ impl From<BoxRecord> for Listed {
             privilege: record.privilege,
             command: record.command,
             started: record.started,
-            ipv4: record.attachment.map(|attachment| attachment.address()),
-            ipv6: record.attachment.and_then(|attachment| attachment.address6),
+            ipv4: record.attachment.as_ref().map(Attachment::address),
+            ipv6: record.attachment.as_ref().and_then(|attachment| attachment.address6),
             ports: record.ports,
         }
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::pool;
 use super::record::Bridge;
-use super::topology::{MOST_PORTS, Mac};
+use super::topology::{MOST_LINKS, MOST_PORTS, Mac, eth};
 use crate::error::{Error, Result};
 use crate::spec::name::BoxId;
 use crate::spec::network::{NetworkName, NewNetwork, PREFIXES};
@@ -197,10 +198,17 @@ pub fn bridge_name(network: &BoxId) -> String {
 }
 
 /// A box's place in a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The network's id.
     pub network: BoxId,
+    /// Its name.
+    pub name: NetworkName,
+    /// Which of the box's links leads there, counted from 0, which is its way out.
+    #[serde(deserialize_with = "link_number")]
+    pub link: u32,
+    /// The name of the box's end of that link.
+    pub interface: String,
     /// The index of its bridge in the gateway.
     pub bridge: u32,
     /// The range of its addresses.
@@ -219,11 +227,19 @@ pub struct Member {
     pub isolated: bool,
 }
 
+/// Names and indexes are computed only from one that can be.
+fn link_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let link = u32::deserialize(deserializer)?;
+    if link < MOST_LINKS { Ok(link) } else { Err(D::Error::custom("no box ever had such a link")) }
+}
+
 /// What a box holds in a network: what nobody else may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
     /// The network's id.
     pub network: BoxId,
+    /// Which of the box's links leads there.
+    pub link: u32,
     /// The address.
     pub address: Ipv4Addr,
     /// The hardware address.
@@ -236,6 +252,9 @@ impl Member {
     pub fn new(network: &Network, seat: &Seat, bridge: u32, mtu: u32) -> Self {
         Self {
             network: network.id,
+            name: network.name.clone(),
+            link: seat.link,
+            interface: eth(seat.link),
             bridge,
             subnet: network.subnet,
             gateway: network.gateway,
@@ -251,10 +270,14 @@ impl Member {
     #[must_use]
     pub fn of(seat: &Seat, bridges: &[Bridge]) -> Option<Self> {
         let bridge = bridges.iter().find(|bridge| bridge.network == seat.network)?.index;
-        let Seat { network, address, mac } = *seat;
+        let Seat { network, link, address, mac } = *seat;
         let (subnet, gateway) = (address.into(), address);
         Some(Self {
             network,
+            // Ids are names that a network could have.
+            name: NetworkName::parse(network.as_str()).ok()?,
+            link,
+            interface: eth(link),
             bridge,
             subnet,
             gateway,
@@ -269,7 +292,7 @@ impl Member {
     /// What it holds.
     #[must_use]
     pub const fn seat(&self) -> Seat {
-        Seat { network: self.network, address: self.address, mac: self.mac }
+        Seat { network: self.network, link: self.link, address: self.address, mac: self.mac }
     }
 
     /// The name of the network's bridge in the gateway.

@@ -65,7 +65,7 @@ impl fmt::Display for PortMap {
 }
 
 /// How a box is attached to the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Attachment {
     /// The gateway.
@@ -76,8 +76,9 @@ pub struct Attachment {
     pub address6: Option<Ipv6Addr>,
     /// The address of the host's that what it sends leaves with; `None`: that of the interface that a packet leaves by.
     pub snat: Option<IpAddr>,
-    /// Its place in a network. Then its address of the pool is that which the host knows it by, and it has another itself.
-    pub network: Option<Member>,
+    /// Its places in networks. Where its way out leads through one of them, its address of the pool is that which the host knows it
+    /// by, and it has another itself; else that is its own, on a link of its own.
+    pub networks: Vec<Member>,
 }
 
 impl Attachment {
@@ -94,13 +95,19 @@ impl Attachment {
                 .hint("--verbose says why"));
         }
         let address6 = address6.filter(|_| request.net.network().is_none());
-        Ok(Self { topology, slot, address6, snat: request.snat, network: None })
+        Ok(Self { topology, slot, address6, snat: request.snat, networks: Vec::new() })
     }
 
-    /// The address that the box itself has.
+    /// Its place in the network that its way out leads through; `None`: it has a link of its own for that.
+    #[must_use]
+    pub fn way_out(&self) -> Option<&Member> {
+        self.networks.iter().find(|member| member.link == 0)
+    }
+
+    /// The address that the box itself has, on its way out.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
-        self.network.map_or_else(|| self.pool_address(), |member| member.address)
+        self.way_out().map_or_else(|| self.pool_address(), |member| member.address)
     }
 
     /// The address that the host knows it by.
@@ -109,19 +116,19 @@ impl Attachment {
         self.topology.box_address(self.slot)
     }
 
-    /// The interface of the gateway by which its packets come in and go out, where its own link has this name.
-    #[must_use]
-    pub fn interface(&self, link: &str) -> String {
-        self.network.map_or_else(|| link.to_owned(), |member| member.bridge_name())
+    /// Its links, each by its number.
+    pub fn links(&self) -> impl Iterator<Item = u32> {
+        let own = self.way_out().is_none().then_some(0);
+        own.into_iter().chain(self.networks.iter().map(|member| member.link))
     }
 
-    /// The index of that interface.
+    /// The index of the interface of the gateway by which the box with its way out is reached.
     #[must_use]
     pub fn interface_index(&self) -> u32 {
-        self.network.map_or_else(|| Topology::link_index(self.slot), |member| member.bridge)
+        self.way_out().map_or_else(|| Topology::link_index(self.slot, 0), |member| member.bridge)
     }
 
-    /// The box's addresses.
+    /// The box's addresses on its way out.
     #[must_use]
     pub fn addresses(&self) -> Vec<IpAddr> {
         let four = IpAddr::V4(self.address());
@@ -130,8 +137,8 @@ impl Attachment {
 
     /// All that a box in `slot` can have in the gateway: what has to be removed there after one of which nothing else is known.
     #[must_use]
-    pub fn at_most(topology: Topology, slot: u32, network: Option<Member>) -> Self {
-        Self { topology, slot, address6: topology.box_address6(slot), snat: None, network }
+    pub fn at_most(topology: Topology, slot: u32, networks: Vec<Member>) -> Self {
+        Self { topology, slot, address6: topology.box_address6(slot), snat: None, networks }
     }
 }
 
@@ -143,19 +150,19 @@ struct Written {
     address6: Option<Ipv6Addr>,
     snat: Option<IpAddr>,
     #[serde(default)]
-    network: Option<Member>,
+    networks: Vec<Member>,
 }
 
 impl TryFrom<Written> for Attachment {
     type Error = &'static str;
 
     fn try_from(
-        Written { topology, slot, address6, snat, network }: Written,
+        Written { topology, slot, address6, snat, networks }: Written,
     ) -> std::result::Result<Self, Self::Error> {
         if !topology.has(slot) {
             return Err("the pool has no such slot");
         }
-        Ok(Self { topology, slot, address6, snat, network })
+        Ok(Self { topology, slot, address6, snat, networks })
     }
 }
 
@@ -311,7 +318,8 @@ mod tests {
     #[test]
     fn a_slot_that_the_pool_has_not_is_not_read() {
         let of = |slot: u32| {
-            let attachment = Attachment { slot, ..Attachment::at_most(topology(Ipv6::Closed), 0, None) };
+            let attachment =
+                Attachment { slot, ..Attachment::at_most(topology(Ipv6::Closed), 0, Vec::new()) };
             serde_json::from_str::<Attachment>(&serde_json::to_string(&attachment).unwrap())
         };
         assert_eq!(of(14).unwrap().slot, 14);

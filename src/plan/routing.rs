@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::topology::{CLOSED_TABLE, ETH, MARK, OUT, POOL_TABLE, RESOLVERS, Topology};
+use super::topology::{CLOSED_TABLE, MARK, OUT, POOL_TABLE, RESOLVERS, Topology};
 
 /// netbox's mark on its routes (`rtm_protocol`) and rules (`FRA_PROTOCOL`): "n" in ASCII, unassigned in
 /// `linux/rtnetlink.h` and in iproute2's rt_protos. The kernel gives it no meaning.
@@ -169,14 +169,14 @@ pub fn box_route(address: impl Into<IpAddr>, link: &str) -> Route {
     }
 }
 
-/// A box's route to everywhere in the family of the gateway's address.
+/// A box's route by `dev` to everywhere in the family of the gateway's address.
 #[must_use]
-pub fn box_way_out(gateway: IpAddr) -> Route {
+pub fn box_way_out(gateway: IpAddr, dev: &str) -> Route {
     Route {
         kind: Kind::Unicast,
         destination: anywhere(gateway.into()),
         via: Some(gateway),
-        dev: Some(ETH.to_owned()),
+        dev: Some(dev.to_owned()),
         table: None,
         metric: None,
     }
@@ -184,8 +184,8 @@ pub fn box_way_out(gateway: IpAddr) -> Route {
 
 /// The route of a box without a way out to its resolver.
 #[must_use]
-pub fn to_resolver(resolver: Ipv4Addr, gateway: Ipv4Addr) -> Route {
-    Route { destination: IpNet::V4(resolver.into()), ..box_way_out(gateway.into()) }
+pub fn to_resolver(resolver: Ipv4Addr, gateway: Ipv4Addr, dev: &str) -> Route {
+    Route { destination: IpNet::V4(resolver.into()), ..box_way_out(gateway.into(), dev) }
 }
 
 /// Everywhere in the family of `net`.

@@ -31,15 +31,21 @@ pub const TABLE: &str = "netbox";
 /// The gateway's end of the veth to the host.
 pub const OUT: &str = "out0";
 
-/// The box's end of its veth.
+/// The box's end of its first veth.
 pub const ETH: &str = "eth0";
 
 /// The index of the box's end: past those that the kernel's modules give to links of their own in every new
-/// namespace (`tunl0`, `sit0` …).
+/// namespace (`tunl0`, `sit0` …). Those of further links follow.
 pub const ETH_INDEX: u32 = 16;
 
-/// The index of the gateway's end of the veth of slot 0. The kernel counts its own choices up from 1.
+/// The index of the gateway's end of the first veth of slot 0. The kernel counts its own choices up from 1.
 const FIRST_LINK_INDEX: u32 = 0x0001_0000;
+
+/// So far apart are the indexes of the gateway's ends of a box's veths: more than there are slots.
+const LINK_STRIDE: u32 = 1 << (32 - POOL_PREFIX);
+
+/// How many networks a box can be in, and how many links it can have.
+pub const MOST_LINKS: u32 = 16;
 
 /// The index of the first bridge in the gateway: between those that the kernel chooses and those of the boxes' links.
 pub const FIRST_BRIDGE_INDEX: u32 = 0x8000;
@@ -238,10 +244,11 @@ impl Topology {
         slot + 1
     }
 
-    /// The index of the gateway's end of the veth of the box in `slot`, so that nobody has to ask for it.
+    /// The index of the gateway's end of one of the veths of the box in `slot`, so that nobody has to ask for it.
     #[must_use]
-    pub const fn link_index(slot: u32) -> u32 {
-        FIRST_LINK_INDEX + slot
+    pub const fn link_index(slot: u32, link: u32) -> u32 {
+        debug_assert!(slot < SLOTS && link < MOST_LINKS);
+        FIRST_LINK_INDEX + link * LINK_STRIDE + slot
     }
 
     fn nth(&self, offset: u32) -> Ipv4Addr {
@@ -254,11 +261,26 @@ impl Topology {
     }
 }
 
-/// The gateway's end of a box's veth, from the box's id (8 characters). Starts with `nb`, which no
+/// The gateway's end of one of a box's veths, from the box's id (8 characters). Starts with `nb`, which no
 /// network manager claims, and is never used twice.
 #[must_use]
-pub fn box_link(id: &str) -> String {
-    format!("nb{id}")
+pub fn box_link(id: &str, link: u32) -> String {
+    match link {
+        0 => format!("nb{id}"),
+        more => format!("nb{id}-{more}"),
+    }
+}
+
+/// The box's end of one of its veths, where nobody calls it otherwise.
+#[must_use]
+pub fn eth(link: u32) -> String {
+    format!("eth{link}")
+}
+
+/// Its index.
+#[must_use]
+pub const fn eth_index(link: u32) -> u32 {
+    ETH_INDEX + link
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::request::RunRequest;
 
-use super::network::{Network, bridge_name};
+use super::network::{Member, Network, bridge_name};
 use super::record::Attachment;
 use super::routing::{self, PROTOCOL, Route, Rule};
 use super::topology::{
-    ETH, ETH_INDEX, GATEWAY_MAC, HOST_MAC, LEAST_MTU6, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link,
+    ETH, GATEWAY_MAC, HOST_MAC, LEAST_MTU6, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link, eth_index,
 };
 
 /// How many queues each end of a veth has, in each direction. The kernel's default is one for every processor, each
@@ -35,7 +35,7 @@ pub struct Pair {
     /// The MTU of both ends, in bytes.
     pub mtu: u32,
     /// The name of the end that goes.
-    pub peer: &'static str,
+    pub peer: String,
     /// Its hardware address.
     pub peer_mac: Mac,
     /// The indexes of the two ends; `None`: the kernel chooses.
@@ -124,9 +124,13 @@ pub enum Wire {
     Rule(Rule),
 }
 
-/// The box's side of its link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The box's side of one of its links.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxLink {
+    /// Which of them it is, counted from 0: that one is the box's way out.
+    pub link: u32,
+    /// Its name.
+    pub interface: String,
     /// `NETBOX_IPV4`
     pub address: Ipv4Addr,
     /// The length of its prefix, in bits: whose addresses are on the link besides.
@@ -142,23 +146,49 @@ pub struct BoxLink {
 }
 
 impl BoxLink {
-    /// That of a box, with this MTU.
+    /// The way out of a box, with this MTU.
     #[must_use]
     pub fn new(attachment: &Attachment, mtu: u32) -> Self {
-        let Attachment { topology, slot, network, .. } = *attachment;
-        let internal = network.is_some_and(|member| member.internal);
+        let Attachment { topology, slot, .. } = *attachment;
+        let member = attachment.way_out();
+        let internal = member.is_some_and(|member| member.internal);
         Self {
+            link: 0,
+            interface: member.map_or_else(|| ETH.to_owned(), |member| member.interface.clone()),
             address: attachment.address(),
-            prefix: network.map_or(32, |member| member.subnet.prefix_len()),
-            gateway: network.map_or_else(|| topology.gateway_address(), |member| member.gateway),
+            prefix: member.map_or(32, |member| member.subnet.prefix_len()),
+            gateway: member.map_or_else(|| topology.gateway_address(), |member| member.gateway),
             resolver: internal.then(|| Topology::resolver_address(slot)),
             ipv6: attachment.address6.zip(topology.gateway_address6()),
             has_ipv6: topology.link_has_ipv6(mtu),
         }
     }
+
+    /// That into a network by which the box has no way out.
+    #[must_use]
+    pub fn into_network(member: &Member, topology: &Topology) -> Self {
+        Self {
+            link: member.link,
+            interface: member.interface.clone(),
+            address: member.address,
+            prefix: member.subnet.prefix_len(),
+            gateway: member.gateway,
+            resolver: None,
+            ipv6: None,
+            has_ipv6: topology.link_has_ipv6(member.mtu),
+        }
+    }
+
+    /// All of a box's, where its way out has this MTU. That one is the first.
+    #[must_use]
+    pub fn all(attachment: &Attachment, mtu: u32) -> Vec<Self> {
+        let others = attachment.networks.iter().filter(|member| member.link != 0);
+        let others = others.map(|member| Self::into_network(member, &attachment.topology));
+        [Self::new(attachment, mtu)].into_iter().chain(others).collect()
+    }
 }
 
-/// What a box's end of its link has, but for addresses.
+/// What a box's end of its way out has, but for addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkEnd {
     /// Its hardware address.
@@ -171,7 +201,7 @@ impl LinkEnd {
     /// What was asked for, or else the topology's.
     #[must_use]
     pub fn new(attachment: &Attachment, request: &RunRequest) -> Self {
-        if let Some(member) = attachment.network {
+        if let Some(member) = attachment.way_out() {
             return Self { mac: member.mac, mtu: member.mtu };
         }
         Self {
@@ -188,7 +218,7 @@ pub fn gateway_pair(topology: &Topology) -> Pair {
         name: topology.host_link(),
         mac: HOST_MAC,
         mtu: topology.mtu,
-        peer: OUT,
+        peer: OUT.to_owned(),
         peer_mac: OUT_MAC,
         indexes: None,
         bridge: None,
@@ -258,58 +288,76 @@ pub fn bridge(network: &Network, index: u32, topology: &Topology) -> Vec<Wire> {
     wires
 }
 
-/// The link between the gateway and a box, made in the gateway.
+/// The links between the gateway and a box, made in the gateway, each with what the gateway needs once it is there. `end`: of
+/// its way out.
 #[must_use]
-pub fn box_pair(id: &str, attachment: &Attachment, end: LinkEnd) -> Pair {
-    let slot = attachment.slot;
+pub fn to_box(id: &str, attachment: &Attachment, end: LinkEnd) -> Vec<(Pair, Vec<Wire>)> {
+    let own = attachment.way_out().is_none().then(|| own_link(id, attachment, end));
+    let networks = attachment.networks.iter().map(|member| to_member(id, attachment.slot, member));
+    own.into_iter().chain(networks).collect()
+}
+
+fn box_pair(id: &str, slot: u32, link: u32, peer: String, end: LinkEnd) -> Pair {
     Pair {
-        name: box_link(id),
+        name: box_link(id, link),
         mac: GATEWAY_MAC,
         mtu: end.mtu,
-        peer: ETH,
+        peer,
         peer_mac: end.mac,
-        indexes: Some((Topology::link_index(slot), ETH_INDEX)),
-        bridge: attachment.network.map(|member| (member.bridge_name(), member.bridge)),
+        indexes: Some((Topology::link_index(slot, link), eth_index(link))),
+        bridge: None,
     }
 }
 
-/// What the gateway needs once that link is there.
+/// The link to a box in a network.
 #[must_use]
-pub fn to_box(attachment: &Attachment, id: &str, mac: Mac) -> Vec<Wire> {
+pub fn to_member(id: &str, slot: u32, member: &Member) -> (Pair, Vec<Wire>) {
+    let Member { mac, mtu, .. } = *member;
+    let pair = box_pair(id, slot, member.link, member.interface.clone(), LinkEnd { mac, mtu });
+    let dev = || pair.name.clone();
+    let wires = vec![
+        // Before it is up: what it was not told it would learn.
+        Wire::Port { dev: dev(), isolated: member.isolated },
+        up(&pair.name),
+        Wire::Behind { dev: dev(), mac },
+        // Not the box's alone: it has to be removed after it.
+        Wire::Neighbour { dev: member.bridge_name(), address: member.address.into(), mac },
+    ];
+    (Pair { bridge: Some((member.bridge_name(), member.bridge)), ..pair }, wires)
+}
+
+/// The link to a box alone.
+fn own_link(id: &str, attachment: &Attachment, end: LinkEnd) -> (Pair, Vec<Wire>) {
     let Attachment { topology, slot, address6, .. } = *attachment;
-    let dev = box_link(id);
+    let pair = box_pair(id, slot, 0, ETH.to_owned(), end);
+    let (dev, mac) = (pair.name.clone(), end.mac);
     // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
     // up second, can send at once; this one is helped by `settle`.
     let mut wires = vec![up(&dev)];
-    if let Some(member) = attachment.network {
-        // Before it is up: what it was not told it would learn.
-        wires.insert(0, Wire::Port { dev: dev.clone(), isolated: member.isolated });
-        wires.push(Wire::Behind { dev, mac });
-        // Not the box's alone: it has to be removed after it.
-        wires.push(Wire::Neighbour { dev: member.bridge_name(), address: member.address.into(), mac });
-        return wires;
-    }
     let four = IpAddr::V4(topology.box_address(slot));
     for address in [four].into_iter().chain(address6.map(IpAddr::V6)) {
         let route = routing::box_route(address, &dev);
         wires.push(Wire::Neighbour { dev: dev.clone(), address, mac });
         wires.push(Wire::Route { route, replace: true });
     }
-    wires
+    (pair, wires)
 }
 
-/// What a box needs, with its link where it has one.
+/// What a box needs, with its links where it has any.
 #[must_use]
-pub fn in_box(link: Option<&BoxLink>) -> Vec<Wire> {
-    let mut wires = vec![up(LO)];
-    let Some(link) = link else { return wires };
-    let dev = || ETH.to_owned();
+pub fn in_box(links: &[BoxLink]) -> Vec<Wire> {
+    [up(LO)].into_iter().chain(links.iter().flat_map(of_link)).collect()
+}
+
+/// What a box needs for one of its links.
+#[must_use]
+pub fn of_link(link: &BoxLink) -> Vec<Wire> {
+    let mut wires = Vec::new();
+    let dev = || link.interface.clone();
+    let next_hop = |gateway| Wire::Neighbour { dev: dev(), address: gateway, mac: GATEWAY_MAC };
     let way_out = |gateway: IpAddr| {
-        let route = routing::box_way_out(gateway);
-        [
-            Wire::Neighbour { dev: dev(), address: gateway, mac: GATEWAY_MAC },
-            Wire::Route { route, replace: false },
-        ]
+        let route = routing::box_way_out(gateway, &link.interface);
+        [next_hop(gateway), Wire::Route { route, replace: false }]
     };
     let address = IpNet::V4(Ipv4Net::new_assert(link.address, link.prefix.min(32)));
     wires.push(Wire::Address { dev: dev(), address });
@@ -319,13 +367,14 @@ pub fn in_box(link: Option<&BoxLink>) -> Vec<Wire> {
     if link.has_ipv6 {
         wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
     }
-    wires.push(up(ETH));
+    wires.push(up(&link.interface));
     match link.resolver {
+        // What leaves, leaves by the first.
+        None if link.link != 0 => wires.push(next_hop(link.gateway.into())),
         None => wires.extend(way_out(link.gateway.into())),
         Some(resolver) => {
-            let [neighbour, _] = way_out(link.gateway.into());
-            let route = routing::to_resolver(resolver, link.gateway);
-            wires.extend([neighbour, Wire::Route { route, replace: false }]);
+            let route = routing::to_resolver(resolver, link.gateway, &link.interface);
+            wires.extend([next_hop(link.gateway.into()), Wire::Route { route, replace: false }]);
         }
     }
     if let Some((address, gateway)) = link.ipv6 {

@@ -30,7 +30,7 @@ impl Keeper<'_> {
             privilege: "root".to_owned(),
             command: request.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            attachment: self.attachment,
+            attachment: self.attachment.clone(),
             ports: self.waiting.ports(),
             other_ports: Vec::new(),
             mounts,

@@ -50,6 +50,15 @@ impl Net {
         }
     }
 
+    /// Those that have names.
+    #[must_use]
+    pub const fn networks(&self) -> &[Join] {
+        match self {
+            Self::Network(join) => std::slice::from_ref(join),
+            _ => &[],
+        }
+    }
+
     /// Whether a box in it hangs off the gateway.
     #[must_use]
     pub const fn is_behind_gateway(&self) -> bool {

@@ -153,7 +153,7 @@ fn addresses<'a>(plan: &'a GatewayPlan, one: &BoxPlan<'_>) -> Addresses<'a> {
         gateway_ipv6: one.link.ipv6.map(|(_, gateway)| gateway),
         resolver_ipv4: Topology::resolver_address(one.attachment.slot),
         box_link: ETH,
-        box_peer: box_link(one.id),
+        box_peer: box_link(one.id, 0),
         gateway_link: OUT,
         host_link: topology.host_link(),
         without_ipv6: plan.without_ipv6.as_deref(),

@@ -54,9 +54,9 @@ pub struct BoxPlan<'a> {
     pub id: &'a str,
     /// Where it hangs; the slot is an example.
     pub attachment: Attachment,
-    /// Its network, if it has one with a name, and its place there; the address is an example unless one was asked for.
-    pub network: Option<(&'a Network, Member)>,
-    /// Its side of its link.
+    /// Its networks that have names, and its places there; the addresses are examples unless they were asked for.
+    pub networks: Vec<(&'a Network, Member)>,
+    /// Its side of its way out.
     pub link: BoxLink,
     /// What its end of the link has.
     pub end: LinkEnd,
@@ -126,8 +126,8 @@ fn gateway_steps(plan: &GatewayPlan) -> Vec<Step> {
 }
 
 /// The steps that make a network's bridge in the gateway.
-fn bridge_steps(network: &Network, member: Member, gateway: &GatewayPlan) -> Vec<Step> {
-    let mut steps = vec![Step::nft(Place::Gateway, "-f BRIDGE-RULES")];
+fn bridge_steps(network: &Network, member: &Member, gateway: &GatewayPlan) -> Vec<Step> {
+    let mut steps = Vec::new();
     steps.extend(settings::of_bridges().iter().map(|setting| Step::set(Place::Gateway, setting)));
     let wires = wiring::bridge(network, member.bridge, &gateway.topology);
     if network.internal {
@@ -144,9 +144,11 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
     let attached = plan.attached.as_ref();
     let mut steps = Vec::new();
     if let Some((gateway, one)) = attached {
-        if let Some((network, member)) = one.network {
-            steps.extend(bridge_steps(network, member, gateway));
+        if !one.networks.is_empty() {
+            steps.push(Step::nft(Place::Gateway, "-f BRIDGE-RULES"));
         }
+        steps
+            .extend(one.networks.iter().flat_map(|(network, member)| bridge_steps(network, member, gateway)));
         steps.extend(one.let_in.iter().map(|element| Step::element(Place::Gateway, element)));
     }
     if let Some((_, one)) = attached {
@@ -170,13 +172,14 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
         steps.push(Step::new(Place::Box, Kind::Hostname, &format!("hostname {name}")));
     }
     if let Some((_, one)) = attached {
-        let pair = wiring::box_pair(one.id, &one.attachment, one.end).words("BOX");
-        steps.push(Step::ip(Place::Gateway, Kind::Link, &pair));
-        let to_box = wiring::to_box(&one.attachment, one.id, one.end.mac);
-        steps.extend(to_box.iter().map(|wire| Step::wire(Place::Gateway, wire)));
+        for (pair, wires) in wiring::to_box(one.id, &one.attachment, one.end) {
+            steps.push(Step::ip(Place::Gateway, Kind::Link, &pair.words("BOX")));
+            steps.extend(wires.iter().map(|wire| Step::wire(Place::Gateway, wire)));
+        }
     }
     if request.has_own_network() {
-        let in_box = wiring::in_box(attached.map(|(_, one)| &one.link));
+        let links = attached.map(|(_, one)| BoxLink::all(&one.attachment, one.end.mtu)).unwrap_or_default();
+        let in_box = wiring::in_box(&links);
         steps.extend(in_box.iter().map(|wire| Step::wire(Place::Box, wire)));
     }
     let put = |path: &&str| Step::new(Place::Box, Kind::Mount, &format!("mount --bind FILE {path}"));
@@ -291,14 +294,14 @@ fn host_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
 
 /// The rules of the networks' bridges, with what the box adds to them; nothing where it is in no network.
 fn bridge_rules(one: &BoxPlan<'_>) -> Option<Ruleset> {
-    one.network.map(|_| (ruleset::bridge(), one.at_port.clone()))
+    (!one.networks.is_empty()).then(|| (ruleset::bridge(), one.at_port.clone()))
 }
 
 /// The gateway's rules, with what the box adds to them.
 fn gateway_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
     let mut elements: Vec<_> =
         plan.host_addresses.iter().map(|address| ruleset::host_address(*address)).collect();
-    let internal = one.network.filter(|(network, _)| network.internal);
+    let internal = one.networks.iter().filter(|(network, _)| network.internal);
     elements.extend(internal.map(|(_, member)| ruleset::internal(&member.bridge_name())));
     elements.extend(one.let_in.iter().chain(&one.published).cloned());
     (ruleset::gateway(&plan.topology, plan.connections), elements)

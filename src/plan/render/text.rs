@@ -29,7 +29,11 @@ fn write_plan(out: &mut String, plan: &RunPlan<'_>) -> fmt::Result {
     write_steps(out, &box_steps(plan))?;
     if let Some((gateway, one)) = &plan.attached {
         let (address, resolver) = (one.link.address, Topology::resolver_address(one.attachment.slot));
-        writeln!(out, "# the resolver: {resolver} port 53 in the gateway, for {} alone", box_link(one.id))?;
+        writeln!(
+            out,
+            "# the resolver: {resolver} port 53 in the gateway, for {} alone",
+            box_link(one.id, 0)
+        )?;
         for port in one.ports {
             writeln!(out, "# {port} of {address}")?;
         }

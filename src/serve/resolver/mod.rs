@@ -51,7 +51,7 @@ struct Desk {
     /// Whether anybody is.
     asks: bool,
     /// Who is not asked for outside.
-    members: Option<Members>,
+    members: Vec<Members>,
     questions: Arc<Semaphore>,
     ports: Rc<Ports>,
     asked: Notify,
@@ -61,7 +61,7 @@ impl Desk {
     /// The reply to a question, as the box gets it.
     async fn reply(&self, question: Question, transport: Transport) -> Vec<u8> {
         self.asked.notify_one();
-        if let Some(answer) = self.members.as_ref().and_then(|members| members.answer(&question)) {
+        if let Some(answer) = self.members.iter().find_map(|members| members.answer(&question)) {
             return question.delivered(answer, transport);
         }
         if !self.asks {
@@ -84,11 +84,11 @@ async fn rest(desk: Rc<Desk>) {
     }
 }
 
-/// Serves for as long as this process lives. Both sockets must not block. `members`: the boxes of the box's network.
+/// Serves for as long as this process lives. Both sockets must not block. `members`: the boxes of the box's networks.
 ///
 /// # Errors
 /// When there is no memory or descriptor left to begin with.
-pub fn serve(udp: OwnedFd, tcp: OwnedFd, asks: Asks<'_>, members: Option<Members>) -> io::Result<Infallible> {
+pub fn serve(udp: OwnedFd, tcp: OwnedFd, asks: Asks<'_>, members: Vec<Members>) -> io::Result<Infallible> {
     let instead = if let Asks::These(servers) = asks { servers } else { &[] };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let local = tokio::task::LocalSet::new();
