@@ -58,6 +58,10 @@ fn kill(found: &Found) -> Result<()> {
     // Before: afterwards they are not known to be this box's.
     let (launcher, keeper) = (found.launcher()?, found.keeper()?);
     found.command()?.signal(Signal::SIGKILL as i32).context(|| format!("cannot end box {name}"))?;
+    if process::is_stopped(&keeper) {
+        // It has to take the box down.
+        keeper.signal(Signal::SIGCONT as i32).context(|| format!("cannot end box {name}"))?;
+    }
     // The keeper alone goes on for a moment, and a launcher that somebody stopped does not end by itself.
     process::wait_for_either_end(&launcher, &keeper)
         .context(|| format!("cannot wait for the end of box {name}"))

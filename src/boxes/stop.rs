@@ -25,7 +25,7 @@ pub fn stop(which: &Which, time: Duration, report: &Report) -> Result<()> {
         Which::Named(boxes) => boxes.clone(),
         Which::All => find::all()?.iter().map(|record| BoxRef::parse(&record.id)).collect::<Result<_>>()?,
     };
-    // Two descriptors for each box. Where the limit cannot be raised, the box that has none left tells.
+    // Three descriptors for each box. Where the limit cannot be raised, the box that has none left tells.
     let _ = process::raise_descriptor_limit();
     let mut ending = Vec::new();
     for wanted in &named {
@@ -78,6 +78,7 @@ struct Ending {
     shown: String,
     command: Process,
     launcher: Process,
+    keeper: Process,
 }
 
 /// `None`: it has ended meanwhile.
@@ -102,7 +103,8 @@ impl Ending {
     }
 
     fn from_found(found: &Found, shown: String) -> Result<Self> {
-        Ok(Self { shown, command: found.command()?, launcher: found.launcher()? })
+        let (command, launcher, keeper) = (found.command()?, found.launcher()?, found.keeper()?);
+        Ok(Self { shown, command, launcher, keeper })
     }
 
     fn send(&self, process: &Process, signal: SignalNumber) -> Result<()> {
@@ -124,14 +126,16 @@ impl Ending {
 
     fn kill(&self) -> Result<()> {
         self.send(&self.command, SignalNumber::KILL)?;
-        // A launcher that was stopped has to return.
         self.go_on()
     }
 
+    /// A launcher that was stopped has to return, and a keeper has to take the box down before.
     fn go_on(&self) -> Result<()> {
         self.send(&self.command, SignalNumber::CONT)?;
-        if process::is_stopped(&self.launcher) {
-            self.send(&self.launcher, SignalNumber::CONT)?;
+        for process in [&self.keeper, &self.launcher] {
+            if process::is_stopped(process) {
+                self.send(process, SignalNumber::CONT)?;
+            }
         }
         Ok(())
     }

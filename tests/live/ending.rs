@@ -7,7 +7,9 @@ use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, PROBE, RunningBox, Shape, live_tests, running, words};
+use nix::sys::signal::Signal;
+
+use crate::lab::{Lab, PROBE, RunningBox, Shape, live_tests, running, send, words};
 
 live_tests![
     a_stopped_box_is_gone_for_everybody,
@@ -15,6 +17,7 @@ live_tests![
     several_boxes_are_stopped_at_the_same_time,
     all_boxes_are_stopped,
     a_command_that_is_stopped_by_a_signal_ends_when_it_is_asked_to,
+    a_stopped_keeper_does_not_keep_a_box,
     a_signal_is_sent_to_the_command_once,
     a_killed_box_is_gone_for_everybody,
     one_that_is_not_there_does_not_keep_the_others,
@@ -129,6 +132,21 @@ fn a_command_that_is_stopped_by_a_signal_ends_when_it_is_asked_to() {
     stop();
     assert_eq!(said(&lab, &["stop", "--time=1h", "web"]), "web\n");
     assert_gone(&lab, &mut in_box, 143);
+}
+
+/// L1.
+fn a_stopped_keeper_does_not_keep_a_box() {
+    let lab = Lab::new(Shape::OwnLan);
+    let endings = [&["stop", "--time=1h", "web"][..], &["kill", "web"], &["rm", "-f", "web"]];
+    for (ending, status) in endings.into_iter().zip([143, 137, 137]) {
+        let mut in_box = lab.start(&["--name", "web", "-p", "8080:80"], &SERVER);
+        let keeper = said(&lab, &["inspect", "--format=/0/pids/keeper", "web"]);
+        let keeper = keeper.trim().parse().expect("a process");
+        send(keeper, Signal::SIGSTOP);
+        wait_until("it is stopped", || state_of(keeper) == 'T');
+        said(&lab, ending);
+        assert_gone(&lab, &mut in_box, status);
+    }
 }
 
 /// R3.
