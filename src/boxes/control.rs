@@ -1,5 +1,6 @@
 //! A connection to the keeper of a living box.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ use crate::spec::name::BoxId;
 /// A keeper makes its socket when its box has lived for a tenth of a second: one that has none after so long is not well.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A keeper is never busy for so long: it was stopped, or waits for one that was.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// An open connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -36,7 +40,10 @@ pub fn connect(found: &Found) -> Result<Connection> {
     let (name, root) = (&found.record.name, found.state().root());
     let id = BoxId::parse(&found.record.id)?;
     let ended = || Error::new(format!("box {name} has just ended"));
-    let directory = registry::directory_of(root, &id).map_err(|_| ended())?;
+    let directory = registry::directory_of(root, &id).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => ended(),
+        _ => Error::new(format!("cannot reach the keeper of box {name}")).os(&error),
+    })?;
     let end = Instant::now() + PATIENCE;
     let mut changes = None;
     loop {
@@ -100,9 +107,13 @@ impl Connection {
     /// When it is gone.
     pub fn say(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
         let envelope = Envelope { protocol: PROTOCOL, request };
-        self.channel
-            .send(&envelope, descriptors)
-            .context(|| format!("cannot talk to the keeper of box {}", self.name))
+        match self.channel.send(&envelope, descriptors) {
+            // It has hung up already, and may have said why.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {
+                self.hear().and(Err(Error::new(format!("box {} has just ended", self.name))))
+            }
+            sent => sent.context(|| format!("cannot talk to the keeper of box {}", self.name)),
+        }
     }
 
     /// Waits for what the keeper says next. `None`: it has hung up.
@@ -128,15 +139,50 @@ impl Connection {
         }
     }
 
-    /// Tells the keeper that process `agent` has a command in the box: see [`Request::Exec`].
+    /// Tells the keeper that process `agent` has a command in the box: see [`Request::Exec`]. `launcher`: the channel to who wants
+    /// it. No longer than a keeper may take that is well: until it answers, no signal ends the command.
     ///
     /// # Errors
-    /// When the box ends, or the keeper refuses.
-    pub fn register(&self, agent: BorrowedFd<'_>, command: BorrowedFd<'_>) -> Result<()> {
+    /// When the box ends, the launcher is gone, or the keeper refuses or does not answer.
+    pub fn register(
+        &self,
+        agent: BorrowedFd<'_>,
+        command: BorrowedFd<'_>,
+        launcher: BorrowedFd<'_>,
+    ) -> Result<()> {
         self.say(Request::Exec, &[agent, command])?;
+        self.wait_for_answer(launcher)?;
         match self.hear()? {
             Some(Answer::Registered) => Ok(()),
             _ => Err(Error::new(format!("box {} has just ended", self.name))),
+        }
+    }
+}
+
+impl Connection {
+    fn wait_for_answer(&self, launcher: BorrowedFd<'_>) -> Result<()> {
+        let end = Instant::now() + ANSWER;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::new(format!("cannot reach the keeper of box {}", self.name))
+                    .because("it does not answer")
+                    .hint("somebody may have stopped it: netbox inspect --format /0/pids/keeper shows which process it is"));
+            }
+            let mut wanted =
+                [PollFd::new(self.as_fd(), PollFlags::POLLIN), PollFd::new(launcher, PollFlags::empty())];
+            let limit = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut wanted, limit) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context(|| format!("cannot wait for box {}", self.name)),
+            }
+            let [answered, launcher_gone] = wanted.map(|fd| fd.any().unwrap_or(false));
+            if answered {
+                return Ok(());
+            }
+            if launcher_gone {
+                return Err(Error::new("who wanted this command is gone"));
+            }
         }
     }
 }

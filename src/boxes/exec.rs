@@ -266,7 +266,7 @@ fn run_command(first: &FirstProcess, entry: &Entry<'_>, launcher: &Channel) -> R
     }
     let own = process::open(std::process::id()).context(|| "cannot open the supervisor's own process")?;
     // From here on the box does not end without the command.
-    entry.keeper.register(own.as_fd(), first.command().as_fd())?;
+    entry.keeper.register(own.as_fd(), first.command().as_fd(), launcher.as_fd())?;
     launcher_is_there(launcher)?;
     first.become_command(|line| tell(launcher, &ToLauncher::Warning(line)))
 }

@@ -22,6 +22,7 @@ live_tests![
     who_takes_leave_leaves_the_box_alone,
     nobody_names_a_process_that_is_not_the_boxs,
     a_later_netbox_is_told_that_the_keeper_is_older,
+    who_finds_no_room_is_told_so,
     clients_that_say_nothing_or_garbage_or_do_not_read_disturb_nobody,
     who_waits_for_a_box_ends_as_it_did,
     many_wait_and_one_that_is_killed_takes_nobody_along,
@@ -97,9 +98,8 @@ impl Drop for Guest {
 }
 
 fn register(connection: &Connection, command: &Guest) {
-    connection
-        .register(pidfd(std::process::id()).as_fd(), pidfd(command.pid()).as_fd())
-        .expect("to be registered");
+    let own = pidfd(std::process::id());
+    connection.register(own.as_fd(), pidfd(command.pid()).as_fd(), own.as_fd()).expect("to be registered");
 }
 
 /// L1: the command that was registered, and what else is in the box's mounts, is gone when netbox returns.
@@ -128,8 +128,8 @@ fn what_is_left_by_one_that_was_killed_is_killed_and_the_box_lives() {
     let (command, child, other) = (Guest::of("web"), Guest::of("web"), Guest::of("web"));
     // An agent of its own: what descends from another one is not the first's.
     let agent = pidfd(other.pid());
-    first.register(agent.as_fd(), pidfd(command.pid()).as_fd()).expect("to be registered");
-    second.register(agent.as_fd(), pidfd(other.pid()).as_fd()).expect("to be registered");
+    first.register(agent.as_fd(), pidfd(command.pid()).as_fd(), agent.as_fd()).expect("to be registered");
+    second.register(agent.as_fd(), pidfd(other.pid()).as_fd(), agent.as_fd()).expect("to be registered");
     drop(first);
     command.assert_killed_soon();
     child.assert_killed_soon();
@@ -161,7 +161,7 @@ fn nobody_names_a_process_that_is_not_the_boxs() {
     let lab = Lab::new(Shape::OwnLan);
     let one = lab.start(&["--name", "web"], &["sleep"]);
     let own = pidfd(std::process::id());
-    let error = connect("web").register(own.as_fd(), own.as_fd()).expect_err("a refusal");
+    let error = connect("web").register(own.as_fd(), own.as_fd(), own.as_fd()).expect_err("a refusal");
     assert!(error.to_string().ends_with("is not in the box"), "{error}");
     let connection = connect("web");
     connection.say(Request::Exec, &[own.as_fd()]).expect("to say it");
@@ -220,6 +220,40 @@ fn clients_that_say_nothing_or_garbage_or_do_not_read_disturb_nobody() {
     for one in &waiting {
         assert_eq!(one.hear(), Ok(Some(Answer::Ended(143))));
     }
+}
+
+/// So many at a time, and who comes then is told why it is not served.
+fn who_finds_no_room_is_told_so() {
+    let lab = Lab::new(Shape::OwnLan);
+    let one = lab.start(&["--name", "web"], &["sleep"]);
+    let wait = || {
+        let connection = connect("web");
+        // Before the keeper hears it, another may have its place.
+        let _ = connection.say(Request::Wait, &[]);
+        connection
+    };
+    let mut waiting: Vec<_> = (0..256).map(|_| wait()).collect();
+    let enter = || lab.netbox(&["exec", "web", "--", "true"]).output().expect("netbox");
+    let expected = "netbox: too many netbox commands are connected to the box\n\
+                    hint: try again when one of them has ended\n";
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let output = enter();
+        if !output.status.success() {
+            assert_eq!(
+                (String::from_utf8_lossy(&output.stderr).as_ref(), output.status.code()),
+                (expected, Some(125))
+            );
+            break;
+        }
+        assert!(Instant::now() < end, "there is room still");
+        waiting.push(wait());
+    }
+    drop(waiting);
+    while !enter().status.success() {
+        assert!(Instant::now() < end, "there is no room again");
+    }
+    assert_eq!(one.end().code(), Some(143));
 }
 
 /// `netbox wait`, started; it has asked the keepers when this returns.

@@ -27,6 +27,7 @@ live_tests![
     signals_reach_a_further_command_once,
     a_further_command_ends_with_its_launcher_or_its_supervisor,
     what_a_further_command_leaves_is_killed,
+    who_is_not_answered_by_the_keeper_does_not_wait_for_ever,
     a_further_command_ends_with_the_box,
     a_box_can_neither_trace_nor_read_who_joins_it,
     only_living_boxes_are_joined,
@@ -322,6 +323,35 @@ fn a_further_command_ends_with_its_launcher_or_its_supervisor() {
         in_box.signal(Signal::SIGTERM);
         assert_eq!(in_box.wait().code(), Some(143), "{options:?}");
     }
+}
+
+/// The `pids/WHO` of the box.
+fn process_of_box(lab: &Lab, who: &str) -> u32 {
+    let format = format!("--format=/0/pids/{who}");
+    let printed = text(&lab.netbox(&["inspect", &format, "t"]).output().expect("netbox"));
+    printed.trim().parse().expect("a process")
+}
+
+/// L2: nor does anything of it stay when its launcher is killed meanwhile.
+fn who_is_not_answered_by_the_keeper_does_not_wait_for_ever() {
+    let lab = lab();
+    let in_box = member(&lab, &[]);
+    // From now on the keeper listens.
+    text(&shell(&lab, &[], ":"));
+    let keeper = process_of_box(&lab, "keeper");
+    send(keeper, Signal::SIGSTOP);
+    let mut waiting = exec(&lab, &[], &["sleep"]).spawn().expect("netbox");
+    wait_until("it waits for the keeper", || running(NETBOX).len() == 5);
+    waiting.kill().expect("a signal");
+    wait_until("all of it is gone", || running(NETBOX).len() == 2);
+    waiting.wait().expect("an end");
+    let output = exec(&lab, &[], &["sleep"]).output().expect("netbox");
+    let expected = "netbox: cannot reach the keeper of box t: it does not answer\nhint: ";
+    assert!(words(&output).contains(expected), "{}", words(&output));
+    assert_eq!(output.status.code(), Some(125));
+    send(keeper, Signal::SIGCONT);
+    assert_eq!(text(&shell(&lab, &[], "echo well")), "well\n");
+    in_box.end();
 }
 
 /// L1: what it left in the background is gone when netbox returns.

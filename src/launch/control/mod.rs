@@ -152,12 +152,9 @@ impl Control {
                 }
                 match place_of_whom(self.clients.iter().map(|client| matches!(client.role, Role::Idle))) {
                     Room::Free => {}
-                    Room::InPlaceOf(idle) => drop(self.clients.remove(idle)),
+                    Room::InPlaceOf(idle) => turn_away(&self.clients.remove(idle).channel),
                     Room::None => {
-                        let error = Error::new("too many netbox commands are connected to the box")
-                            .hint("try again when one of them has ended");
-                        // Who does not hear why finds the connection closed.
-                        let _ = channel.send_now(&Answer::Failed(error), &[]);
+                        turn_away(&channel);
                         return true;
                     }
                 }
@@ -301,6 +298,13 @@ impl Control {
             }
         }
     }
+}
+
+fn turn_away(channel: &Channel) {
+    let error = Error::new("too many netbox commands are connected to the box")
+        .hint("try again when one of them has ended");
+    // Who does not hear why finds the connection closed.
+    let _ = channel.send_now(&Answer::Failed(error), &[]);
 }
 
 fn said(channel: &Channel) -> Option<Request> {
