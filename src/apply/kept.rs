@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! boxes/ID/box.json       what the box is; written when its command runs
-//! boxes/ID/end.json       how it ended; without it, and without a keeper: killed, or there was a reboot
+//! boxes/ID/end.json       how it ended (`end.json.new` before); without it, and without a keeper: killed, or there was a reboot
 //! boxes/ID/log, log.1     what its command printed (apply::log)
 //! names/HOST.NAME         symbolic link to the id; HOST is the number of the host's network namespace
 //! ```
@@ -26,6 +26,9 @@ use super::{log, registry, state};
 const PARENT: &str = "/var/lib/netbox";
 
 const END: &str = "end.json";
+
+/// As long as a note of the end is at most. Its room is taken at the start: the box itself may fill the disk.
+const END_LENGTH: usize = 128;
 
 /// So often a directory is emptied that somebody adds to, who writes megabytes between two additions.
 const ATTEMPTS: u32 = 3;
@@ -54,7 +57,7 @@ impl Kept {
     /// When a part of it is a link, belongs to another user or may be written by others, naming it; a full or read-only disk.
     pub fn open() -> Result<Self> {
         state::make_directory(CWD, PARENT, 0o755).context(|| format!("cannot make {PARENT}"))?;
-        let parent = state::open_checked(CWD, PARENT, PARENT)?;
+        let parent = state::open_parent(PARENT)?;
         let user = rustix::process::geteuid().as_raw().to_string();
         let path = format!("{PARENT}/{user}");
         state::make_directory(&parent, &user, 0o700).context(|| format!("cannot make {path}"))?;
@@ -114,7 +117,13 @@ impl Kept {
         rustix::fs::mkdirat(&self.root, path.as_str(), Mode::from_raw_mode(0o700))
             .map_err(io::Error::from)
             .context(|| format!("cannot make {}/{path}", own_path()))?;
-        let kept = self.open_box(id)?.ok_or_else(|| Error::new(format!("{}/{path} is gone", own_path())))?;
+        let opened = self
+            .open_box(id)
+            .and_then(|kept| kept.ok_or_else(|| Error::new(format!("{}/{path} is gone", own_path()))));
+        let kept = opened.inspect_err(|_| {
+            // The first failure is told.
+            let _ = rustix::fs::unlinkat(&self.root, path.as_str(), AtFlags::REMOVEDIR);
+        })?;
         let made = kept.lock().and_then(|()| kept.write_down(name, record));
         if made.is_err() {
             // The first failure is told.
@@ -147,8 +156,9 @@ impl KeptBox {
 
     /// The record becomes that of a box in [`KeptBox::begin`]; that takes no room on the disk any more.
     fn write_down(&self, name: Option<&BoxName>, record: &KeptRecord) -> Result<()> {
-        let written =
-            log::make(&self.directory).and_then(|()| state::write_half(&self.directory, RECORD, record));
+        let written = log::make(&self.directory)
+            .and_then(|()| state::take_room(&self.directory, END, END_LENGTH))
+            .and_then(|()| state::write_half(&self.directory, RECORD, record));
         written.context(|| format!("cannot write {}", self.path()))?;
         let Some(name) = name else { return Ok(()) };
         let link = format!("names/{}.{name}", record.host);
@@ -202,7 +212,8 @@ impl KeptBox {
             return Ok(());
         }
         let ended = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        state::write_json(&self.directory, END, &EndRecord { exit_status: status, ended })
+        let end = EndRecord { exit_status: status, ended };
+        state::write_into_room(&self.directory, END, &end, END_LENGTH)
             .context(|| format!("cannot note the end of the box in {}", self.path()))
     }
 

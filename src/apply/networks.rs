@@ -50,7 +50,7 @@ impl Networks {
     pub fn open() -> Result<Self> {
         let user = rustix::process::geteuid().as_raw().to_string();
         make_directory(CWD, PARENT, 0o755).context(|| format!("cannot make {PARENT}"))?;
-        let parent = open_checked(CWD, PARENT, PARENT)?;
+        let parent = state::open_parent(PARENT)?;
         let own = format!("{PARENT}/{user}");
         make_directory(&parent, &user, 0o700).context(|| format!("cannot make {own}"))?;
         let own_directory = open_checked(&parent, &user, &own)?;

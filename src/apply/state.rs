@@ -81,7 +81,7 @@ impl State {
             }
             opened => opened,
         };
-        let parent = open_checked(CWD, PARENT, PARENT)?;
+        let parent = open_parent(PARENT)?;
         // Others may pass through to their own directory, but only root may add one.
         let own = format!("{PARENT}/{user}");
         let own_directory = open_or_make(&parent, &user, &own)?;
@@ -269,13 +269,17 @@ pub fn path_here() -> Result<String> {
 fn own_directory() -> Result<Option<(OwnedFd, String)>> {
     let user = rustix::process::geteuid().as_raw().to_string();
     let path = format!("{PARENT}/{user}");
-    let parent = open_if_there(CWD, PARENT, PARENT)?;
+    let parent = if_there(open_parent(PARENT))?;
     let own = parent.map(|parent| open_if_there(&parent, &user, &path)).transpose()?.flatten();
     Ok(own.map(|own| (own, path)))
 }
 
 fn open_if_there(at: impl AsFd, name: &str, path: &str) -> Result<Option<OwnedFd>> {
-    match open_checked(at, name, path) {
+    if_there(open_checked(at, name, path))
+}
+
+fn if_there(opened: Result<OwnedFd>) -> Result<Option<OwnedFd>> {
+    match opened {
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
         other => other.map(Some),
     }
@@ -354,6 +358,13 @@ pub(super) fn open_checked(at: impl AsFd, name: &str, path: &str) -> Result<Owne
     Ok(directory)
 }
 
+/// Opens the directory in which those of all users are: root's, as a rule, or this user's own.
+pub(super) fn open_parent(path: &str) -> Result<OwnedFd> {
+    let directory = open_directory(CWD, path).context(|| format!("cannot open {path}"))?;
+    check_of(&directory, path, |owner| owner == 0 || owner == own_user())?;
+    Ok(directory)
+}
+
 /// Opens a directory without following a link.
 pub(super) fn open_directory(at: impl AsFd, path: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(at, path, DIRECTORY, Mode::empty())?)
@@ -368,12 +379,19 @@ pub(super) fn make_directory(at: impl AsFd, path: &str, mode: RawMode) -> io::Re
 }
 
 pub(super) fn check(file: &impl AsFd, path: &str) -> Result<()> {
+    check_of(file, path, |owner| owner == own_user())
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn check_of(file: &impl AsFd, path: &str, may_own: impl Fn(u32) -> bool) -> Result<()> {
     let stat =
         rustix::fs::fstat(file).map_err(io::Error::from).context(|| format!("cannot look at {path}"))?;
-    let own = rustix::process::geteuid().as_raw();
-    if stat.st_uid != own {
+    if !may_own(stat.st_uid) {
         return Err(Error::new(format!("cannot use {path}"))
-            .because(format!("it belongs to user {}, not to user {own}", stat.st_uid))
+            .because(format!("it belongs to user {}, not to user {}", stat.st_uid, own_user()))
             .hint(format!("look who made it, and remove it: rm -r {path}")));
     }
     if stat.st_mode & 0o022 != 0 {
@@ -411,6 +429,31 @@ pub(super) fn write_half(at: impl AsFd, name: &str, value: &impl Serialize) -> i
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(at, half_written(name), flags, Mode::from_raw_mode(0o600))?;
     File::from(file).write_all(&bytes)
+}
+
+/// Takes room on the disk for what [`write_into_room`] writes.
+pub(super) fn take_room(at: impl AsFd, name: &str, length: usize) -> io::Result<()> {
+    open_half(at, name)?.write_all(&vec![b' '; length])
+}
+
+/// As [`write_json`], into the room that was taken for it, if any was: also where the disk is full by now.
+pub(super) fn write_into_room(
+    at: impl AsFd + Copy,
+    name: &str,
+    value: &impl Serialize,
+    length: usize,
+) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(value)?;
+    // Whatever was there is written over: JSON may end in spaces.
+    bytes.resize(bytes.len().max(length), b' ');
+    open_half(at, name)?.write_all(&bytes)?;
+    Ok(rustix::fs::renameat(at, half_written(name).as_str(), at, name)?)
+}
+
+/// What is there of it stays.
+fn open_half(at: impl AsFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(rustix::fs::openat(at, half_written(name), flags, Mode::from_raw_mode(0o600))?.into())
 }
 
 /// What a file is called until it is whole.

@@ -15,6 +15,7 @@ use crate::lab::{HOST_LAN, Lab, NETBOX, PROBE, Place, Shape, live_tests, probe, 
 live_tests![
     a_detached_run_returns_with_the_id_when_its_ports_are_mapped,
     a_failure_is_told_as_in_the_foreground_and_leaves_nothing,
+    a_start_without_enough_descriptors_leaves_nothing,
     a_detached_box_has_nothing_of_its_callers,
     a_signal_to_a_detached_launcher_reaches_the_command,
     a_command_that_stops_does_not_stop_a_detached_launcher,
@@ -81,6 +82,29 @@ fn a_failure_is_told_as_in_the_foreground_and_leaves_nothing() {
         assert!(lab.listed().is_empty(), "{rest:?}");
     }
     drop(taken);
+}
+
+/// L1.
+fn a_start_without_enough_descriptors_leaves_nothing() {
+    let lab = lab();
+    let mut started = 0;
+    for limit in 4..40 {
+        let mut command = lab.netbox(&["run", "-d", "--", PROBE, "sleep"]);
+        let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &limited]).arg(command.get_program()).args(arguments);
+        command = shell;
+        let output = command.output().expect("a shell");
+        if output.status.success() {
+            started += 1;
+            let end = lab.netbox(&["rm", "-f", String::from_utf8_lossy(&output.stdout).trim()]).output();
+            assert!(end.expect("netbox").status.success());
+        }
+        let kept = fs::read_dir("/var/lib/netbox/0/boxes").map_or(0, Iterator::count);
+        assert_eq!(kept, 0, "of {limit} descriptors: {}", words(&output));
+    }
+    assert!((1..30).contains(&started), "{started} of 36 had enough");
 }
 
 fn link(pid: u32, name: &str) -> String {

@@ -20,6 +20,7 @@ live_tests![
     a_log_is_followed_from_file_to_file,
     a_log_has_a_largest_size_and_keeps_the_newest,
     a_log_ends_with_the_last_words_of_a_box_that_was_killed,
+    the_end_of_a_box_is_noted_on_a_full_disk,
     a_full_disk_does_not_stop_a_command,
     a_removed_log_does_not_stop_a_command,
     a_box_in_the_foreground_has_no_log,
@@ -157,6 +158,18 @@ fn a_log_ends_with_the_last_words_of_a_box_that_was_killed() {
     }
     said = one.logs(&[]);
     assert!(String::from_utf8_lossy(&said.stderr).contains("keeper"), "{}", words(&said));
+}
+
+/// R2: by the box itself, or by somebody else.
+fn the_end_of_a_box_is_noted_on_a_full_disk() {
+    let lab = lab();
+    fs::create_dir("/var/lib/netbox").expect("a directory");
+    let options = Some("size=256k,mode=755");
+    mount(Some("tmpfs"), "/var/lib/netbox", Some("tmpfs"), MsFlags::empty(), options).expect("a mount");
+    let one = shell(&lab, "head -c 2000000 /dev/zero; exit 5");
+    assert_eq!(one.ended()["exit_status"], 5);
+    drop(one);
+    umount("/var/lib/netbox").expect("a mount");
 }
 
 /// What cannot be written is dropped, and that is said where it would have been.

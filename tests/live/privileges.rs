@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Output;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,6 +21,7 @@ live_tests![
     capabilities_are_added_and_taken_as_asked,
     what_cannot_be_added_is_refused_before_anything_is_changed,
     set_user_id_programs_work_where_they_may,
+    an_ordinary_user_has_no_boxes_beside_those_of_root,
 ];
 
 /// Docker's default capabilities less `NET_RAW` (13) and `MKNOD` (27): capabilities(7), bits 0, 1, 3–8,
@@ -272,4 +274,26 @@ fn set_user_id_programs_work_where_they_may() {
     assert_eq!(capabilities(&limited, "CapEff"), 0);
     umount2("/run/suid", MntFlags::MNT_DETACH).expect("to unmount");
     fs::remove_dir("/run/suid").expect("the directory");
+}
+
+/// Nor is told to remove what is root's.
+fn an_ordinary_user_has_no_boxes_beside_those_of_root() {
+    let Some(lab) = lab_with_a_user() else { return };
+    let started = lab.netbox(&["run", "-d", "--name", "web", "--", PROBE, "sleep"]).output();
+    assert!(started.expect("netbox").status.success());
+    let none = "netbox: there is no box web\nhint: `netbox ps` lists the boxes\n";
+    for (arguments, status, said) in [
+        (&["ps", "-a", "-q"][..], 0, ""),
+        (&["port", "ls"], 0, ""),
+        (&["logs", "web"], 125, none),
+        (&["inspect", "web"], 125, none),
+        (&["rm", "-f", "web"], 125, none),
+        (&["stop", "web"], 125, none),
+    ] {
+        let output = lab.netbox(arguments).uid(TESTER).gid(TESTER).output().expect("netbox");
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", words(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), said, "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{arguments:?}");
+    }
+    assert!(lab.netbox(&["rm", "-f", "web"]).output().expect("netbox").status.success());
 }
