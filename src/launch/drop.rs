@@ -43,6 +43,10 @@ fn become_user(identity: &Identity) -> Result<()> {
             );
         }
     }
+    if Uid::effective() != uid {
+        // As this user still, whose quota is the larger one where it is root; possession is what counts for the other.
+        privilege::leave_session_keyring().context(|| "cannot leave the session keyring")?;
+    }
     setresgid(gid, gid, gid).context(|| format!("cannot become group {gid}"))?;
     setresuid(uid, uid, uid).context(|| format!("cannot become user {uid}"))
 }

@@ -1,11 +1,13 @@
 //! What the command may do.
 
+use std::ffi::CStr;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Output;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::lab::{Lab, NETBOX, PROBE, Service, Shape, links, live_tests, probe, words};
@@ -15,6 +17,7 @@ live_tests![
     a_box_cannot_make_boxes,
     under_sudo_the_command_is_the_user_who_called,
     a_user_asked_for_is_the_commands_user,
+    another_user_has_no_keys_of_the_callers,
     a_box_that_may_configure_its_network_configures_no_other,
     a_box_that_may_configure_its_network_still_reaches_nobody,
     what_is_mounted_below_the_settings_is_no_obstacle_and_protected,
@@ -138,6 +141,27 @@ fn a_user_asked_for_is_the_commands_user() {
     assert_is_tester(&text(&lab.run(&["-u", "tester"], &["status"])));
     assert_is_tester(&text(&lab.run(&["-u", &TESTER.to_string()], &["status"])));
     assert_lives_as_tester(&text(&lab.run(&["-u", "tester"], &["environment"])));
+}
+
+/// I5: what root's session holds is not possessed by another user, and by root as if started bare.
+fn another_user_has_no_keys_of_the_callers() {
+    let Some(lab) = lab_with_a_user() else { return };
+    let keys = |options: &[&str]| {
+        let mut command = lab.run_command(options, &["cat", "/proc/keys"]);
+        let join = || join_session_keyring(c"netbox-lab");
+        // SAFETY: a system call is all that happens between fork and exec.
+        let command = unsafe { command.pre_exec(join) };
+        text(&command.output().expect("netbox can be started"))
+    };
+    assert!(keys(&[]).contains("netbox-lab"));
+    let others = keys(&["-u", "tester"]);
+    assert!(!others.contains("netbox-lab"), "{others}");
+}
+
+fn join_session_keyring(name: &CStr) -> std::io::Result<()> {
+    // SAFETY: keyctl(2) reads a string that ends with a NUL.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    Errno::result(joined).map(drop).map_err(Into::into)
 }
 
 /// What the kernel says to who may not (EPERM).
