@@ -22,6 +22,7 @@ live_tests![
     one_keeper_listens_for_all,
     a_resting_keeper_is_not_woken_by_other_boxes,
     an_address_that_comes_is_fenced_and_serves_published_ports,
+    an_address_that_moves_to_the_host_is_fenced_from_who_talked_with_it,
     a_new_uplink_carries_boxes,
     interfaces_that_come_and_go_are_followed_without_a_word,
     what_is_of_ipv6_comes_back_as_well,
@@ -361,6 +362,29 @@ fn an_address_that_comes_is_fenced_and_serves_published_ports() {
     assert_eq!(service.visits(), 0);
     links::remove_address("hw", new.into(), 24);
     running.inside(|| within(A_SECOND, "the port is not there any more", || !connects(at(new, 8080))));
+}
+
+/// I1: as a virtual address does that moves from one machine to another.
+fn an_address_that_moves_to_the_host_is_fenced_from_who_talked_with_it() {
+    let lab = Lab::new(Shape::OwnLan);
+    let moving = Ipv4Addr::new(203, 0, 113, 1);
+    lab.wan(|| links::address("w0", moving.into(), 32));
+    let _outside = Service::udp(lab.wan_place(), at(moving, 4007));
+    let running = lab.start(&[], &["sleep"]);
+    let socket = running.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("to bind"));
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a time-out");
+    socket.connect(at(moving, 4007)).expect("a route");
+    let ask = || socket.send(b"who am I?").and_then(|_| socket.recv(&mut [0; 64]));
+    ask().expect("an answer from outside");
+    lab.wan(|| links::remove_address("w0", moving.into(), 32));
+    links::address("hw", moving.into(), 32);
+    let service = Service::udp(lab.host_place(), at(moving, 4007));
+    // Each time anew: an error that was told once is not told with the next.
+    for _ in 0..3 {
+        assert!(ask().is_err(), "a service of the host");
+    }
+    assert_eq!(service.visits(), 0);
+    links::remove_address("hw", moving.into(), 32);
 }
 
 /// Another outside, by a link `h2` of the host's.

@@ -123,6 +123,7 @@ impl Encoder<'_> {
             Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED),
             Statement::Related => self.conntrack(NFT_CT_STATE, RELATED),
             Statement::Known => self.conntrack(NFT_CT_STATE, ESTABLISHED | RELATED),
+            Statement::Reply => self.reply(),
             Statement::New => self.conntrack(NFT_CT_STATE, NEW),
             Statement::SetTimeout(name) => self.set_timeout(name),
             Statement::ConnectionsOver { key, set, limit } => self.connections_over(key, set, *limit),

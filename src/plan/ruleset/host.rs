@@ -12,7 +12,7 @@ use super::{
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
     Accept, Drop, FrameOf, Jump, Known, L4Protocol, LocalDestination, Lookup, Loopback, Masquerade, New,
-    RejectProhibited, RejectWithReset, Return, SetMark, SetPacketForHost, SetTimeout, SnatBySource,
+    RejectProhibited, RejectWithReset, Reply, Return, SetMark, SetPacketForHost, SetTimeout, SnatBySource,
     TranslatedDestination,
 };
 
@@ -130,9 +130,11 @@ fn fence(topology: &Topology, connections: u32) -> Table {
     sets.extend(pool6.map(|_| dynamic("conns6", &[Type::Ipv6])));
     outward.push(Rule::from([SetTimeout(CLOSED.name), Accept]));
     let deny = vec![Rule::from([L4Protocol(6), RejectWithReset]), Rule::from([RejectProhibited])];
+    // Answers to the host. What a box began stays denied: it may be a connection with somebody outside, whose address is the host's
+    // by now.
     let tohost = vec![
         Rule::from([iifname_not(&link), Accept]),
-        Rule::from([Known, Accept]),
+        Rule::from([Reply, Known, Accept]),
         Rule::from([L4Protocol(6), RejectWithReset]),
         Rule::from([RejectProhibited]),
     ];

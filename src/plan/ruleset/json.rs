@@ -181,6 +181,7 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
             return vec![stmt::Statement::Set(set), stmt::Statement::CTCount(count)];
         }
         Statement::SetTimeout(name) => stmt::Statement::CTTimeout(text(*name)),
+        Statement::Reply => equals(ct("direction"), text("reply")),
         Statement::New => has(ct("state"), &["new"]),
         Statement::Interface(direction, operator, name) => {
             let key = match direction {

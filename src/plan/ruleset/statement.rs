@@ -40,6 +40,8 @@ pub enum Statement {
     Related,
     /// `ct state established,related`.
     Known,
+    /// `ct direction reply`: the packet is from who was asked.
+    Reply,
     /// `ct state new`.
     New,
     /// `ct timeout set …`: connection tracking remembers a new connection as long as a [`Timeout`](super::Timeout) of the

@@ -174,6 +174,7 @@ impl fmt::Display for Statement {
             Self::Established => f.write_str("ct state established"),
             Self::Related => f.write_str("ct state related"),
             Self::Known => f.write_str("ct state established,related"),
+            Self::Reply => f.write_str("ct direction reply"),
             Self::New => f.write_str("ct state new"),
             Self::SetTimeout(name) => write!(f, "ct timeout set \"{name}\""),
             Self::ConnectionsOver { key, set, limit } => {

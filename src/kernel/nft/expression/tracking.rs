@@ -17,6 +17,7 @@ const NFTA_CONNLIMIT_FLAGS: u16 = 2;
 const NFT_CONNLIMIT_F_INV: u32 = 1;
 
 pub(super) const NFT_CT_STATE: u32 = 0;
+const NFT_CT_DIRECTION: u32 = 1;
 pub(super) const NFT_CT_STATUS: u32 = 2;
 const NFT_CT_SRC_IP: u32 = 19;
 const NFT_CT_SRC_IP6: u32 = 21;
@@ -36,6 +37,11 @@ impl Encoder<'_> {
         self.push("ct", &[number(2, key), number(1, Register::Reg1.into())]);
         self.mask(Register::Reg1, bits.to_ne_bytes().to_vec(), vec![0; 4]);
         self.compare(CmpOperator::NotEqual, vec![0; 4]);
+    }
+
+    pub(super) fn reply(&mut self) {
+        self.push("ct", &[number(2, NFT_CT_DIRECTION), number(1, Register::Reg1.into())]);
+        self.compare(CmpOperator::Equal, vec![IP_CT_DIR_REPLY]);
     }
 
     /// The source of what a connection has in that direction. Returns how many bytes of registers the address takes.
