@@ -75,13 +75,14 @@ pub fn requests_by(wires: &[Wire], index: impl Fn(&str) -> u32) -> Vec<Request> 
         Wire::Mtu { dev, mtu } => {
             link::set(index(dev), &LinkChange { mtu: Some(*mtu), ..LinkChange::default() })
         }
-        Wire::Port { dev, isolated } => link::set_port(index(dev), *isolated),
+        Wire::Port { dev, isolated } => link::set_port(index(dev), *isolated, plan::wiring::FORWARD_ALL),
         Wire::Behind { dev, mac } => neighbour::forward(index(dev), *mac),
         Wire::NoAddressOfItsOwn { dev } => {
             link::set(index(dev), &LinkChange { addr_gen_mode_none: true, ..LinkChange::default() })
         }
-        Wire::Up { dev, alias } => {
-            link::set(index(dev), &LinkChange { up: Some(true), alias: *alias, ..LinkChange::default() })
+        Wire::Up { dev, alias, arp } => {
+            let (up, no_arp) = (Some(true), !arp);
+            link::set(index(dev), &LinkChange { up, alias: *alias, no_arp, ..LinkChange::default() })
         }
         Wire::Address { dev, address } => address::add(index(dev), address.addr(), address.prefix_len()),
         Wire::Deliver { dev, address } => path::deliver(index(dev), *address),

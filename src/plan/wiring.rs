@@ -22,6 +22,10 @@ use super::topology::{
 /// with memory of its own.
 pub const QUEUES: u32 = 1;
 
+/// The reserved addresses whose frames a port hands to its bridge as any others, a bit for the last byte of each: all but 01, which
+/// the kernel always drops.
+pub const FORWARD_ALL: u16 = !0b10;
+
 /// The loopback interface.
 pub const LO: &str = "lo";
 
@@ -88,6 +92,8 @@ pub enum Wire {
         dev: String,
         /// A text for people.
         alias: Option<&'static str>,
+        /// Whether it answers ARP, and learns from it.
+        arp: bool,
     },
     /// A link is given an address; with a prefix that is not whole, a route to what is on the link too.
     Address {
@@ -244,7 +250,7 @@ pub fn host_link_up(topology: &Topology) -> Vec<Wire> {
     if topology.link_has_ipv6(topology.mtu) {
         wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
     }
-    wires.push(Wire::Up { dev: dev(), alias: Some("netbox") });
+    wires.push(Wire::Up { dev: dev(), alias: Some("netbox"), arp: true });
     wires.extend(topology.pools().map(|(_, address)| Wire::Neighbour { dev: dev(), address, mac: OUT_MAC }));
     wires
 }
@@ -277,11 +283,9 @@ pub fn gateway(topology: &Topology) -> Vec<Wire> {
 pub fn bridge(network: &Network, index: u32, topology: &Topology) -> Vec<Wire> {
     let dev = || bridge_name(&network.id);
     let address = IpNet::V4(Ipv4Net::new_assert(network.gateway, network.subnet.prefix_len()));
-    let mut wires = vec![
-        Wire::Bridge { dev: dev(), index, mac: GATEWAY_MAC },
-        Wire::Mtu { dev: dev(), mtu: network.mtu.unwrap_or(topology.mtu) },
-    ];
-    if topology.link_has_ipv6(LEAST_MTU6) {
+    let mtu = network.mtu.unwrap_or(topology.mtu);
+    let mut wires = vec![Wire::Bridge { dev: dev(), index, mac: GATEWAY_MAC }, Wire::Mtu { dev: dev(), mtu }];
+    if topology.link_has_ipv6(mtu) {
         wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
     }
     wires.extend([Wire::Address { dev: dev(), address }, up(&dev())]);
@@ -333,7 +337,9 @@ fn own_link(id: &str, attachment: &Attachment, end: LinkEnd) -> (Pair, Vec<Wire>
     let (dev, mac) = (pair.name.clone(), end.mac);
     // Up before the box's end, and before its rules: what an unknown interface brings is dropped. The box's end, coming
     // up second, can send at once; this one is helped by `settle`.
-    let mut wires = vec![up(&dev)];
+    // Without ARP: both ends know each other for good, and every question, whoever it says it is from, would take a place
+    // in the table of neighbours that all namespaces of the machine share (net/ipv4/arp.c, `arp_process`; gc_thresh3).
+    let mut wires = vec![Wire::Up { dev: dev.clone(), alias: None, arp: false }];
     let four = IpAddr::V4(topology.box_address(slot));
     for address in [four].into_iter().chain(address6.map(IpAddr::V6)) {
         let route = routing::box_route(address, &dev);
@@ -386,7 +392,7 @@ pub fn of_link(link: &BoxLink) -> Vec<Wire> {
 }
 
 fn up(dev: &str) -> Wire {
-    Wire::Up { dev: dev.to_owned(), alias: None }
+    Wire::Up { dev: dev.to_owned(), alias: None, arp: true }
 }
 
 impl Pair {
@@ -426,13 +432,17 @@ impl fmt::Display for Wire {
                 let isolated = if *isolated { "on" } else { "off" };
                 write!(
                     f,
-                    "link set dev {dev} type bridge_slave learning off flood off proxy_arp_wifi on isolated {isolated}"
+                    "link set dev {dev} type bridge_slave learning off flood off proxy_arp_wifi on isolated {isolated} \
+                     group_fwd_mask {FORWARD_ALL}"
                 )
             }
             Self::Behind { dev, mac } => write!(f, "fdb replace {} dev {dev} master static", written(*mac)),
             Self::NoAddressOfItsOwn { dev } => write!(f, "link set dev {dev} addrgenmode none"),
-            Self::Up { dev, alias: None } => write!(f, "link set dev {dev} up"),
-            Self::Up { dev, alias: Some(alias) } => write!(f, "link set dev {dev} alias {alias} up"),
+            Self::Up { dev, alias, arp } => {
+                let alias = alias.map_or_else(String::new, |alias| format!(" alias {alias}"));
+                let arp = if *arp { "" } else { " arp off" };
+                write!(f, "link set dev {dev}{alias}{arp} up")
+            }
             Self::Address { dev, address } => {
                 let whole = address.prefix_len() == address.max_prefix_len();
                 let noprefixroute = if whole { " noprefixroute" } else { "" };

@@ -12,8 +12,8 @@ use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol
 use serde_json::Value;
 
 use crate::lab::{
-    Capture, ECHO, HOST, Lab, Packet, RunningBox, Service, Shape, WAN, links, live_tests, outcome, probe,
-    read_sysctl, send, words,
+    Capture, ECHO, HOST, Lab, PROBE, Packet, RunningBox, Service, Shape, WAN, links, live_tests, outcome,
+    probe, read_sysctl, send, words,
 };
 use crate::names;
 
@@ -25,6 +25,7 @@ live_tests![
     isolated_boxes_do_not_reach_each_other,
     a_member_cannot_send_with_anothers_addresses,
     a_member_cannot_make_others_believe_that_it_has_an_address,
+    a_box_takes_no_place_in_the_table_of_neighbours,
     a_member_sees_nothing_that_is_for_others,
     a_member_asks_no_resolver_but_its_own,
     members_find_each_other_by_name_at_once,
@@ -353,6 +354,42 @@ fn a_member_cannot_make_others_believe_that_it_has_an_address() {
     assert!(asker.inside(|| probe::tcp(wan())).reached(), "the gateway is where it was");
     let told = |packet| matches!(packet, Packet::Arp { source } if source != victim.address && source != asker.address);
     assert!(!heard.any(told), "{:?}", heard.packets());
+}
+
+/// I2: the kernel has one table for all namespaces of the machine, and whoever asks for the gateway by ARP would be put down in it.
+fn a_box_takes_no_place_in_the_table_of_neighbours() {
+    let lab = Lab::new(Shape::OwnLan);
+    network(&lab, &["create", "db", "--subnet", "10.9.0.0/24"]);
+    // Of the addresses that a bridge does not pass on by itself: who has the port hears them (IEEE 802.1Q, table 8-1).
+    let reserved = |last| [1, 0x80, 0xc2, 0, 0, last];
+    for options in [&["--net", "db"][..], &[]] {
+        let running = lab.start(options, &["sleep"]);
+        let own = mac_of(&running);
+        let gateway = lab.netbox(&["gateway", "--", PROBE, "cat", "/proc/net/arp"]).output();
+        let before = words(&gateway.expect("netbox can be started"));
+        running.inside(|| {
+            let stranger = (own, Ipv4Addr::new(203, 0, 113, 9));
+            for to in (0..16).map(reserved).chain([BROADCAST, GATEWAY]) {
+                inject(&ethernet(to, own, 0x0806, &arp(1, stranger, ([0; 6], next_hop()))));
+            }
+            // Behind them, by the same queue.
+            assert!(probe::tcp(wan()).reached());
+        });
+        let gateway = lab.netbox(&["gateway", "--", PROBE, "cat", "/proc/net/arp"]).output();
+        assert_eq!(words(&gateway.expect("netbox can be started")), before, "{options:?}");
+    }
+}
+
+/// The next hop of the box that this is called in.
+fn next_hop() -> Ipv4Addr {
+    let routes = std::fs::read_to_string("/proc/thread-self/net/route").expect("the routes");
+    // In network byte order, read as a number of this machine's.
+    let next_hop = routes.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (destination, next_hop) = (words.next()?, words.next()?);
+        (destination == "00000000").then(|| u32::from_str_radix(next_hop, 16).expect("a next hop"))
+    });
+    Ipv4Addr::from(next_hop.expect("a default route").to_ne_bytes())
 }
 
 /// I2: frames go to whom they are for. Spanning trees, router advertisements and other protocols go nowhere.

@@ -73,6 +73,8 @@ pub struct LinkChange<'a> {
     pub up: Option<bool>,
     /// A text for people, up to 255 bytes.
     pub alias: Option<&'a str>,
+    /// Do not hear ARP (`IFF_NOARP`), nor ask by it.
+    pub no_arp: bool,
     /// Give the link no IPv6 address by itself (`IN6_ADDR_GEN_MODE_NONE`). EAFNOSUPPORT on a kernel without IPv6. In the
     /// message that brings the link up it is too late where the other end is up already: flags are changed first
     /// (net/core/rtnetlink.c, `do_setlink`), and the address is made at once.
@@ -181,9 +183,10 @@ pub fn add_bridge(name: &str, index: u32, mac: Mac) -> Request {
 }
 
 /// Makes a port of a bridge one that is told, and learns nothing by itself: what is sent to an address that nobody has goes
-/// nowhere, and who has an address is answered by the bridge.
+/// nowhere, and who has an address is answered by the bridge. What is sent to a reserved address takes the way of all
+/// frames, by `forward_all`: else it is the port's own, past the bridge's rules (net/bridge/br_input.c, `br_handle_frame`).
 #[must_use]
-pub fn set_port(index: u32, isolated: bool) -> Request {
+pub fn set_port(index: u32, isolated: bool, forward_all: u16) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes = vec![LinkAttribute::LinkInfo(vec![
@@ -193,6 +196,7 @@ pub fn set_port(index: u32, isolated: bool) -> Request {
             InfoBridgePort::UnicastFlood(false),
             InfoBridgePort::ProxyARPWifi(true),
             InfoBridgePort::Isolated(isolated),
+            InfoBridgePort::GroupFwdMask(forward_all),
         ])),
     ])];
     let what = format!("ip link set dev #{index} type bridge_slave");
@@ -245,6 +249,11 @@ pub fn set(index: u32, change: &LinkChange<'_>) -> Request {
         let _ = write!(what, " {}", if up { "up" } else { "down" });
         message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         message.header.change_mask = LinkFlags::Up;
+    }
+    if change.no_arp {
+        what.push_str(" arp off");
+        message.header.flags |= LinkFlags::Noarp;
+        message.header.change_mask |= LinkFlags::Noarp;
     }
     Request::new(what, 0, RouteNetlinkMessage::SetLink(message))
 }
