@@ -15,7 +15,7 @@ use super::network::{Member, Network, bridge_name};
 use super::record::Attachment;
 use super::routing::{self, PROTOCOL, Route, Rule};
 use super::topology::{
-    ETH, GATEWAY_MAC, HOST_MAC, LEAST_MTU6, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link, eth_index,
+    ETH, GATEWAY_MAC, HOST_MAC, Mac, OUT, OUT_MAC, Topology, WRONG_MAC, box_link, eth_index,
 };
 
 /// How many queues each end of a veth has, in each direction. The kernel's default is one for every processor, each

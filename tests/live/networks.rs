@@ -34,6 +34,7 @@ live_tests![
     addresses_of_a_network_are_had_or_refused,
     networks_are_listed_and_described,
     networks_that_conflict_are_refused_naming_the_other,
+    a_network_may_have_an_mtu_too_small_for_ipv6,
     a_network_in_use_is_not_removed,
     broken_or_foreign_files_are_refused_and_left_alone,
     nothing_is_left_of_members_that_were_killed,
@@ -630,6 +631,15 @@ fn networks_are_listed_and_described() {
     refused(&lab, &["network", "rm", "unknown"], 125, &["there is no network unknown"]);
     assert_eq!(network(&lab, &["prune"]), "db\ninner\n");
     assert_eq!(network(&lab, &["ls", "-q"]), "nat\n");
+}
+
+/// N1: its bridge has no settings of IPv6 then.
+fn a_network_may_have_an_mtu_too_small_for_ipv6() {
+    let lab = Lab::new(Shape::OwnLan);
+    network(&lab, &["create", "small", "--mtu", "576"]);
+    let [one, other] = [(); 2].map(|()| member(&lab, "small", &["sleep"]));
+    assert!(one.inside(|| probe::icmp(other.address)).reached());
+    assert!(one.inside(|| probe::tcp(wan())).reached());
 }
 
 /// The host's routes and addresses, the pool and other networks: when a network is made, and when it is used.
