@@ -69,6 +69,7 @@ fn the_gateways_rules() {
         ruleset::host_address(HOST.into()),
         ruleset::host_address(HOST6.into()),
         ruleset::asks(BOX, "169.254.64.16".parse().unwrap()),
+        ruleset::itself("10.9.0.7".parse().unwrap()),
         ruleset::internal("br7qx0k9a3"),
     ];
     elements.extend(ruleset::known_outside_as("10.9.0.7".parse().unwrap(), BOX.into()).unwrap());

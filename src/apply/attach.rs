@@ -137,11 +137,14 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
     if way_out.is_some() {
         let outside = ruleset::known_outside_as(address.into(), attachment.pool_address().into());
         elements.extend(outside.into_iter().flatten());
+        elements.push(ruleset::itself(address));
     } else {
         elements.extend(attachment.address6.map(|address| ruleset::boxes6(&own_link, address)));
     }
     let others = attachment.networks.iter().filter(|member| member.link != 0);
-    elements.extend(others.map(|member| ruleset::boxes4(&member.bridge_name(), member.address)));
+    elements.extend(others.flat_map(|member| {
+        [ruleset::boxes4(&member.bridge_name(), member.address), ruleset::itself(member.address)]
+    }));
     elements.extend(in_gateway(attachment, ports));
     elements
 }

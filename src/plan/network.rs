@@ -191,10 +191,13 @@ impl Network {
     }
 }
 
+/// How the names of bridges begin.
+pub const BRIDGE_PREFIX: &str = "br";
+
 /// The name of a network's bridge in the gateway, from its id (8 characters).
 #[must_use]
 pub fn bridge_name(network: &BoxId) -> String {
-    format!("br{}", network.as_str())
+    format!("{BRIDGE_PREFIX}{}", network.as_str())
 }
 
 /// A box's place in a network.

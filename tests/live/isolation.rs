@@ -19,6 +19,7 @@ live_tests![
     a_box_reaches_no_other_box,
     a_box_cannot_spoof_a_source_address,
     a_box_cannot_forge_errors_about_connections_of_others,
+    a_box_cannot_forge_errors_about_connections_of_its_network,
     what_belongs_to_no_connection_does_not_leave_a_box,
     a_neighbour_with_a_route_reaches_no_box,
     a_neighbour_on_the_uplink_with_a_route_reaches_no_box,
@@ -211,6 +212,30 @@ fn a_box_cannot_forge_errors_about_connections_of_others() {
         assert!(outcome.refused(), "nobody listens in the box: {outcome}");
     }
     drop(server);
+}
+
+/// I2: the same for boxes of one network, whose packets come by the same interface.
+fn a_box_cannot_forge_errors_about_connections_of_its_network() {
+    let lab = Lab::new(Shape::OwnLan);
+    let created = lab.netbox(&["network", "create", "db"]).output().expect("netbox can be started");
+    assert!(created.status.success(), "{created:?}");
+    let (victim, forger) = (lab.start(&["--net", "db"], &["sleep"]), lab.start(&["--net", "db"], &["sleep"]));
+    let peer = lab.wan(|| bound(WAN.into()));
+    let there = peer.local_addr().expect("an address");
+    let socket = victim.inside(|| bound(victim.address.into()));
+    let at = socket.local_addr().expect("an address");
+    socket.send_to(b"hello", there).expect("to send");
+    let (_, from) = peer.recv_from(&mut [0; 64]).expect("a datagram");
+    peer.connect(from).expect("to connect");
+    forger.inside(|| {
+        send_error(there, at);
+        assert!(probe::udp(SocketAddr::from((WAN, ECHO))).reached());
+    });
+    let heard = peer.take_error().expect("a socket");
+    assert!(heard.is_none(), "an error in the name of another box: {heard:?}");
+    drop(socket);
+    peer.send(b"are you there?").expect("to send");
+    assert_told(&peer, "an error of the box's own, about a connection it opened");
 }
 
 /// I4: not even with the lab's rights. NAT passes over what connection tracking finds invalid, an answer to a ping that

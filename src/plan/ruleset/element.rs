@@ -103,6 +103,12 @@ pub fn asks(address: Ipv4Addr, resolver: Ipv4Addr) -> Element {
     Element::of_set("asks4", [Datum::Ipv4(address), Datum::Ipv4(resolver)])
 }
 
+/// Gateway: the box of a network that has `address` may tell of errors in connections of its own.
+#[must_use]
+pub fn itself(address: Ipv4Addr) -> Element {
+    Element::of_set("selves4", [Datum::Ipv4(address), Datum::Ipv4(address)])
+}
+
 /// Gateway: the network behind this bridge has no way out.
 #[must_use]
 pub fn internal(bridge: &str) -> Element {

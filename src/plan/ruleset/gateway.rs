@@ -10,6 +10,7 @@ use super::{
     AWAY4, AWAY6, ChainType, Direction, Family, Field, HOME4, HOME6, HookPoint, Map, Nfproto, Rule, Set,
     Statement, Table, Type, base, closed, port_maps, priority, publish, regular, too_many,
 };
+use crate::plan::network::BRIDGE_PREFIX;
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
 use Statement::{
     Accept, Drop, EchoRequest, Established, Jump, L4Protocol, Lookup, Loopback, Notrack, RejectProhibited,
@@ -166,6 +167,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Set::of("boxes4", &[Type::Ifname, Type::Ipv4]),
         Set::of("hosts4", &[Type::Ipv4]),
         Set::of("asks4", &[Type::Ipv4, Type::Ipv4]),
+        Set::of("selves4", &[Type::Ipv4, Type::Ipv4]),
         Set::of("internal", &[Type::Ifname]),
         Set::of("pub4", PUBLISHED_AT),
         Set::of("pub4b", PUBLISHED_AT),
@@ -211,9 +213,13 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
 /// (net/netfilter/nf_conntrack_proto_icmp.c, `nf_conntrack_inet_error`): of boxes only those that take part in it are heard.
 /// Outside, any router may be the one that has something to tell.
 fn errors(topology: &Topology) -> Vec<Rule> {
-    use Field::{Answerer, Answerer6, InputInterface, Opener, Opener6};
+    use Field::{Answerer, Answerer6, InputInterface, Opener, Opener6, SourceAddress};
     let mut rules = vec![
         Rule::from([iifname(OUT), Accept]),
+        // All of a network come by one interface, so its boxes go by their addresses, which the bridge has seen to be theirs.
+        Rule::from([Lookup(&[SourceAddress, Opener], "selves4"), Accept]),
+        Rule::from([Lookup(&[SourceAddress, Answerer], "selves4"), Accept]),
+        Rule::from([iifname(&format!("{BRIDGE_PREFIX}*")), Drop]),
         Rule::from([Lookup(&[InputInterface, Opener], "boxes4"), Accept]),
         Rule::from([Lookup(&[InputInterface, Answerer], "boxes4"), Accept]),
     ];

@@ -15,8 +15,8 @@ mod text;
 
 pub use bridge::{bridge, port};
 pub use element::{
-    Datum, Element, Type, asks, boxes4, boxes6, conns, host_address, internal, known_outside_as, leaves_as,
-    switched, switched6,
+    Datum, Element, Type, asks, boxes4, boxes6, conns, host_address, internal, itself, known_outside_as,
+    leaves_as, switched, switched6,
 };
 pub use gateway::gateway;
 pub use host::host;
