@@ -68,6 +68,8 @@ pub fn of_gateway(ipv6: Ipv6) -> Vec<Setting> {
         Setting::new(["ipv4", "conf", "default", "send_redirects"], "0"),
         Setting::new(["ipv4", "conf", "all", "accept_redirects"], "0"),
         Setting::new(["ipv4", "conf", "default", "accept_redirects"], "0"),
+        // With a source route (RFC 791) a box would go on to another one in the connection that it has with the gateway itself.
+        Setting::new(["ipv4", "conf", "all", "accept_source_route"], "0"),
         // What is denied is answered, each time: a box shall not wait for a time-out.
         Setting::new(["ipv4", "icmp_ratelimit"], "0"),
     ];
