@@ -234,6 +234,7 @@ fn the_other_commands() {
     assert_eq!(parse(&["ps", "--json"]), ps(true, false, &[]));
     let both = ["ps", "-q", "--filter", "name=web", "--filter=net=nat"];
     assert_eq!(parse(&both), ps(false, true, &["name=web", "net=nat"]));
+    assert_eq!(parse(&["ps", "-qf", "status=exited"]), ps(false, true, &["status=exited"]));
     assert_eq!(parse(&["gc"]), Ok(Request::Gc));
     let command = vec!["ip".into(), "-d".into(), "addr".into()];
     assert_eq!(parse(&["gateway", "ip", "-d", "addr"]), Ok(Request::Gateway { command: command.clone() }));
@@ -299,7 +300,8 @@ fn the_commands_that_look_at_boxes() {
         (&["kill", "-s", "0", "web"], &["invalid signal \"0\""]),
         (&["kill", "--all"], &["--all"]),
         (&["ps", "-q", "--json"], &["-q/--quiet and --json"]),
-        (&["ps", "--filter", "status=up"], &["invalid filter \"status=up\"", "name, id and net"]),
+        (&["ps", "--filter", "status=up"], &["invalid filter \"status=up\"", "running or exited"]),
+        (&["ps", "-f", "label=x"], &["invalid filter \"label=x\"", "name, id, net, status and exited"]),
         (&["port"], &["port"]),
         (&["port", "web"], &["web"]),
         (&["port", "ls", "a", "b"], &["'b'"]),
@@ -554,7 +556,7 @@ fn help_and_version_are_for_stdout() {
         (&["logs", "--help"], &["Usage: netbox logs [OPTIONS] BOX", "--tail"]),
         (&["rm", "--help"], &["Usage: netbox rm [-f] BOX...", "--all"]),
         (&["wait", "--help"], &["Usage: netbox wait BOX..."]),
-        (&["ps", "--help"], &["Usage: netbox ps [OPTIONS]", "--filter <KEY=VALUE>"]),
+        (&["ps", "--help"], &["Usage: netbox ps [OPTIONS]", "-f, --filter <KEY=VALUE>"]),
         (&["inspect", "--help"], &["Usage: netbox inspect [--format POINTER] BOX..."]),
         (&["port", "--help"], &["Usage: netbox port", "ls"]),
         (&["port", "ls", "--help"], &["Usage: netbox port ls [--json] [BOX]"]),

@@ -1034,13 +1034,17 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__ps)
-            opts="-a -q -h --all --quiet --filter --json --help"
+            opts="-a -q -f -h --all --quiet --filter --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -91,7 +91,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand exec" -l clear-env -d 'Sta
 complete -c netbox -n "__fish_netbox_using_subcommand exec" -s i -l interactive -d 'A command always has the caller\'s stdin'
 complete -c netbox -n "__fish_netbox_using_subcommand exec" -s t -l tty -d 'A command always has the caller\'s terminal'
 complete -c netbox -n "__fish_netbox_using_subcommand exec" -s h -l help -d 'Print help'
-complete -c netbox -n "__fish_netbox_using_subcommand ps" -l filter -d 'Only boxes with name=PART, id=START or net=NETWORK' -r
+complete -c netbox -n "__fish_netbox_using_subcommand ps" -s f -l filter -d 'Only boxes with name=PART, id=START, net=NETWORK, status=running|exited or exited=STATUS' -r
 complete -c netbox -n "__fish_netbox_using_subcommand ps" -s a -l all -d 'Detached boxes that have ended too'
 complete -c netbox -n "__fish_netbox_using_subcommand ps" -s q -l quiet -d 'Ids only'
 complete -c netbox -n "__fish_netbox_using_subcommand ps" -l json -d 'As JSON'

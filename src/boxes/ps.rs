@@ -10,7 +10,7 @@ use super::shown::{self, printable};
 use crate::error::Result;
 use crate::plan::listing::Listed;
 use crate::plan::record::{BoxRecord, PortMap};
-use crate::spec::filter::Filters;
+use crate::spec::filter::{Filters, Status};
 
 /// One box, and whether it lives. The form is stable.
 #[derive(Debug, Serialize)]
@@ -22,21 +22,17 @@ struct Row {
     ended: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    Running,
-    Exited,
-}
-
-/// The living boxes that fit, as a table, with `json` as an array of objects, with `quiet` their ids; with `all` those that have ended
-/// before them.
+/// The living boxes that fit, as a table, with `json` as an array of objects, with `quiet` their ids; with `all`, or where the filters
+/// ask for such, those that have ended before them.
 ///
 /// # Errors
 /// A state directory that is not ours.
 pub fn ps(all: bool, json: bool, quiet: bool, filters: &Filters) -> Result<String> {
+    let all = all || filters.ask_for_ended();
     let mut rows = rows(all)?;
-    rows.retain(|Row { listed, .. }| filters.fit(&listed.name, &listed.id, &listed.net));
+    rows.retain(|Row { listed, status, exit_status, .. }| {
+        filters.fit(&listed.name, &listed.id, &listed.net) && filters.fit_end(*status, *exit_status)
+    });
     if quiet {
         return Ok(rows.into_iter().map(|row| row.listed.id + "\n").collect());
     }

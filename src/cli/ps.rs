@@ -19,8 +19,8 @@ struct PsArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Only boxes with name=PART, id=START or net=NETWORK
-    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
+    /// Only boxes with name=PART, id=START, net=NETWORK, status=running|exited or exited=STATUS
+    #[arg(short, long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     filter: Vec<OsString>,
 
     /// As JSON

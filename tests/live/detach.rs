@@ -261,6 +261,19 @@ fn ended_boxes_are_listed_and_forgotten() {
     assert!(table.lines().any(|line| line.contains("three") && line.contains("exited 3 at 2")), "{table}");
     let living = lab.netbox(&["ps"]).output().expect("netbox");
     assert!(!String::from_utf8_lossy(&living.stdout).contains("three"), "{}", words(&living));
+    // As docker ps: a filter on what has ended needs no -a.
+    let listed = |filters: &[&str]| {
+        let output = lab.netbox(&[&["ps"], filters].concat()).output().expect("netbox");
+        assert!(output.status.success(), "{}", words(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let running = lab.detach(&["--name", "four"], &[]);
+    let table = listed(&["-f", "status=exited"]);
+    assert!(table.contains(" STATUS ") && table.lines().count() == 4 && !table.contains("four"), "{table}");
+    assert_eq!(listed(&["-qf", "exited=3"]), format!("{}\n", all[0].id));
+    assert_eq!(listed(&["-aqf", "status=running"]), format!("{}\n", running.id));
+    assert_eq!(listed(&["-qf", "status=running", "-f", "exited=3"]), "");
+    assert!(lab.netbox(&["rm", "-f", "four"]).status().expect("netbox").success());
 
     let removed = lab.netbox(&["rm", "three", "nobody"]).output().expect("netbox");
     assert_eq!(removed.status.code(), Some(125), "{}", words(&removed));
