@@ -196,6 +196,12 @@ impl Lease {
         Ok(file)
     }
 
+    /// Tells the others which two processes of netbox's and the box's are known to be in no other box's network: they need not be
+    /// looked at by who looks for such.
+    pub fn note_processes(&self, state: &State, processes: [i32; 2]) {
+        state.slots().set_processes(self.slot as usize, processes.map(|pid| u32::try_from(pid).unwrap_or(0)));
+    }
+
     /// Ends the box for everybody else: its name can be used, it counts no more for the gateway, and nobody
     /// finds it. Slot and directory stay until [`Lease::give_back`], because its link may live a moment longer.
     pub fn end(&mut self, locked: &Locked<'_>) -> Vec<String> {

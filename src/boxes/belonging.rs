@@ -36,19 +36,25 @@ fn processes_of(found: &Found) -> io::Result<BTreeSet<i32>> {
     let keeper = whereabouts(marks.keeper_pid)?;
     let is_own = |pid: &i32| whereabouts(*pid).is_ok_and(|there| marks.has_as_descendant(there, keeper));
     let mut pids: BTreeSet<_> = tree::descendants(marks.keeper_pid).into_iter().filter(is_own).collect();
-    // And who came from elsewhere, as by nsenter(1). Of many boxes' processes a third are keepers.
+    // And who came from elsewhere, as by nsenter(1).
     if let Some((kind, inode)) = marks.enclosure() {
-        pids.extend(tree::in_namespace(kind, inode, &keepers(found.state().slots()))?);
+        pids.extend(tree::in_namespace(kind, inode, &elsewhere(found.state().slots()))?);
     }
     Ok(pids)
 }
 
-fn keepers(slots: &Slots) -> HashSet<i32> {
+/// The processes of other boxes that can be in no box but their own, and netbox's: of many boxes' that is all. This box's own are
+/// among them, and found below its keeper.
+fn elsewhere(slots: &Slots) -> HashSet<i32> {
     let alive = slots.taken().filter_map(|slot| match slots.state(slot) {
-        SlotState::Alive(keeper) => i32::try_from(keeper).ok(),
+        SlotState::Alive(keeper) => {
+            let [launcher, command] = slots.processes(slot);
+            Some([keeper, launcher, command])
+        }
         _ => None,
     });
-    alive.collect()
+    // A number that was given to somebody else since is that of a process that has come since.
+    alive.flatten().filter_map(|pid| i32::try_from(pid).ok()).collect()
 }
 
 fn whereabouts(pid: i32) -> io::Result<Whereabouts> {

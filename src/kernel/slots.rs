@@ -44,8 +44,8 @@ pub struct SlotNote {
     pub descriptors: [u16; 3],
 }
 
-/// The file, mapped: `count` words, then `count` notes of two u64, the counters, and a bit for each slot that may not
-/// be free.
+/// The file, mapped: `count` words, then `count` notes of two u64, the counters, a bit for each slot that may not
+/// be free, and `count` u64 with two processes each.
 #[derive(Debug)]
 pub struct Slots {
     base: NonNull<u8>,
@@ -74,7 +74,7 @@ impl Slots {
     /// The size of the file, in bytes, for `count` slots.
     #[must_use]
     pub const fn file_size(count: usize) -> usize {
-        Self::marks_at(count) + count.div_ceil(BITS) * 8
+        Self::processes_at(count) + count * 8
     }
 
     const fn notes_at(count: usize) -> usize {
@@ -87,6 +87,10 @@ impl Slots {
 
     const fn marks_at(count: usize) -> usize {
         Self::counters_at(count) + COUNTERS * 8
+    }
+
+    const fn processes_at(count: usize) -> usize {
+        Self::marks_at(count) + count.div_ceil(BITS) * 8
     }
 
     /// Maps `file`, growing it first when it is shorter than the table. What is in it is never trusted: every
@@ -107,7 +111,7 @@ impl Slots {
         // never shortened, so the pages stay valid as long as the mapping.
         let base = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
         let slots = Self { base: base.cast(), count, taken: None };
-        slots.make_room(Self::counters_at(count)..size)?;
+        slots.make_room(Self::counters_at(count)..Self::processes_at(count))?;
         Ok(slots)
     }
 
@@ -207,6 +211,26 @@ impl Slots {
         self.wide(at + 8).store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), SeqCst);
     }
 
+    /// The processes beside slot `slot`, 0 for one that is not known.
+    #[must_use]
+    pub fn processes(&self, slot: usize) -> [u32; 2] {
+        if !self.is_marked(slot) {
+            return [0; 2];
+        }
+        let [a, b, c, d, e, f, g, h] = self.processes_of(slot).load(SeqCst).to_ne_bytes();
+        [[a, b, c, d], [e, f, g, h]].map(u32::from_ne_bytes)
+    }
+
+    /// Writes two processes beside slot `slot`, which this process has taken.
+    pub fn set_processes(&self, slot: usize, processes: [u32; 2]) {
+        let [[a, b, c, d], [e, f, g, h]] = processes.map(u32::to_ne_bytes);
+        self.processes_of(slot).store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), SeqCst);
+    }
+
+    fn processes_of(&self, slot: usize) -> &AtomicU64 {
+        self.wide(Self::processes_at(self.count) + slot * 8)
+    }
+
     /// Counter `which` (below 2), as it was, and one more from now on.
     pub fn count_up(&self, which: usize) -> u64 {
         assert!(which < COUNTERS);
@@ -248,14 +272,17 @@ impl Slots {
         let tid = rustix::thread::gettid().as_raw_pid().cast_unsigned() & TID_MASK;
         self.taken = Some((slot, tid, robust));
         self.set_note(slot, note);
+        self.set_processes(slot, [0; 2]);
         self.set_word(slot, tid);
         Ok(())
     }
 
     fn make_room_for(&self, slot: usize) -> io::Result<()> {
         let (word, note) = (slot * 4, Self::notes_at(self.count) + slot * 16);
+        let processes = Self::processes_at(self.count) + slot * 8;
         self.make_room(word..word + 4)?;
-        self.make_room(note..note + 16)
+        self.make_room(note..note + 16)?;
+        self.make_room(processes..processes + 8)
     }
 
     fn set_word(&self, slot: usize, tid: u32) {
@@ -327,11 +354,13 @@ mod tests {
     #[test]
     fn the_kernel_marks_the_slot_of_a_thread_that_ends_without_giving_it_back() {
         let (file, slots) = table();
+        let again = file.try_clone().unwrap();
         let note = SlotNote { id: *b"abcdefgh", bits: 1, descriptors: [9, 10, 11] };
         std::thread::spawn(move || {
             let mut own = Slots::map(&file, 16).unwrap();
             own.take(3, &note).unwrap();
             assert!(matches!(own.state(3), SlotState::Alive(_)));
+            own.set_processes(3, [20, 21]);
             // A killed keeper drops nothing.
             let _held = std::mem::ManuallyDrop::new(own);
         })
@@ -339,9 +368,13 @@ mod tests {
         .unwrap();
         assert_eq!(slots.state(3), SlotState::Dead);
         assert_eq!(slots.note(3), note);
+        assert_eq!(slots.processes(3), [20, 21]);
         assert_eq!(slots.state(2), SlotState::Free);
         slots.give_back(3);
-        assert_eq!(slots.state(3), SlotState::Free);
+        assert_eq!((slots.state(3), slots.processes(3)), (SlotState::Free, [0; 2]));
+        let mut next = Slots::map(&again, 16).unwrap();
+        next.take(3, &note).unwrap();
+        assert_eq!(slots.processes(3), [0; 2], "another box's");
     }
 
     #[test]

@@ -39,6 +39,11 @@ impl Keeper<'_> {
             detached: request.detach,
         };
         lease.write(&record)?;
+        if let Some(state) = &self.state {
+            // The command cannot leave a network of its own: that takes CAP_SYS_ADMIN over the one it would enter (setns(2)).
+            let command = if request.has_own_network() { record.box_pid } else { 0 };
+            lease.note_processes(state, [record.pid, command]);
+        }
         if let Some(state) = self.state.as_ref().filter(|_| request.detach) {
             // After the other record, by which a sweep finds this one.
             let (name, host) = (lease.name.as_ref(), state.host());
