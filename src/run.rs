@@ -30,6 +30,7 @@ use crate::apply::{address, attach, bridge, heal, networks, reserve};
 use crate::boxes::elsewhere::{self, Elsewhere};
 use crate::error::{Context, Error, Result};
 use crate::host::{caller, source};
+use crate::kernel::call_watch::CallWatch;
 use crate::kernel::channel::Channel;
 use crate::kernel::inherited;
 use crate::kernel::namespace;
@@ -273,7 +274,7 @@ impl<'a> Keeper<'a> {
         export::export(self.record.as_ref(), self.first.process.pid)?;
         let calls = self.first.wait_until_configured(self.start.request.publish_all)?;
         if let (Some(publisher), Some(calls)) = (&mut self.publisher, calls) {
-            publisher.watch_calls(calls);
+            publisher.watch_calls(CallWatch::new(calls));
         }
         if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {
             attach::settle(gateway, attachment)?;

@@ -139,8 +139,9 @@ impl Connection {
         }
     }
 
-    /// Tells the keeper that process `agent` has a command in the box: see [`Request::Exec`]. `launcher`: the channel to who wants
-    /// it. No longer than a keeper may take that is well: until it answers, no signal ends the command.
+    /// Tells the keeper that process `agent` has a command in the box: see [`Request::Exec`]. `calls`: what tells that it may
+    /// listen, where the keeper wants to know. `launcher`: the channel to who wants it. No longer than a keeper may take that is
+    /// well: until it answers, no signal ends the command.
     ///
     /// # Errors
     /// When the box ends, the launcher is gone, or the keeper refuses or does not answer.
@@ -148,9 +149,11 @@ impl Connection {
         &self,
         agent: BorrowedFd<'_>,
         command: BorrowedFd<'_>,
+        calls: Option<BorrowedFd<'_>>,
         launcher: BorrowedFd<'_>,
     ) -> Result<()> {
-        self.say(Request::Exec, &[agent, command])?;
+        let descriptors: Vec<_> = [agent, command].into_iter().chain(calls).collect();
+        self.say(Request::Exec, &descriptors)?;
         self.wait_for_answer(launcher)?;
         match self.hear()? {
             Some(Answer::Registered) => Ok(()),

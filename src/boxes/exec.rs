@@ -134,6 +134,7 @@ impl Calling<'_> {
             keeper,
             member,
             name,
+            publish_all: record.publish_all,
             take_terminal: takes_terminal_at_once(),
         };
         let (supervisor, launcher) = Channel::pair().context(|| "cannot make a channel")?;
@@ -226,6 +227,7 @@ impl Calling<'_> {
                 privileges: entry.privileges,
                 member: entry.member.as_fd(),
                 namespaces: entry.namespaces,
+                publish_all: entry.publish_all,
                 mask: self.mask,
                 take_terminal: entry.take_terminal,
                 supervisor,
@@ -245,6 +247,7 @@ struct Entry<'a> {
     identity: Identity,
     privileges: Privileges,
     environment: Vec<OsString>,
+    publish_all: bool,
     take_terminal: bool,
 }
 
@@ -260,13 +263,16 @@ fn explained(error: Error, entry: &Entry<'_>) -> Error {
 
 /// Lets the process become the command, once it is in the box and known to the launcher.
 fn run_command(first: &FirstProcess, entry: &Entry<'_>, launcher: &Channel) -> Result<()> {
-    first.wait_until(FromBox::Unshared)?;
+    let calls = first.wait_until(FromBox::Unshared)?.pop();
     if let Some(command) = first.meet_command()? {
         introduce(launcher, command);
     }
     let own = process::open(std::process::id()).context(|| "cannot open the supervisor's own process")?;
     // From here on the box does not end without the command.
-    entry.keeper.register(own.as_fd(), first.command().as_fd(), launcher.as_fd())?;
+    let (own, calls_fd) = (own.as_fd(), calls.as_ref().map(AsFd::as_fd));
+    entry.keeper.register(own, first.command().as_fd(), calls_fd, launcher.as_fd())?;
+    // A call that waits for nobody but this process would wait for ever.
+    drop(calls);
     launcher_is_there(launcher)?;
     first.become_command(|line| tell(launcher, &ToLauncher::Warning(line)))
 }

@@ -59,20 +59,47 @@ pub fn install(calls: &[libc::c_long]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// What a look at the calls found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// So many were made since the last look.
+    Made(usize),
+    /// Nobody is left who could make any.
+    Over,
+}
+
 impl CallWatch {
-    /// Takes over what [`install`] returned, in this process or another.
+    /// Takes over what [`install`] returned, in this process or a child.
     #[must_use]
     pub const fn new(fd: OwnedFd) -> Self {
         Self { fd }
     }
 
-    /// Lets every call that waits go on as if nobody had looked, and tells how many there were. Waits for none.
+    /// The same for what another program sent.
+    ///
+    /// # Errors
+    /// InvalidInput when it is something else; where /proc is not mounted.
+    pub fn received(fd: OwnedFd) -> io::Result<Self> {
+        // What `init_listener` of the kernel calls it.
+        let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+        match name.as_os_str() == "anon_inode:seccomp notify" {
+            true => Ok(Self { fd }),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no watch over calls")),
+        }
+    }
+
+    /// Lets every call that waits go on as if nobody had looked. Waits for none.
     ///
     /// # Errors
     /// Those of ioctl(2), but for a caller that was killed meanwhile.
-    pub fn let_go_on(&self) -> io::Result<usize> {
+    pub fn let_go_on(&self) -> io::Result<Calls> {
         let mut count = 0_usize;
-        while self.is_called()? {
+        loop {
+            let events = self.events()?;
+            if !events.contains(PollFlags::POLLIN) {
+                let over = count == 0 && events.contains(PollFlags::POLLHUP);
+                return Ok(if over { Calls::Over } else { Calls::Made(count) });
+            }
             match self.answer_one() {
                 Ok(()) => count = count.saturating_add(1),
                 // ENOENT: who called was killed, or interrupted by a signal; in the latter case it calls again.
@@ -80,15 +107,13 @@ impl CallWatch {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(count)
     }
 
-    fn is_called(&self) -> io::Result<bool> {
+    fn events(&self) -> io::Result<PollFlags> {
         let mut wanted = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut wanted, PollTimeout::ZERO) {
-            Ok(0) | Err(Errno::EINTR) => Ok(false),
-            // POLLHUP: nobody is left who could call.
-            Ok(_) => Ok(wanted[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))),
+            Ok(_) => Ok(wanted[0].revents().unwrap_or(PollFlags::empty())),
+            Err(Errno::EINTR) => Ok(PollFlags::empty()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -137,10 +162,26 @@ mod tests {
         while seen < 2 {
             let mut wanted = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
             assert_eq!(poll(&mut wanted, 5000_u16), Ok(1), "{seen} calls came");
-            seen += watch.let_go_on().unwrap();
+            if let Calls::Made(count) = watch.let_go_on().unwrap() {
+                seen += count;
+            }
         }
         assert_ne!(caller.join().unwrap().port(), 0);
-        // Nobody is left who could call.
-        assert_eq!(watch.let_go_on().unwrap(), 0);
+        // A thread can be joined a moment before the kernel has done away with it.
+        let mut wanted = [PollFd::new(watch.as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut wanted, 5000_u16), Ok(1));
+        assert_eq!(watch.let_go_on().unwrap(), Calls::Over);
+    }
+
+    #[test]
+    fn what_another_program_sends_is_looked_at() {
+        let (other, _) = UnixDatagram::pair().unwrap();
+        assert!(CallWatch::received(other.into()).is_err());
+        let install = || {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            install(&[libc::SYS_acct]).unwrap()
+        };
+        let watch = std::thread::spawn(install).join().unwrap();
+        CallWatch::received(watch).unwrap();
     }
 }

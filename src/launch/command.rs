@@ -1,6 +1,7 @@
 //! What every process does that becomes a command, in a new box or in a living one.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -10,7 +11,7 @@ use nix::unistd::{Pid, getppid, setpgid};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::signal::{self, OriginalMask};
 use crate::kernel::terminal::Terminal;
-use crate::kernel::{inherited, process};
+use crate::kernel::{call_watch, inherited, process};
 use crate::plan::environment::value_in;
 
 /// A process group of its own, so that a signal to netbox's group reaches the command once, by the launcher.
@@ -51,6 +52,21 @@ pub(super) fn hand_over(mask: &OriginalMask, kept: &[i32], closed: impl Iterator
         process::close_standard(fd);
     }
     signal::restore(mask).context(|| "cannot restore the signal mask")
+}
+
+/// With `-P`, what tells the keeper that a process of the box may be about to listen. While there are privileges: without
+/// `no_new_privs`, which `--allow-new-privs` leaves out, it takes CAP_SYS_ADMIN.
+///
+/// # Errors
+/// Below another such watch; those of the kernel.
+pub(super) fn watch_for_listeners() -> Result<OwnedFd> {
+    let watch = call_watch::install(&[libc::SYS_bind, libc::SYS_listen]);
+    watch.context(|| "cannot watch for what listens in the box (-P/--publish-all)").map_err(|error| {
+        match error.errno() {
+            Some(libc::EBUSY) => error.hint("netbox itself runs below such a watch: publish the ports by -p"),
+            _ => error,
+        }
+    })
 }
 
 /// Replaces this process by the command: execvp(3) with the PATH of the new environment. Returns why not.

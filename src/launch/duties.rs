@@ -1,7 +1,7 @@
 //! What the keeper does for its box while the command runs: it starts helpers, and sees that the box keeps its files.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::apply::names::BoxFile;
 use crate::error::{Context, Error, Result};
+use crate::kernel::call_watch::CallWatch;
 use crate::kernel::memory::REST;
 use crate::kernel::process::{self, Side};
 
@@ -65,6 +66,21 @@ impl<'a> Duties<'a> {
                 Error::new("cannot change the ports of the box").because("it has no link to the gateway"),
             ),
         }
+    }
+
+    /// Watches the calls of a command that joined the box.
+    ///
+    /// # Errors
+    /// When nobody wants to know of them; when it is no such watch.
+    pub(super) fn watch_calls(&mut self, calls: OwnedFd) -> Result<()> {
+        let calls =
+            CallWatch::received(calls).context(|| "cannot watch the calls of a command in the box")?;
+        let Some(publisher) = &mut self.publisher else {
+            // They would fail without anybody to let them go on.
+            return Err(Error::new("nobody watches what listens in the box"));
+        };
+        publisher.watch_calls(calls);
+        Ok(())
     }
 
     /// What to wait for.

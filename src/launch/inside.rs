@@ -17,7 +17,7 @@ use crate::kernel::channel::{Channel, Incoming};
 use crate::kernel::namespace::Kinds;
 use crate::kernel::net_cookie::netns_cookie;
 use crate::kernel::signal::OriginalMask;
-use crate::kernel::{call_watch, entry, mount, namespace};
+use crate::kernel::{entry, mount, namespace};
 use crate::plan::environment::{Sources, environment, own};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
@@ -96,7 +96,7 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
     if request.has_own_network() {
         box_network::configure(&facts.links, cover.as_ref())?;
     }
-    let watch = watch_for_listeners(request)?;
+    let watch = request.publish_all.then(command::watch_for_listeners).transpose()?;
     // Who closes that /proc waits for RCU: not the command, which is about to begin.
     let for_keeper: Vec<_> = watch.iter().chain(&proc).map(AsFd::as_fd).collect();
     keeper.send(&FromBox::Configured, &for_keeper).context(|| "cannot reach the keeper")?;
@@ -180,19 +180,6 @@ fn wait_for_link(keeper: &Channel) -> Result<(BoxFacts, Vec<OwnedFd>)> {
         },
         None => Err(gone()),
     }
-}
-
-/// With `-P`, what tells the keeper that a process of the box may be about to listen. While there are privileges: without
-/// `no_new_privs`, which `--allow-new-privs` leaves out, it takes CAP_SYS_ADMIN.
-fn watch_for_listeners(request: &RunRequest) -> Result<Option<OwnedFd>> {
-    let install = || call_watch::install(&[libc::SYS_bind, libc::SYS_listen]);
-    let watch = request.publish_all.then(install).transpose();
-    watch.context(|| "cannot watch for what listens in the box (-P/--publish-all)").map_err(|error| {
-        match error.errno() {
-            Some(libc::EBUSY) => error.hint("netbox itself runs below such a watch: publish the ports by -p"),
-            _ => error,
-        }
-    })
 }
 
 fn wait_for_start(keeper: &Channel) -> Result<()> {

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -53,6 +53,8 @@ pub struct Joining<'a> {
     pub member: BorrowedFd<'a>,
     /// Which of its namespaces are not the caller's.
     pub namespaces: CloneFlags,
+    /// Whether the box's keeper publishes what listens in the box.
+    pub publish_all: bool,
     /// What netbox blocked and the command gets back.
     pub mask: OriginalMask,
     /// Whether the command takes the terminal's foreground from the launcher at once.
@@ -84,7 +86,10 @@ fn become_command(joining: &mut Joining<'_>, supervisor: &Channel) -> Result<Inf
         init::stay_behind(Post::Warden, joining.identity, &warden)?;
     }
     command::take_foreground(joining.take_terminal)?;
-    supervisor.send(&FromBox::Unshared, &[]).context(|| "cannot reach the supervisor")?;
+    let calls = joining.publish_all.then(command::watch_for_listeners).transpose()?;
+    let for_keeper: Vec<_> = calls.iter().map(AsFd::as_fd).collect();
+    supervisor.send(&FromBox::Unshared, &for_keeper).context(|| "cannot reach the supervisor")?;
+    drop(calls);
     match supervisor.receive::<ToBox>().context(|| "cannot hear the supervisor")? {
         Some(Incoming { message: ToBox::Run, .. }) => {}
         Some(_) => return Err(Error::new("the supervisor skipped a step")),

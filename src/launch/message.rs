@@ -72,7 +72,8 @@ pub struct BoxFacts {
 /// command runs: exec closes the channel.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromBox {
-    /// Its namespaces are made.
+    /// Its namespaces are made, or joined. Of a box that was started with `-P` that others join, with what tells that it may
+    /// listen.
     Unshared,
     /// Its network is configured and its mounts are made. With `-P`, with what tells that it may listen
     /// ([`crate::kernel::call_watch`]).

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Result};
-use crate::kernel::call_watch::CallWatch;
+use crate::kernel::call_watch::{CallWatch, Calls};
 use crate::kernel::listeners::Listeners;
 use crate::kernel::{namespace, sysctl};
 use crate::plan::publish_all::{self, BoxPort, Changes};
@@ -34,7 +34,8 @@ const CLIENTS: RangeInclusive<u16> = 32768..=60999;
 /// Watches over what listens in one box.
 #[derive(Debug)]
 pub struct Publisher {
-    calls: Option<CallWatch>,
+    /// Over the calls of the box's own command, and of each that joined it.
+    calls: Vec<CallWatch>,
     listeners: Listeners,
     addresses: Vec<IpAddr>,
     clients: RangeInclusive<u16>,
@@ -58,7 +59,7 @@ impl Publisher {
             .context(|| "cannot enter the box's network namespace")?;
         let listeners = listeners.context(|| "cannot watch the sockets of the box (-P/--publish-all)")?;
         Ok(Self {
-            calls: None,
+            calls: Vec::new(),
             listeners,
             addresses,
             clients,
@@ -69,9 +70,9 @@ impl Publisher {
         })
     }
 
-    /// Takes over what tells of the box's calls.
-    pub fn watch_calls(&mut self, calls: OwnedFd) {
-        self.calls = Some(CallWatch::new(calls));
+    /// Takes over what tells of the calls of a command, for as long as a process lives that descends from it.
+    pub fn watch_calls(&mut self, calls: CallWatch) {
+        self.calls.push(calls);
     }
 
     /// What to wait for: calls, and the end of sockets.
@@ -141,11 +142,7 @@ impl Publisher {
     }
 
     fn look(&mut self, published: &[PortMap], now: Instant) -> io::Result<Changes> {
-        if let Some(calls) = &self.calls
-            && calls.let_go_on()? > 0
-        {
-            self.plan.after_call(now);
-        }
+        self.let_calls_go_on(now)?;
         if self.listeners.some_were_closed()? {
             self.plan.at_once(now);
         }
@@ -159,6 +156,24 @@ impl Publisher {
         let published = published.iter().map(|map| (map.protocol, map.box_port)).collect();
         let automatic = self.automatic.keys().copied().collect();
         Ok(publish_all::changes(&(&serving - &self.left_alone), &published, &automatic))
+    }
+
+    fn let_calls_go_on(&mut self, now: Instant) -> io::Result<()> {
+        let mut result = Ok(());
+        self.calls.retain(|calls| match calls.let_go_on() {
+            Ok(Calls::Over) => false,
+            Ok(Calls::Made(count)) => {
+                if count > 0 {
+                    self.plan.after_call(now);
+                }
+                true
+            }
+            Err(error) => {
+                result = Err(error);
+                true
+            }
+        });
+        result
     }
 
     fn note(&mut self, maps: &[PortMap]) {

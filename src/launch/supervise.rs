@@ -169,7 +169,7 @@ pub fn supervise(
             let _ = launcher.send(&ToLauncher::Warning(line), &[]);
         }
         if !asked.is_empty() {
-            control.attend(&asked, mounts, &mut |request| duties.change_ports(request));
+            control.attend(&asked, mounts, &mut duties);
             rest = Rest::default();
         }
         while signals.read().context(cannot_wait)?.is_some() {}

@@ -94,6 +94,7 @@ mod tests {
             exported: None,
             rights: None,
             detached: false,
+            publish_all: false,
             network: None,
         }
     }

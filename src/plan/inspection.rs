@@ -191,6 +191,7 @@ mod tests {
             exported: None,
             rights: None,
             detached: false,
+            publish_all: false,
             network: None,
         }
     }

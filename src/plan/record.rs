@@ -220,6 +220,9 @@ pub struct BoxRecord {
     /// Whether it was started to go on without its caller (`-d`): then it is known longer than it lives.
     #[serde(default)]
     pub detached: bool,
+    /// Whether what listens in it is published (`-P`): then its keeper watches the calls of whoever joins it.
+    #[serde(default)]
+    pub publish_all: bool,
 }
 
 /// What is kept of a detached box.

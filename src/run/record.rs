@@ -37,6 +37,7 @@ impl Keeper<'_> {
             network,
             rights: Some(Rights::new(self.start.identity, &self.start.privileges)),
             detached: request.detach,
+            publish_all: self.publisher.is_some(),
         };
         lease.write(&record)?;
         if let Some(state) = &self.state {

@@ -9,9 +9,10 @@ use netbox::apply::registry;
 use netbox::boxes::control::{self, Connection};
 use netbox::boxes::find::find;
 use netbox::kernel::channel::Channel;
-use netbox::kernel::{listener, process};
+use netbox::kernel::{call_watch, listener, process};
 use netbox::launch::control::message::{Answer, Request};
 use netbox::spec::{BoxId, BoxRef};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::lab::{Lab, PROBE, Shape, live_tests, send, words};
@@ -21,6 +22,7 @@ live_tests![
     what_is_left_by_one_that_was_killed_is_killed_and_the_box_lives,
     who_takes_leave_leaves_the_box_alone,
     nobody_names_a_process_that_is_not_the_boxs,
+    a_watch_over_calls_is_one_and_for_a_box_that_publishes_all,
     a_later_netbox_is_told_that_the_keeper_is_older,
     who_finds_no_room_is_told_so,
     clients_that_say_nothing_or_garbage_or_do_not_read_disturb_nobody,
@@ -99,7 +101,8 @@ impl Drop for Guest {
 
 fn register(connection: &Connection, command: &Guest) {
     let own = pidfd(std::process::id());
-    connection.register(own.as_fd(), pidfd(command.pid()).as_fd(), own.as_fd()).expect("to be registered");
+    let command = pidfd(command.pid());
+    connection.register(own.as_fd(), command.as_fd(), None, own.as_fd()).expect("to be registered");
 }
 
 /// L1: the command that was registered, and what else is in the box's mounts, is gone when netbox returns.
@@ -128,8 +131,12 @@ fn what_is_left_by_one_that_was_killed_is_killed_and_the_box_lives() {
     let (command, child, other) = (Guest::of("web"), Guest::of("web"), Guest::of("web"));
     // An agent of its own: what descends from another one is not the first's.
     let agent = pidfd(other.pid());
-    first.register(agent.as_fd(), pidfd(command.pid()).as_fd(), agent.as_fd()).expect("to be registered");
-    second.register(agent.as_fd(), pidfd(other.pid()).as_fd(), agent.as_fd()).expect("to be registered");
+    first
+        .register(agent.as_fd(), pidfd(command.pid()).as_fd(), None, agent.as_fd())
+        .expect("to be registered");
+    second
+        .register(agent.as_fd(), pidfd(other.pid()).as_fd(), None, agent.as_fd())
+        .expect("to be registered");
     drop(first);
     command.assert_killed_soon();
     child.assert_killed_soon();
@@ -161,13 +168,41 @@ fn nobody_names_a_process_that_is_not_the_boxs() {
     let lab = Lab::new(Shape::OwnLan);
     let one = lab.start(&["--name", "web"], &["sleep"]);
     let own = pidfd(std::process::id());
-    let error = connect("web").register(own.as_fd(), own.as_fd(), own.as_fd()).expect_err("a refusal");
+    let error = connect("web").register(own.as_fd(), own.as_fd(), None, own.as_fd()).expect_err("a refusal");
     assert!(error.to_string().ends_with("is not in the box"), "{error}");
     let connection = connect("web");
     connection.say(Request::Exec, &[own.as_fd()]).expect("to say it");
     let error = connection.hear().expect_err("a refusal");
     assert_eq!(error.to_string(), "a command in the box comes with two process descriptors");
     assert_eq!(one.end().code(), Some(143));
+}
+
+/// A keeper that took any descriptor for a watch would be kept awake by it, and calls that are watched by nobody fail.
+fn a_watch_over_calls_is_one_and_for_a_box_that_publishes_all() {
+    let lab = Lab::new(Shape::OwnLan);
+    let install = || {
+        prctl::set_no_new_privs().expect("no new privileges");
+        call_watch::install(&[libc::SYS_acct]).expect("a watch")
+    };
+    // On a thread of its own, which the filter stays on.
+    let watch = std::thread::spawn(install).join().expect("a watch");
+    for (options, calls, expected) in [
+        (&["--name", "web"][..], watch.as_fd(), Some("nobody watches what listens in the box")),
+        (&["--name", "web", "-P"], pidfd(std::process::id()).as_fd(), Some("it is no watch over calls")),
+        (&["--name", "web", "-P"], watch.as_fd(), None),
+    ] {
+        let one = lab.start(options, &["sleep"]);
+        let (connection, guest) = (connect("web"), Guest::of("web"));
+        let (own, command) = (pidfd(std::process::id()), pidfd(guest.pid()));
+        let error = connection.register(own.as_fd(), command.as_fd(), Some(calls)).err();
+        let told = error.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(error.is_some(), expected.is_some(), "{told}");
+        assert!(told.ends_with(expected.unwrap_or_default()), "{told}");
+        assert_eq!(one.end().code(), Some(143));
+        if expected.is_none() {
+            guest.assert_killed_soon();
+        }
+    }
 }
 
 /// One that was started before netbox was replaced.

@@ -1,5 +1,6 @@
 //! `-P`: what listens in a box is published.
 
+use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::lab::{HOST_LAN, Lab, RunningBox, Shape, live_tests, words};
+use crate::lab::{HOST_LAN, Lab, PROBE, RunningBox, Shape, live_tests, words};
 
 live_tests![
     what_listens_is_published_until_it_is_closed,
@@ -18,6 +19,7 @@ live_tests![
     a_box_gets_no_more_ports_than_there_is_room_for,
     a_listener_of_a_child_is_published_and_withdrawn_when_that_is_killed,
     a_box_that_keeps_opening_and_closing_goes_on,
+    what_a_further_command_listens_on_is_published_until_that_ends,
 ];
 
 /// "as soon as": a scan comes a millisecond after the call; the rest is for a machine that does something else besides.
@@ -176,7 +178,7 @@ fn a_listener_of_a_child_is_published_and_withdrawn_when_that_is_killed() {
     let lab = Lab::new(Shape::OwnLan);
     let script =
         "exec 3>&1; $PROBE listen tcp [::]:80 >&2 & echo ready $$ - -; read x; kill -9 $!; echo done; read x";
-    let mut command = lab.netbox(&["run", "-P", "-e", &format!("PROBE={}", crate::lab::PROBE)]);
+    let mut command = lab.netbox(&["run", "-P", "-e", &format!("PROBE={}", PROBE)]);
     let mut running = lab.start_command(command.args(["--", "sh", "-c", script]).stdin(Stdio::piped()));
     let port = soon_published(&lab, "tcp", 80);
     assert!(lab.client(|| connects(at(HOST_LAN, port))));
@@ -198,4 +200,42 @@ fn a_box_that_keeps_opening_and_closing_goes_on() {
     soon("none of the others", || {
         (2000..2007).all(|port| published(&lab, "tcp", port).is_empty()).then_some(())
     });
+}
+
+/// How many watches over calls a box's keeper has.
+fn watches(running: &RunningBox) -> usize {
+    let launcher = running.launcher();
+    let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+    let keeper = children.expect("the launcher lives").trim().to_owned();
+    let descriptors = fs::read_dir(format!("/proc/{keeper}/fd")).expect("the keeper's descriptors");
+    let targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("seccomp")).count()
+}
+
+/// N2. `netbox exec`: it is no child of the box's command, whose filter it would inherit.
+fn what_a_further_command_listens_on_is_published_until_that_ends() {
+    let lab = Lab::new(Shape::OwnLan);
+    let exec = |words: &[&str]| lab.netbox(&[&["exec", "web", "--"], words].concat());
+    for options in [&[][..], &["--unshare-pid"], &["--allow-new-privs"], &["--cap-add", "NET_ADMIN"]] {
+        let running = start(&lab, &[&["--name", "web"], options].concat());
+        assert_eq!(watches(&running), 1, "{options:?}");
+        let mut further = lab.start_command(exec(&[PROBE, "listen-as-told"]).stdin(Stdio::piped()));
+        assert_eq!(watches(&running), 2, "{options:?}");
+        tell(&mut further, "tcp 0.0.0.0:80");
+        let port = soon_published(&lab, "tcp", 80);
+        assert!(lab.client(|| connects(at(HOST_LAN, port))), "{options:?}");
+        assert_eq!(further.end().code(), Some(143), "{options:?}");
+        soon_withdrawn(&lab, "tcp", 80);
+        // Nobody is left that it watches: it would keep the keeper awake.
+        soon("one watch", || (watches(&running) == 1).then_some(()));
+        assert_eq!(running.end().code(), Some(143), "{options:?}");
+    }
+    let running = lab.start(&["--name", "web"], &["sleep"]);
+    let output = exec(&["grep", "Seccomp:", "/proc/self/status"]).output().expect("netbox");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "Seccomp:\t0\n",
+        "what -P takes is taken by -P alone"
+    );
+    drop(running);
 }

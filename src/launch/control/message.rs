@@ -23,7 +23,8 @@ pub enum Request {
     /// To be told how the box ends: [`Answer::Ended`].
     Wait,
     /// A process of the caller's has a command in the box. With two pidfds: that process's own, and the command's, which must be
-    /// in the box's mount namespace by now. The answer is [`Answer::Registered`]: only then may the command begin.
+    /// in the box's mount namespace by now; in a box with `-P`, with the watch over the command's calls besides
+    /// ([`crate::kernel::call_watch`]). The answer is [`Answer::Registered`]: only then may the command begin.
     ///
     /// The process keeps the connection for as long as its command lives, and ends it with [`Request::Goodbye`]. Where it ends
     /// without, the keeper kills what the process leaves in the box. When the box ends, the keeper kills the command and says

@@ -23,9 +23,10 @@ use crate::kernel::namespace::MountNamespace;
 use crate::kernel::process::Process;
 use crate::plan::record::MountIdentity;
 
+use super::duties::Duties;
 use message::{Answer, Request, Unreadable};
 
-/// So many connections at a time. An `exec` takes three descriptors.
+/// So many connections at a time. An `exec` takes three descriptors, with `-P` four.
 const MOST: usize = 256;
 /// So many of them may have asked for nothing yet.
 const MOST_IDLE: usize = 64;
@@ -120,13 +121,8 @@ impl Control {
         self.deaf_until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Does what is asked. `mounts`: the box's mount namespace, if it has one of its own. `ports`: who changes ports.
-    pub(super) fn attend(
-        &mut self,
-        woken: &[Woken],
-        mounts: Option<MountIdentity>,
-        ports: &mut dyn FnMut(Request) -> Answer,
-    ) {
+    /// Does what is asked. `mounts`: the box's mount namespace, if it has one of its own. `duties`: what changes ports.
+    pub(super) fn attend(&mut self, woken: &[Woken], mounts: Option<MountIdentity>, duties: &mut Duties<'_>) {
         for who in woken {
             match who {
                 Woken::Listener => drop(self.accept()),
@@ -134,7 +130,7 @@ impl Control {
                     let Some(place) = self.clients.iter().position(|client| client.number == *number) else {
                         continue;
                     };
-                    if !self.hear(place, mounts, ports) {
+                    if !self.hear(place, mounts, duties) {
                         self.part(place, mounts);
                     }
                 }
@@ -172,12 +168,7 @@ impl Control {
     }
 
     /// Hears one message. `false`: the connection is over.
-    fn hear(
-        &mut self,
-        place: usize,
-        mounts: Option<MountIdentity>,
-        ports: &mut dyn FnMut(Request) -> Answer,
-    ) -> bool {
+    fn hear(&mut self, place: usize, mounts: Option<MountIdentity>, duties: &mut Duties<'_>) -> bool {
         let Some(client) = self.clients.get_mut(place) else { return false };
         let (bytes, descriptors) = match client.channel.hear() {
             Ok(Heard::Message(bytes, descriptors)) => (bytes, descriptors),
@@ -191,7 +182,7 @@ impl Control {
                 client.role = Role::Waiter;
                 return true;
             }
-            Ok(Request::Exec) => match exec(descriptors, mounts) {
+            Ok(Request::Exec) => match exec(descriptors, mounts, duties) {
                 Ok(exec) => {
                     client.role = Role::Exec(exec);
                     self.had_execs = true;
@@ -199,7 +190,7 @@ impl Control {
                 }
                 Err(error) => Answer::Failed(error),
             },
-            Ok(request @ (Request::AddPorts(_) | Request::RemovePorts(_))) => ports(request),
+            Ok(request @ (Request::AddPorts(_) | Request::RemovePorts(_))) => duties.change_ports(request),
             Ok(Request::Goodbye) => {
                 client.role = Role::Idle;
                 return false;
@@ -320,7 +311,12 @@ fn kill(command: &Process) {
 }
 
 /// Looks at what came with [`Request::Exec`].
-fn exec(descriptors: Vec<OwnedFd>, mounts: Option<MountIdentity>) -> Result<Exec> {
+fn exec(
+    mut descriptors: Vec<OwnedFd>,
+    mounts: Option<MountIdentity>,
+    duties: &mut Duties<'_>,
+) -> Result<Exec> {
+    let calls = if descriptors.len() == 3 { descriptors.pop() } else { None };
     let [agent, command] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|_| Error::new("a command in the box comes with two process descriptors"))?;
     let open = |fd| Process::of_pidfd(fd).context(|| "cannot watch a command in the box");
@@ -331,6 +327,7 @@ fn exec(descriptors: Vec<OwnedFd>, mounts: Option<MountIdentity>) -> Result<Exec
     {
         return Err(Error::new(format!("process {} is not in the box", exec.command.pid)));
     }
+    calls.map_or(Ok(()), |calls| duties.watch_calls(calls))?;
     Ok(exec)
 }
 
