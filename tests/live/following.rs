@@ -18,6 +18,7 @@ live_tests![
     what_happens_to_boxes_is_told_as_it_happens,
     the_end_of_a_box_is_told_when_everything_was_killed,
     what_happens_is_told_in_json,
+    ports_that_change_are_told_in_order,
     who_follows_ends_when_nobody_reads,
 ];
 
@@ -213,6 +214,50 @@ fn what_happens_is_told_in_json() {
             {"event": "end", "id": id, "name": "web"},
         ])
     );
+    monitor.end();
+}
+
+/// `netbox port add` and `rm`: each port once, when it can be reached or cannot any more, in the order in which they were asked for.
+fn ports_that_change_are_told_in_order() {
+    let lab = Lab::new(Shape::OwnLan);
+    let mut monitor = Follower::monitor(&lab, &["--json"]);
+    let web = lab.start(&["--name", "web", "-p", "127.0.0.1:8080:80"], &["sleep"]);
+    let id = id_of(&lab, "web");
+    let port = |change: &str, protocol: &str, host_port: u16, box_port: u16| {
+        serde_json::json!({"event": "port", "change": change, "id": id, "name": "web", "protocol": protocol,
+            "host_address": "127.0.0.1", "host_port": host_port, "box_port": box_port})
+    };
+    let mut told = || {
+        let mut event: Value = serde_json::from_str(&monitor.line()).expect("an object");
+        event.as_object_mut().and_then(|event| event.remove("time")).expect("a time");
+        event
+    };
+    assert_eq!(told()["event"], "start");
+    assert_eq!(told(), port("added", "tcp", 8080, 80));
+    for (words, expected) in [
+        (&["add", "web", "127.0.0.1:8081:81"][..], vec![port("added", "tcp", 8081, 81)]),
+        (
+            &["add", "web", "127.0.0.1:5300-5301:53-54/udp"],
+            vec![port("added", "udp", 5300, 53), port("added", "udp", 5301, 54)],
+        ),
+        (&["rm", "web", "8080:80"], vec![port("removed", "tcp", 8080, 80)]),
+        (&["add", "web", "127.0.0.1:8080:82"], vec![port("added", "tcp", 8080, 82)]),
+        (&["rm", "web", "5300:53/udp", "8081:81"], {
+            vec![port("removed", "tcp", 8081, 81), port("removed", "udp", 5300, 53)]
+        }),
+    ] {
+        let output = lab.netbox(&[&["port"], words].concat()).output().expect("netbox");
+        assert!(output.status.success(), "{words:?}: {}", crate::lab::words(&output));
+        let mut events: Vec<_> = expected.iter().map(|_| told()).collect();
+        // Of one command they come in any order.
+        events.sort_by_key(|event| event["protocol"].to_string() + &event["host_port"].to_string());
+        assert_eq!(events, expected, "{words:?}");
+    }
+    // What is refused has not happened.
+    let refused = lab.netbox(&["port", "rm", "web", "9999:99"]).output().expect("netbox");
+    assert_eq!(refused.status.code(), Some(125), "{}", words(&refused));
+    web.end();
+    assert_eq!(told()["event"], "end", "its ports go with it, without a word about them");
     monitor.end();
 }
 
