@@ -29,6 +29,7 @@ live_tests![
     a_member_sees_nothing_that_is_for_others,
     a_member_asks_no_resolver_but_its_own,
     members_find_each_other_by_name_at_once,
+    two_hundred_members_connect_by_name,
     names_of_other_networks_are_not_told,
     a_member_has_a_count_of_connections_of_its_own,
     addresses_of_a_network_are_had_or_refused,
@@ -506,6 +507,31 @@ fn members_find_each_other_by_name_at_once() {
         &["WEB", "large or small letters"],
     );
     drop(lab.start(&["--name", "WEB"], &["sleep"]));
+}
+
+/// Any two of them, as two would: by the names that the C library asks for, with the address of whoever connects.
+fn two_hundred_members_connect_by_name() {
+    const MEMBERS: usize = 200;
+    let lab = names::lab("nameserver 198.51.100.99\noptions timeout:1 attempts:1\n");
+    network(&lab, &["create", "big", "--subnet", "10.9.0.0/24"]);
+    let name = |number: usize| format!("m{number}");
+    let members: Vec<_> =
+        (0..MEMBERS).map(|number| lab.start(&["--name", &name(number), "--net", "big"], &SERVER)).collect();
+    let chosen = (1..=8).map(|step| (step * 73 % MEMBERS, step * 151 % MEMBERS));
+    for (from, to) in [(0, MEMBERS - 1), (MEMBERS - 1, 0), (0, 1)].into_iter().chain(chosen) {
+        let to = format!("{}:80", name(to));
+        let output = lab.netbox(&["exec", &name(from), "--", PROBE, "tcp", &to]).output().expect("netbox");
+        let outcome = outcome(&output);
+        assert_eq!(
+            outcome.seen_as(),
+            Some(members[from].address.into()),
+            "{} to {to}: {outcome}",
+            name(from)
+        );
+    }
+    // All at the same time: one after the other they would take minutes.
+    members.iter().for_each(|member| member.signal(Signal::SIGTERM));
+    drop(members);
 }
 
 /// Nor those of a network to a box without one. An internal network has names.

@@ -160,7 +160,10 @@ pub(crate) fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let socket_address = |text: &str| text.parse::<SocketAddr>().expect("ADDRESS:PORT");
     match words[..] {
-        ["tcp", to] => println!("{}", tcp(socket_address(to))),
+        ["tcp", to] => {
+            let found = to.to_socket_addrs().expect("ADDRESS:PORT, or a NAME:PORT that is known").next();
+            println!("{}", tcp(found.expect("an address")));
+        }
         ["udp", to] => println!("{}", udp(socket_address(to))),
         ["resolve", name] => println!("{}", resolve(name)),
         ["there", path] => println!("{}", fs::exists(path).unwrap_or(false)),
