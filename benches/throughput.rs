@@ -15,8 +15,8 @@ use support::place::Place;
 use support::processes::{Resident, end, populate, settle};
 use support::program::Program;
 use support::report::Report;
-use support::statistics::median;
-use support::traffic::Way;
+use support::statistics::{median, ratios};
+use support::traffic::{Way, interleaved};
 use support::{FLOOR, Length, names};
 
 /// The first host port of the first box, and how many each box has.
@@ -171,25 +171,4 @@ fn connection_report(report: &mut Report, costs: &[(usize, Costs)]) {
         }
     }
     report.section("a new connection", rows);
-}
-
-/// Each way once a round, each round begun by another, so that what the machine does meanwhile hits all alike.
-fn interleaved<const N: usize>(
-    rounds: usize,
-    ways: &[Way<'_>; N],
-    measure: impl Fn(&Way<'_>) -> f64,
-) -> [Vec<f64>; N] {
-    let mut figures = std::array::from_fn(|_| Vec::new());
-    for round in 0..rounds {
-        for turn in 0..N {
-            let index = (round + turn) % N;
-            figures[index].push(measure(&ways[index]));
-        }
-    }
-    figures
-}
-
-/// Of the figures of the same round.
-fn ratios(of: &[f64], to: &[f64]) -> Vec<f64> {
-    of.iter().zip(to).map(|(of, to)| of / to).collect()
 }

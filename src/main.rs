@@ -59,7 +59,9 @@ fn carry_out(request: &Request, report: &Report) -> Result<u8> {
         Request::Port(PortCommand::Remove { of, ports }) => publish::remove(of, ports).map(|()| 0),
         Request::Wait { boxes } => wait::wait(boxes),
         Request::Ps { all, json, quiet, filters } => print(&ps::ps(*all, *json, *quiet, filters)?),
-        Request::Port(PortCommand::List { of, json }) => print(&port::list(of.as_ref(), *json)?),
+        Request::Port(PortCommand::List { of, port: inside, json }) => {
+            print(&port::list(of.as_ref(), *inside, *json)?)
+        }
         Request::Inspect { boxes, pointer } => print(&inspect::inspect(boxes, pointer.as_ref())?),
         Request::Pids { of, json } => print(&belonging::pids(of, *json)?),
         Request::Identify { pid } => {

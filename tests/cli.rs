@@ -255,10 +255,14 @@ fn the_commands_that_look_at_boxes() {
     ] {
         assert_eq!(parse(args), Ok(Request::Inspect { boxes, pointer }), "{args:?}");
     }
-    for (args, of, json) in
-        [(&["port", "ls"][..], None, false), (&["port", "ls", "web", "--json"], Some(of("web")), true)]
-    {
-        assert_eq!(parse(args), Ok(Request::Port(PortCommand::List { of, json })), "{args:?}");
+    let inside = |text: &str| Some(text.parse().unwrap());
+    for (args, of, port, json) in [
+        (&["port", "ls"][..], None, None, false),
+        (&["port", "ls", "web", "--json"], Some(of("web")), None, true),
+        (&["port", "ls", "web", "80"], Some(of("web")), inside("80/tcp"), false),
+        (&["port", "ls", "--json", "web", "53/udp"], Some(of("web")), inside("53/UDP"), true),
+    ] {
+        assert_eq!(parse(args), Ok(Request::Port(PortCommand::List { of, port, json })), "{args:?}");
     }
     let ten = Duration::from_secs(10);
     for (args, which, time) in [
@@ -300,11 +304,13 @@ fn the_commands_that_look_at_boxes() {
         (&["kill", "-s", "0", "web"], &["invalid signal \"0\""]),
         (&["kill", "--all"], &["--all"]),
         (&["ps", "-q", "--json"], &["-q/--quiet and --json"]),
+        (&["port", "ls", "web", "http"], &["invalid port \"http\""]),
+        (&["port", "ls", "web", "80", "81"], &["'81'"]),
         (&["ps", "--filter", "status=up"], &["invalid filter \"status=up\"", "running or exited"]),
         (&["ps", "-f", "label=x"], &["invalid filter \"label=x\"", "name, id, net, status and exited"]),
         (&["port"], &["port"]),
         (&["port", "web"], &["web"]),
-        (&["port", "ls", "a", "b"], &["'b'"]),
+        (&["port", "ls", "a", "b"], &["invalid port \"b\""]),
         (&["inspect"], &["inspect needs the name"]),
         (&["inspect", "a/b"], &["invalid box name \"a/b\""]),
         (&["inspect", "--format", "{{.Id}}", "web"], &["invalid JSON pointer \"{{.Id}}\""]),
@@ -559,7 +565,7 @@ fn help_and_version_are_for_stdout() {
         (&["ps", "--help"], &["Usage: netbox ps [OPTIONS]", "-f, --filter <KEY=VALUE>"]),
         (&["inspect", "--help"], &["Usage: netbox inspect [--format POINTER] BOX..."]),
         (&["port", "--help"], &["Usage: netbox port", "ls"]),
-        (&["port", "ls", "--help"], &["Usage: netbox port ls [--json] [BOX]"]),
+        (&["port", "ls", "--help"], &["Usage: netbox port ls [--json] [BOX [PORT[/PROTOCOL]]]"]),
         (&["stop", "--help"], &["Usage: netbox stop [-t DURATION] BOX... | --all"]),
         (&["kill", "--help"], &["Usage: netbox kill [-s SIGNAL] BOX..."]),
         (&["pids", "--help"], &["Usage: netbox pids [--json] BOX"]),

@@ -21,6 +21,38 @@ const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
 const TABLE: &str = "bare";
 
+/// Two members of a network by hand, behind a bridge without rules.
+#[derive(Debug)]
+pub(crate) struct BareNetwork {
+    pub(crate) members: [Place; 2],
+    /// Where the bridge is: with this namespace the links go.
+    _bridge: Place,
+}
+
+/// Makes one, with these addresses for its members.
+pub(crate) fn bare_network(addresses: [Ipv4Addr; 2], prefix: u8) -> BareNetwork {
+    const BRIDGE: &str = "bridge";
+    let switch = Place::new();
+    let ports = ["port0", "port1"];
+    let members = addresses.map(|_| Place::new());
+    switch.run(|| {
+        links::bridge(BRIDGE);
+        links::up(BRIDGE);
+        for (port, member) in ports.iter().zip(&members) {
+            links::veth(port, "eth0", member.file());
+            links::enslave(port, BRIDGE);
+            links::up(port);
+        }
+    });
+    for (member, address) in members.iter().zip(addresses) {
+        member.run(|| {
+            links::up("eth0");
+            links::address("eth0", address.into(), prefix);
+        });
+    }
+    BareNetwork { members, _bridge: switch }
+}
+
 /// Puts one behind the host that the calling thread is in, with the host's port `published` for its port `own`.
 pub(crate) fn bare_box(published: u16, own: u16) -> Place {
     let place = Place::new();

@@ -7,6 +7,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::links;
+use super::namespaces::mount_new;
 use super::place::Place;
 
 /// The host's address on its uplink.
@@ -49,6 +50,12 @@ impl Host {
         });
         links::route(Ipv4Addr::UNSPECIFIED.into(), 0, OUTSIDE.into());
         Self { network, mounts, outside }
+    }
+
+    /// Has a directory of its own for what outlives a reboot: networks are kept there. The calling thread is on it.
+    pub(crate) fn keep_networks(&self) {
+        self.enter();
+        mount_new("tmpfs", "/var/lib", MsFlags::empty());
     }
 
     /// From now on programs are started here.

@@ -1,7 +1,7 @@
-//! TCP between two network namespaces: how fast one flow is, what a connection costs.
+//! Between two network namespaces: how fast one flow of TCP is, what a connection and a datagram cost.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BATCH: usize = 100;
 
 /// From a client to a server, through whatever is between them.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Way<'a> {
     pub(crate) client: &'a Place,
     pub(crate) server: &'a Place,
@@ -72,6 +72,31 @@ impl Way<'_> {
         median(&times)
     }
 
+    /// The median time of `count` datagrams that come back, one after the other, in microseconds. One thread is at both ends: nobody
+    /// is woken up.
+    pub(crate) fn round_trip(&self, count: usize) -> f64 {
+        let socket = |place: &Place, address: SocketAddr| {
+            let socket = place.run(|| UdpSocket::bind(address)).expect("a socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+            socket
+        };
+        let server = socket(self.server, self.listen);
+        let client = socket(self.client, (Ipv4Addr::UNSPECIFIED, 0).into());
+        client.connect(self.connect).expect("a way to the server");
+        let mut bytes = [0; 64];
+        let mut there_and_back = || {
+            let begun = Instant::now();
+            client.send(&bytes).expect("to ask");
+            let (length, from) = server.recv_from(&mut bytes).expect("a question");
+            server.send_to(&bytes[..length], from).expect("to answer");
+            client.recv(&mut bytes).expect("an answer");
+            begun.elapsed().as_secs_f64() * 1e6
+        };
+        // The first finds out where the other is.
+        there_and_back();
+        median(&(0..count).map(|_| there_and_back()).collect::<Vec<_>>())
+    }
+
     fn connect_and_reset(&self) {
         let socket = tcp();
         socket.set_linger(Some(Duration::ZERO)).expect("a reset at the end");
@@ -90,6 +115,22 @@ impl Way<'_> {
             socket
         })
     }
+}
+
+/// Each way once a round, each round begun by another, so that what the machine does meanwhile hits all alike.
+pub(crate) fn interleaved<const N: usize>(
+    rounds: usize,
+    ways: &[Way<'_>; N],
+    measure: impl Fn(&Way<'_>) -> f64,
+) -> [Vec<f64>; N] {
+    let mut figures = std::array::from_fn(|_| Vec::new());
+    for round in 0..rounds {
+        for turn in 0..N {
+            let index = (round + turn) % N;
+            figures[index].push(measure(&ways[index]));
+        }
+    }
+    figures
 }
 
 fn tcp() -> Socket {

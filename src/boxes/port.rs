@@ -5,8 +5,9 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{find, shown};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::record::{BoxRecord, PortMap};
+use crate::spec::port::InsidePort;
 use crate::spec::reference::BoxRef;
 
 /// A published port, and whose it is.
@@ -19,16 +20,25 @@ struct Published<'a> {
 }
 
 /// The ports of a box, or of all in the order in which they started: a line for each, as docker-port(1) has it, with the box's
-/// name before it where it is not given; or with `json` an array of objects.
+/// name before it where it is not given; or with `json` an array of objects. Of a port of the box's, `inside`, where it leads from.
 ///
 /// # Errors
-/// When there is no such box.
-pub fn list(of: Option<&BoxRef>, json: bool) -> Result<String> {
+/// When there is no such box; when nothing leads to that port.
+pub fn list(of: Option<&BoxRef>, inside: Option<InsidePort>, json: bool) -> Result<String> {
     let boxes = match of {
         Some(wanted) => vec![find::find(wanted)?.record],
         None => find::all()?,
     };
-    let ports: Vec<_> = boxes.iter().flat_map(published).collect();
+    let mut ports: Vec<_> = boxes.iter().flat_map(published).collect();
+    if let Some(inside) = inside {
+        ports.retain(|Published { port, .. }| {
+            (port.box_port, port.protocol) == (inside.port, inside.protocol)
+        });
+        if let Some(first) = boxes.first().filter(|_| ports.is_empty()) {
+            return Err(Error::new(format!("port {inside} of box {} is not published", first.name))
+                .hint(format!("`netbox port ls {}` lists those that are", first.name)));
+        }
+    }
     if json {
         return shown::pretty(&ports);
     }
@@ -38,7 +48,10 @@ pub fn list(of: Option<&BoxRef>, json: bool) -> Result<String> {
             // Writing to a String cannot fail.
             let _ = write!(text, "{name} ");
         }
-        let _ = writeln!(text, "{}/{} -> {}", port.box_port, port.protocol, port.on_host());
+        let _ = match inside {
+            Some(_) => writeln!(text, "{}", port.on_host()),
+            None => writeln!(text, "{}/{} -> {}", port.box_port, port.protocol, port.on_host()),
+        };
     }
     Ok(text)
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use super::{Stop, a_box};
+use super::{Stop, a_box, text};
 use crate::error::{Error, Result};
 use crate::spec::{BoxRef, PortCommand, Request};
 
@@ -56,17 +56,22 @@ struct LsArgs {
     /// The name or the id of a box
     #[arg(value_name = "BOX", hide = true)]
     of: Option<OsString>,
+
+    /// A port of the box
+    #[arg(value_name = "PORT", hide = true)]
+    port: Option<OsString>,
 }
 
 fn ls_command() -> Command {
     LsArgs::augment_args(Command::new(LS))
         .about("List the published ports of a box, or of all boxes")
-        .override_usage("netbox port ls [--json] [BOX]")
+        .override_usage("netbox port ls [--json] [BOX [PORT[/PROTOCOL]]]")
 }
 
 fn ls(matches: &mut ArgMatches) -> Result<PortCommand, Stop> {
-    let LsArgs { json, of } = LsArgs::from_arg_matches_mut(matches)?;
-    Ok(PortCommand::List { of: of.map(|word| a_box(&word)).transpose()?, json })
+    let LsArgs { json, of, port } = LsArgs::from_arg_matches_mut(matches)?;
+    let port = port.map(|word| text("PORT", &word)?.parse()).transpose()?;
+    Ok(PortCommand::List { of: of.map(|word| a_box(&word)).transpose()?, port, json })
 }
 
 #[derive(Debug, Args)]

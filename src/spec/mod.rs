@@ -39,7 +39,7 @@ pub use net::Net;
 pub use netns::{Export, NetnsName};
 pub use network::{Join, NetworkName, NetworkRequest, NewNetwork};
 pub use pointer::JsonPointer;
-pub use port::{HostPort, PortRange, PortRequest, Protocol, publishable};
+pub use port::{HostPort, InsidePort, PortRange, PortRequest, Protocol, publishable};
 pub use publish::{Mapping, PublishSpec, merge};
 pub use reference::{BoxRef, Which};
 pub use request::{PortCommand, Request, RunRequest};

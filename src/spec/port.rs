@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +124,37 @@ fn number(digits: &str, whole: &str) -> Result<u16, String> {
     digits.parse().map_err(|_| format!("port {digits} is above 65535"))
 }
 
+/// A port of a box, as docker-port(1) takes it: `PORT[/tcp|udp|sctp]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InsidePort {
+    /// Its number, not 0.
+    pub port: u16,
+    /// TCP where none was said.
+    pub protocol: Protocol,
+}
+
+impl FromStr for InsidePort {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |cause: String| Error::usage(format!("invalid port {text:?}")).because(cause);
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let protocol = Protocol::from_name(protocol)
+            .ok_or_else(|| wrong(format!("{protocol:?} is not tcp, udp or sctp")))?;
+        match PortRange::parse(port).map_err(wrong)? {
+            range if !range.is_single() => Err(wrong("it is a range of ports".to_owned())),
+            range if range.first() == 0 => Err(wrong("no port is 0".to_owned())),
+            range => Ok(Self { port: range.first(), protocol }),
+        }
+    }
+}
+
+impl fmt::Display for InsidePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.port, self.protocol)
+    }
+}
+
 /// Which port of the host is to lead to the box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -223,6 +255,25 @@ mod tests {
         }
         assert_eq!(PortRange::parse("1234-1234").unwrap().to_string(), "1234");
         assert_eq!(PortRange::parse("1234-1242").unwrap().to_string(), "1234-1242");
+    }
+
+    #[test]
+    fn one_port_of_a_box() {
+        for (text, canonical) in [("80", "80/tcp"), ("53/UDP", "53/udp"), ("65535/sctp", "65535/sctp")] {
+            assert_eq!(text.parse::<InsidePort>().unwrap().to_string(), canonical);
+        }
+        for (text, cause) in [
+            ("", "neither"),
+            ("0", "no port is 0"),
+            ("80-81", "a range of ports"),
+            ("65536", "above 65535"),
+            ("80/", "\"\" is not tcp, udp or sctp"),
+            ("80/icmp", "\"icmp\" is not tcp, udp or sctp"),
+            ("8080:80", "neither"),
+        ] {
+            let error = text.parse::<InsidePort>().unwrap_err();
+            assert!(error.exit_status() == 2 && error.to_string().contains(cause), "{error}");
+        }
     }
 
     #[test]

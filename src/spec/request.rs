@@ -10,8 +10,8 @@ use ipnet::Ipv4Net;
 use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, Hostname,
-    JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec, SearchDomain, SignalNumber,
-    UnpublishSpec, Unshare, UserSpec, Which,
+    InsidePort, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec, SearchDomain,
+    SignalNumber, UnpublishSpec, Unshare, UserSpec, Which,
 };
 use crate::error::{Error, Result};
 
@@ -109,6 +109,8 @@ pub enum PortCommand {
     List {
         /// Whose; `None` for every box's.
         of: Option<BoxRef>,
+        /// Only what leads to this port of the box's, which is given then; `None` for all.
+        port: Option<InsidePort>,
         /// As JSON.
         json: bool,
     },

@@ -141,6 +141,14 @@ fn ports_are_listed_for_one_box_and_for_all() {
     let db = lab.start(&["--name", "db", "-p", "127.0.0.1:5432:5432"], &["sleep"]);
     let of_web = "53/udp -> 192.0.2.1:5353\n80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n";
     assert_eq!(said(&lab, &["port", "ls", "web"]), of_web);
+    // docker port web 80
+    assert_eq!(said(&lab, &["port", "ls", "web", "80"]), "0.0.0.0:8080\n[::]:8080\n");
+    assert_eq!(said(&lab, &["port", "ls", "web", "53/udp"]), "192.0.2.1:5353\n");
+    for port in ["53", "80/udp", "8080"] {
+        let output = tried(&lab, &["port", "ls", "web", port]);
+        assert_eq!(output.status.code(), Some(125), "{port}: {}", words(&output));
+        assert!(words(&output).contains("of box web is not published"), "{}", words(&output));
+    }
     let all: String = of_web.lines().map(|line| format!("web {line}\n")).collect();
     assert_eq!(said(&lab, &["port", "ls"]), all + "db 5432/tcp -> 127.0.0.1:5432\n");
     let json: Value = serde_json::from_str(&said(&lab, &["port", "ls", "--json", "db"])).expect("JSON");
