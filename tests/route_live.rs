@@ -98,8 +98,14 @@ fn veth<'a>(name: &'a str, peer_netns: BorrowedFd<'a>) -> Veth<'a> {
     }
 }
 
-const UP: LinkChange<'_> =
-    LinkChange { up: Some(true), alias: None, addr_gen_mode_none: true, forwarding_v4: None, mtu: None };
+const UP: LinkChange<'_> = LinkChange {
+    up: Some(true),
+    alias: None,
+    addr_gen_mode_none: true,
+    forwarding_v4: None,
+    mtu: None,
+    no_arp: false,
+};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()

@@ -194,7 +194,7 @@ fn a_watch_over_calls_is_one_and_for_a_box_that_publishes_all() {
         let one = lab.start(options, &["sleep"]);
         let (connection, guest) = (connect("web"), Guest::of("web"));
         let (own, command) = (pidfd(std::process::id()), pidfd(guest.pid()));
-        let error = connection.register(own.as_fd(), command.as_fd(), Some(calls)).err();
+        let error = connection.register(own.as_fd(), command.as_fd(), Some(calls), own.as_fd()).err();
         let told = error.as_ref().map(ToString::to_string).unwrap_or_default();
         assert_eq!(error.is_some(), expected.is_some(), "{told}");
         assert!(told.ends_with(expected.unwrap_or_default()), "{told}");
