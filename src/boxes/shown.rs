@@ -9,7 +9,14 @@ use crate::error::{Error, Result};
 /// A text on one line, in which what would drive a terminal is shown, not sent.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if drives_a_terminal(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Control characters, and those by which text that follows is shown in another order or on another line (Unicode, UAX #9).
+fn drives_a_terminal(c: char) -> bool {
+    let orders =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || orders
 }
 
 /// A table, two spaces between its columns.
@@ -23,8 +30,13 @@ pub fn columns<Line: AsRef<[String]>>(lines: &[Line]) -> String {
     }
     let mut text = String::new();
     for line in lines {
-        let cells = line.as_ref().iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        let mut row = String::new();
+        for (cell, width) in line.as_ref().iter().zip(&widths) {
+            row.push_str(cell);
+            // Not by a width of format!, which ends at 65535: a command line may be longer.
+            row.extend(std::iter::repeat_n(' ', 2 + width - cell.chars().count()));
+        }
+        text.push_str(row.trim_end());
         text.push('\n');
     }
     text
@@ -55,8 +67,8 @@ fn failure(error: serde_json::Error) -> Error {
 fn harmless(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_control() && c != '\n' {
-            // Writing to a String cannot fail; no control character is beyond U+009F.
+        if drives_a_terminal(c) && c != '\n' {
+            // Writing to a String cannot fail; none of these is beyond U+FFFF.
             let _ = write!(text, "\\u{:04x}", u32::from(c));
         } else {
             text.push(c);
@@ -70,8 +82,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_table_has_room_for_every_command_line() {
+        let long = "x".repeat(70_000);
+        let lines = [["a", "b"], [long.as_str(), "c"]].map(|line| line.map(str::to_owned));
+        let table = columns(&lines);
+        assert_eq!(table, format!("a{}b\n{long}  c\n", " ".repeat(70_001)));
+    }
+
+    #[test]
     fn a_command_cannot_drive_the_terminal_of_whoever_lists_it() {
         assert_eq!(printable("a\x1b[2Jb\n\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+        assert_eq!(printable("rm \u{202e}dmc"), "rm \u{fffd}dmc");
+        assert_eq!(on_a_line(&"\u{202e}").unwrap(), "\"\\u202e\"\n");
         for json in
             [pretty(&["a\x1b[2J\u{9b}\x7f\nö"]).unwrap(), on_a_line(&["a\x1b[2J\u{9b}\x7f\nö"]).unwrap()]
         {
