@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::kernel::channel::{Channel, Heard};
 use crate::kernel::listener::Listener;
 use crate::kernel::namespace::MountNamespace;
-use crate::kernel::process::Process;
+use crate::kernel::process::{self, Process};
 use crate::plan::record::MountIdentity;
 
 use super::duties::Duties;
@@ -63,6 +63,9 @@ struct Exec {
     /// Who did.
     agent: Process,
     command: Process,
+    /// What stands above the command in the box's pid namespace: it kills what is left of the command's, and ends by itself. Killed
+    /// before it is done, it would leave that to the box's init, whose are the box's own.
+    warden: Option<Pid>,
 }
 
 #[derive(Debug)]
@@ -206,6 +209,7 @@ impl Control {
     fn part(&mut self, place: usize, mounts: Option<MountIdentity>) {
         if let Role::Exec(exec) = self.clients.remove(place).role {
             kill(&exec.command);
+            let warden = exec.warden;
             if let Some(mounts) = mounts {
                 // Who has just connected may have a command in the box that it is about to register.
                 (0..=BACKLOG).any(|_| !self.accept());
@@ -214,7 +218,7 @@ impl Control {
                 let others = others.chain(joining.map(|client| client.peer));
                 let entitled: Vec<_> = others.chain([nix::unistd::getpid()]).collect();
                 // What cannot be found now dies with the box.
-                let _ = strays::kill(mounts, &entitled);
+                let _ = strays::kill(mounts, &entitled, warden);
             }
         }
     }
@@ -320,7 +324,10 @@ fn exec(
     let [agent, command] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|_| Error::new("a command in the box comes with two process descriptors"))?;
     let open = |fd| Process::of_pidfd(fd).context(|| "cannot watch a command in the box");
-    let exec = Exec { agent: open(agent)?, command: open(command)? };
+    let (agent, command) = (open(agent)?, open(command)?);
+    // ENOENT: it has just ended.
+    let parent = process::parent_of(command.pid.as_raw()).ok().map(Pid::from_raw);
+    let exec = Exec { warden: parent.filter(|parent| *parent != agent.pid), agent, command };
     // The keeper kills it at the end: nobody may name a process that is not the box's.
     if let Some((inode, id)) = mounts
         && !MountNamespace::of(exec.command.pid.as_raw()).is_ok_and(|own| own == MountNamespace { inode, id })

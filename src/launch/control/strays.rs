@@ -12,14 +12,15 @@ use crate::plan::record::MountIdentity;
 /// After so long, who forks faster than it is killed goes on until the box ends.
 const LIMIT: Duration = Duration::from_millis(100);
 
-/// Kills what is in the mount namespace of the box and descends from none of `entitled`. Its orphans are anybody's children: the
-/// namespace alone tells whose they were.
+/// Kills what is in the mount namespace of the box and descends from none of `entitled`, but for the `warden`, which does its part.
+/// Its orphans are anybody's children: the namespace alone tells whose they were.
 ///
 /// # Errors
 /// Where /proc cannot be read.
-pub(super) fn kill(mounts: MountIdentity, entitled: &[Pid]) -> io::Result<()> {
+pub(super) fn kill(mounts: MountIdentity, entitled: &[Pid], warden: Option<Pid>) -> io::Result<()> {
     let end = Instant::now() + LIMIT;
-    sweep::kill_in(mounts, |pid| Instant::now() < end && is_stray(pid, entitled))
+    let is_warden = |pid| warden.is_some_and(|warden| warden.as_raw() == pid);
+    sweep::kill_in(mounts, |pid| Instant::now() < end && !is_warden(pid) && is_stray(pid, entitled))
 }
 
 fn is_stray(pid: i32, entitled: &[Pid]) -> bool {
