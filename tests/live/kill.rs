@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lab::live_tests;
 use crate::tracer::trial::{
-    COMMAND_STATUS, CleanBy, EXPORTED, Start, Verdict, World, forget_detached, points,
+    COMMAND_STATUS, CleanBy, EXPORTED, Leaves, Start, Verdict, World, forget_detached, points,
 };
 use crate::tracer::{Deed, Point, Role, Side};
 
@@ -26,6 +26,9 @@ live_tests![
     everybody_killed_at_a_detached_start,
     everybody_killed_in_a_network,
     the_keeper_killed_that_makes_a_bridge,
+    a_further_command_killed_at_every_call,
+    a_further_command_killed_below_a_warden,
+    a_warden_killed_at_every_call,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -200,6 +203,55 @@ fn everybody_killed_at_a_detached_start() {
 /// L2.
 fn the_keeper_killed_that_makes_a_bridge() {
     in_world(World::with(Start::NoGateway, IN_A_NETWORK), Role::Keeper, 5, 17);
+}
+
+/// L2: the box goes on, and at once nothing of the command is in it, nor of what that left. Here the keeper's role is the
+/// supervisor's, and the first process's that of who joins the box.
+fn a_further_command(of_box: &[&str], leaves: Leaves, deeds: &[(Role, &[Role], usize)]) {
+    let mut world = World::entering(of_box, leaves);
+    let calls = world.calls();
+    for (at, victims, step) in deeds {
+        for side in [Side::Entry, Side::Exit] {
+            for point in points(&calls, *at, side, usize::from(side == Side::Exit), *step) {
+                world.strike(point, Deed::Kill(victims), CleanBy::ItselfButForTheDead, |verdict| {
+                    ended_as_promised(verdict, victims)
+                });
+            }
+        }
+    }
+    world.end();
+}
+
+fn a_further_command_killed_at_every_call() {
+    let [launcher, supervisor, joining] = [Role::Launcher, Role::Keeper, Role::First];
+    let deeds: [(_, &[_], _); 6] = [
+        (launcher, &[launcher], 9),
+        (supervisor, &[supervisor], 7),
+        (joining, &[joining], 7),
+        (supervisor, &[supervisor, launcher], 7),
+        (joining, &[supervisor, launcher], 9),
+        (joining, &[supervisor, joining], 11),
+    ];
+    a_further_command(&[], Leaves::ADaemon, &deeds);
+}
+
+/// What stands above the command in the box's pid namespace takes what the command leaves there with it, unless it is killed
+/// itself (docs/limits.md).
+fn a_further_command_killed_below_a_warden() {
+    let [launcher, supervisor, command] = [Role::Launcher, Role::Keeper, Role::Below];
+    let deeds: [(_, &[_], _); 4] = [
+        (launcher, &[launcher], 11),
+        (supervisor, &[supervisor], 9),
+        (command, &[command], 7),
+        (supervisor, &[supervisor, launcher], 9),
+    ];
+    a_further_command(&["--unshare-pid"], Leaves::ADaemon, &deeds);
+}
+
+fn a_warden_killed_at_every_call() {
+    let [supervisor, warden] = [Role::Keeper, Role::First];
+    let deeds: [(_, &[_], _); 2] = [(warden, &[warden], 7), (warden, &[supervisor, warden], 11)];
+    a_further_command(&["--unshare-pid"], Leaves::Nothing, &deeds);
 }
 
 /// L2: clean after the next command.

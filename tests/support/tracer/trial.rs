@@ -26,12 +26,14 @@ use prober::Prober;
 const LIMIT: Duration = Duration::from_secs(10);
 /// After so many failures the rest would say the same.
 const ENOUGH: usize = 15;
-/// With what the command of the run that is struck ends (`probe burst`).
+/// With what the command of the run that is struck ends (`probe burst`), and that of `netbox exec`.
 pub(crate) const COMMAND_STATUS: i32 = 7;
 /// What the run that is struck publishes.
 const PORT: u16 = 8080;
 /// The name that its network may have for ip-netns(8).
 pub(crate) const EXPORTED: &str = "--export-netns=struck";
+/// What the other box is called.
+const OTHER: &str = "other";
 /// What the other box publishes.
 const OTHER_PORT: u16 = 9090;
 
@@ -45,6 +47,14 @@ pub(crate) fn whole() -> bool {
 pub(crate) enum Start {
     NoGateway,
     BesideAnother,
+}
+
+/// What a further command leaves behind when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    Nothing,
+    /// A process that nothing ends but SIGKILL.
+    ADaemon,
 }
 
 /// By when the host must be as before.
@@ -65,6 +75,8 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
     /// Of the run that is struck.
     options: &'static [&'static str],
+    /// What is struck is no run, but a `netbox exec` in the other box, which leaves so much behind.
+    enters: Option<Leaves>,
     other: Option<RunningBox>,
     prober: Prober,
     baseline: (Snapshot, Option<Snapshot>),
@@ -88,6 +100,20 @@ impl World {
 
     /// The run that is struck has these options. Where it is in a network, that is there, and the other box is in it too.
     pub(crate) fn with(start: Start, options: &'static [&'static str]) -> Self {
+        Self::made(start, options, &[], None)
+    }
+
+    /// A further command in the other box is struck, and that box has these options.
+    pub(crate) fn entering(of_other: &[&str], leaves: Leaves) -> Self {
+        Self::made(Start::BesideAnother, &[], of_other, Some(leaves))
+    }
+
+    fn made(
+        start: Start,
+        options: &'static [&'static str],
+        of_other: &[&str],
+        enters: Option<Leaves>,
+    ) -> Self {
         let lab = match options.contains(&EXPORTED) {
             true => Lab::before(Shape::OwnLan, use_names),
             false => Lab::new(Shape::OwnLan),
@@ -103,13 +129,15 @@ impl World {
             Ipv4Addr::from(u32::from(first.address) & !(SLOTS + RESERVED))
         };
         lab.assert_clean_within(LIMIT);
-        let of_other = ["-p", "9090:80", "--net", network.unwrap_or("nat")];
+        let of_other =
+            [&["--name", OTHER, "-p", "9090:80", "--net", network.unwrap_or("nat")], of_other].concat();
         let other =
             (start == Start::BesideAnother).then(|| lab.start(&of_other, &["listen", "tcp", "0.0.0.0:80"]));
         let prober = Prober::start(&lab, pool, other.as_ref().map(|other| other.address));
         let mut world = Self {
             lab,
             options,
+            enters,
             other,
             prober,
             baseline: (Snapshot::take(), None),
@@ -144,6 +172,15 @@ impl World {
     }
 
     fn command(&self) -> Command {
+        if let Some(leaves) = self.enters {
+            let daemon = match leaves {
+                Leaves::ADaemon => format!("(trap '' TERM HUP INT; setsid {PROBE} sleep >/dev/null 2>&1 &);"),
+                Leaves::Nothing => String::new(),
+            };
+            // No trace in the box's network.
+            let script = format!("{daemon} exec {PROBE} exit {COMMAND_STATUS}");
+            return self.lab.netbox(&["exec", OTHER, "--", "sh", "-c", &script]);
+        }
         let burst = [PROBE, "burst", &format!("{WAN}:{ECHO}")].map(str::to_owned);
         let [tcp, udp] = ["tcp", "udp"].map(|protocol| format!("{PORT}:80/{protocol}"));
         let mut command = self.lab.netbox(&["run", "-p", &tcp, "-p", &udp]);
