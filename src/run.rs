@@ -281,14 +281,18 @@ impl<'a> Keeper<'a> {
         }
         self.map_ports()?;
         launcher_is_there(self.launcher)?;
+        let told = self.start.request.json_status_fd.and(self.lease.as_ref());
+        let told = told.map(Lease::open_record).transpose()?;
         self.first.become_command(|line| tell(self.launcher, &ToLauncher::Warning(line)))?;
         if let Some(lease) = self.lease.as_ref().filter(|_| self.start.reached_at_once) {
             self.control.open(lease)?;
         }
         self.kept.as_ref().map_or(Ok(()), KeptBox::begin)?;
-        let is_told = self.start.request.json_status_fd.is_some() || self.start.request.detach;
-        if let Some(record) = self.record.as_ref().filter(|_| is_told) {
-            tell(self.launcher, &ToLauncher::Started(Box::new(record.clone())));
+        if let Some(lease) = self.lease.as_ref().filter(|_| told.is_some() || self.start.request.detach) {
+            let id = lease.id.as_str().to_owned();
+            let record: Vec<_> = told.iter().map(AsFd::as_fd).collect();
+            // One that is gone shows in the next wait.
+            let _ = self.launcher.send(&ToLauncher::Started { id }, &record);
         }
         Ok(())
     }

@@ -182,6 +182,17 @@ impl Lease {
             .context(|| format!("cannot write the state of box {}", self.id))
     }
 
+    /// The record as it was written last, to be read by somebody else ([`read_record`]).
+    ///
+    /// # Errors
+    /// EMFILE; ENOENT, when somebody removed it.
+    pub fn open_record(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, RECORD, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .context(|| format!("cannot read the state of box {}", self.id))
+    }
+
     /// Makes a file in the box's directory, which everybody may read whom it is shown to.
     ///
     /// # Errors
@@ -268,6 +279,14 @@ fn free_name(locked: &Locked<'_>, id: &str, name: &str) -> Option<String> {
     }
     let removed = state::remove(locked.root(), &format!("names/{name}"));
     removed.err().map(|error| format!("cannot free the name {name}: {error}"))
+}
+
+/// Reads what [`Lease::open_record`] opened.
+///
+/// # Errors
+/// A record that somebody damaged.
+pub fn read_record(file: OwnedFd) -> Result<BoxRecord> {
+    state::read_open_json(file).ok_or_else(|| Error::new("cannot read the state of the box: it was damaged"))
 }
 
 fn remove_files(locked: &Locked<'_>, id: &str, name: Option<&str>) -> Vec<String> {

@@ -29,8 +29,9 @@ use crate::plan::topology::SLOTS;
 /// Where the directories of all users are.
 pub const PARENT: &str = "/run/netbox";
 
-/// No state file of ours is larger: what is, is not ours.
-const LARGEST: u64 = 4 << 20;
+/// No state file of ours is larger: what is, is not ours. The largest is the record of a box with a command line of 2 MiB (execve(2))
+/// in which every byte has to be escaped.
+const LARGEST: u64 = 16 << 20;
 
 const DIRECTORY: OFlags =
     OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
@@ -405,7 +406,11 @@ fn check_of(file: &impl AsFd, path: &str, may_own: impl Fn(u32) -> bool) -> Resu
 /// Reads a JSON file. `None`: not there, or not what we write (cut short, foreign, garbage, too large).
 pub(super) fn read_json<T: DeserializeOwned>(at: impl AsFd, name: &str) -> Option<T> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = rustix::fs::openat(at, name, flags, Mode::empty()).ok()?;
+    read_open_json(rustix::fs::openat(at, name, flags, Mode::empty()).ok()?)
+}
+
+/// The same of a file that is open.
+pub(super) fn read_open_json<T: DeserializeOwned>(file: OwnedFd) -> Option<T> {
     let mut bytes = Vec::new();
     File::from(file).take(LARGEST).read_to_end(&mut bytes).ok()?;
     serde_json::from_slice(&bytes).ok()

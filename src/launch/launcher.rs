@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
+use crate::apply::lease;
 use crate::apply::sweep::sweep_now;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::Channel;
@@ -202,14 +203,14 @@ impl<'a> Launcher<'a> {
                     self.report.warning(&line);
                 }
             }
-            ToLauncher::Started(record) => {
+            ToLauncher::Started { id } => {
                 if let Some(detached) = &mut self.detached
-                    && !detached.started(&record.id, self.report)?
+                    && !detached.started(&id, self.report)?
                 {
                     return Ok(Some(Outcome::CallerGone));
                 }
-                if let Some(status) = &mut self.status {
-                    status.started(&Listed::from(*record));
+                if let Some((status, record)) = self.status.as_mut().zip(incoming.descriptors.pop()) {
+                    status.started(&Listed::from(lease::read_record(record)?));
                 }
             }
             ToLauncher::Stopped(signal) => self.stop_as_command_did(signal),

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::kernel::channel::Channel;
 use crate::kernel::process::Process;
-use crate::plan::record::BoxRecord;
 use crate::plan::wiring::BoxLink;
 
 /// From the keeper to the launcher.
@@ -22,8 +21,12 @@ pub enum ToLauncher {
     Log(String),
     /// A thing that the user should know, unless `--quiet`.
     Warning(String),
-    /// The command runs, for `--json-status-fd`.
-    Started(Box<BoxRecord>),
+    /// The command runs. For `--json-status-fd` with the box's record, as a file: with a long command line or thousands of ports it
+    /// is longer than a message can be.
+    Started {
+        /// The box's.
+        id: String,
+    },
     /// The command was stopped by this signal.
     Stopped(i32),
     /// The run failed before the command ran. Everything is undone but for the problems named.

@@ -14,6 +14,7 @@ use crate::lab::{HOST_LAN, Lab, NETBOX, PROBE, Place, Shape, live_tests, probe, 
 
 live_tests![
     a_detached_run_returns_with_the_id_when_its_ports_are_mapped,
+    a_box_with_a_long_command_line_is_told_and_listed,
     a_failure_is_told_as_in_the_foreground_and_leaves_nothing,
     a_start_without_enough_descriptors_leaves_nothing,
     a_detached_box_has_nothing_of_its_callers,
@@ -58,6 +59,19 @@ fn a_detached_run_returns_with_the_id_when_its_ports_are_mapped() {
         // Its reader is gone.
         assert!(logs.wait().is_ok());
     }
+}
+
+/// Longer than a message between netbox's processes.
+fn a_box_with_a_long_command_line_is_told_and_listed() {
+    let lab = lab();
+    let long = "x".repeat(100_000);
+    let command = ["--", PROBE, "sleep", &long, &long, &long];
+    let detached = lab.netbox(&[&["run", "-d", "--name", "web"][..], &command].concat()).output();
+    let detached = detached.expect("netbox");
+    assert!(detached.status.success() && detached.stdout.len() == 9, "{}", words(&detached));
+    let listed = lab.netbox(&["ps"]).output().expect("netbox");
+    assert!(listed.status.success() && listed.stdout.len() > 300_000, "{:?}", listed.status);
+    assert!(lab.netbox(&["rm", "-f", "web"]).output().expect("netbox").status.success());
 }
 
 /// R2, L1.

@@ -9,6 +9,7 @@ use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests, words};
 
 live_tests![
     a_start_and_an_end_are_told_in_json,
+    a_start_with_thousands_of_ports_is_told,
     a_command_that_cannot_be_started_has_an_end_only,
     a_reader_that_is_gone_or_full_changes_nothing,
     a_descriptor_that_cannot_be_written_is_an_error,
@@ -48,6 +49,15 @@ fn a_start_and_an_end_are_told_in_json() {
         }
         assert_eq!(end, &serde_json::json!({"event": "exited", "status": 3}));
     }
+}
+
+/// They are longer than a message between netbox's processes.
+fn a_start_with_thousands_of_ports_is_told() {
+    let _lab = Lab::new(Shape::OwnLan);
+    let output = run(&format!(">{FILE}"), &format!("-p 20000-21999:20000-21999 -- {PROBE} exit 3"));
+    assert_eq!(output.status.code(), Some(3), "{}", words(&output));
+    let [start, _end] = &told()[..] else { panic!("two lines") };
+    assert_eq!(start["ports"].as_array().map(Vec::len), Some(4000));
 }
 
 /// R2.
