@@ -5,7 +5,7 @@ use nix::sched::CloneFlags;
 use crate::apply::registry;
 use crate::apply::state::State;
 use crate::error::{Context, Error, Result};
-use crate::kernel::namespace;
+use crate::kernel::namespace::{self, MountNamespace};
 use crate::kernel::process::{self, Process};
 use crate::plan::record::BoxRecord;
 use crate::spec::name::BoxId;
@@ -133,7 +133,7 @@ impl Found {
     ///
     /// # Errors
     /// When the box has ended meanwhile; when the command is in a user namespace that it was not started in, where the others
-    /// may be anything.
+    /// may be anything, or in such a mount namespace, by which what is in a box is told.
     pub fn namespaces(&self, command: &Process) -> Result<CloneFlags> {
         let name = &self.record.name;
         let apart = namespace::apart_from(command.pid.as_raw());
@@ -149,6 +149,12 @@ impl Found {
         if apart.contains(CloneFlags::CLONE_NEWUSER) != own_users {
             return Err(Error::new(format!("cannot enter box {name}"))
                 .because("its command is not in the user namespace that it was started in"));
+        }
+        let own_mounts = self.record.mounts.map(|(inode, id)| MountNamespace { inode, id });
+        if own_mounts.is_some_and(|own| MountNamespace::of(command.pid.as_raw()).is_ok_and(|now| now != own))
+        {
+            return Err(Error::new(format!("cannot enter box {name}"))
+                .because("its command is not in the mount namespace that it was started in"));
         }
         Ok(apart)
     }

@@ -31,6 +31,7 @@ live_tests![
     a_further_command_ends_with_the_box,
     a_box_can_neither_trace_nor_read_who_joins_it,
     only_living_boxes_are_joined,
+    a_box_whose_command_has_left_its_mounts_is_not_joined,
     a_command_runs_in_every_box_in_turn,
 ];
 
@@ -405,6 +406,20 @@ fn a_box_can_neither_trace_nor_read_who_joins_it() {
         further.end();
         in_box.end();
     }
+}
+
+fn a_box_whose_command_has_left_its_mounts_is_not_joined() {
+    let lab = lab();
+    let script = "echo ready $$ -; exec unshare -m sleep 1000";
+    let options = ["run", "--name", "t", "--cap-add", "SYS_ADMIN", "--", "sh", "-c", script];
+    let in_box = lab.start_command(&mut lab.netbox(&options));
+    let refusal =
+        "netbox: cannot enter box t: its command is not in the mount namespace that it was started in\n";
+    wait_until("it is refused", || {
+        let output = exec(&lab, &[], &["exit", "0"]).output().expect("netbox");
+        output.status.code() == Some(125) && output.stderr == refusal.as_bytes()
+    });
+    in_box.end();
 }
 
 /// L3: one that has ended, or is none, is not; and nothing is started.
