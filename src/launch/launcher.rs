@@ -131,9 +131,11 @@ impl<'a> Launcher<'a> {
             }
             if woken.by_signal {
                 while let Some(signal) = signals.read().context(|| "cannot read a signal")? {
-                    // A reader that is gone, of standard error or of the status, is not the command's.
-                    let is_own = || signal.sender == std::process::id();
-                    if signal.number != Signal::SIGPIPE as i32 || !is_own() {
+                    // A reader that is gone, of standard error or of the status, is not the command's; nor is a log that may not
+                    // grow (RLIMIT_FSIZE).
+                    let is_of_writing =
+                        [Signal::SIGPIPE, Signal::SIGXFSZ].iter().any(|one| *one as i32 == signal.number);
+                    if !is_of_writing || signal.sender != std::process::id() {
                         self.pass_on(signal.number);
                     }
                 }

@@ -22,6 +22,7 @@ live_tests![
     a_log_ends_with_the_last_words_of_a_box_that_was_killed,
     the_end_of_a_box_is_noted_on_a_full_disk,
     a_full_disk_does_not_stop_a_command,
+    a_log_that_may_not_grow_does_not_end_a_command,
     a_removed_log_does_not_stop_a_command,
     a_box_in_the_foreground_has_no_log,
     a_log_is_for_its_user_alone_and_a_damaged_one_is_an_error,
@@ -170,6 +171,22 @@ fn the_end_of_a_box_is_noted_on_a_full_disk() {
     assert_eq!(one.ended()["exit_status"], 5);
     drop(one);
     umount("/var/lib/netbox").expect("a mount");
+}
+
+/// R3: the signal for it is the launcher's.
+fn a_log_that_may_not_grow_does_not_end_a_command() {
+    let lab = lab();
+    // The first box has made the state directory, which takes longer files.
+    let other = lab.start(&[], &["sleep"]);
+    let run =
+        lab.netbox(&["run", "-d", "--name", "web", "--", "sh", "-c", "head -c 100000 /dev/zero; exit 5"]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
+    let started = shell.output().expect("a shell");
+    assert!(started.status.success(), "{}", words(&started));
+    assert_eq!(lab.netbox(&["wait", "web"]).status().expect("netbox").code(), Some(5));
+    assert!(lab.netbox(&["rm", "web"]).status().expect("netbox").success());
+    other.end();
 }
 
 /// What cannot be written is dropped, and that is said where it would have been.
