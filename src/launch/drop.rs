@@ -6,6 +6,7 @@ use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgi
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::privilege;
+use crate::kernel::terminal::{self, Terminal};
 use crate::plan::identity::Identity;
 use crate::plan::privileges::Privileges;
 use crate::spec::capability::Capability;
@@ -46,6 +47,10 @@ fn become_user(identity: &Identity) -> Result<()> {
     if Uid::effective() != uid {
         // As this user still, whose quota is the larger one where it is root; possession is what counts for the other.
         privilege::leave_session_keyring().context(|| "cannot leave the session keyring")?;
+        if Terminal::controlling().is_some() {
+            // While there is CAP_SYS_ADMIN, which it takes where privileges may be gained.
+            terminal::forbid_typing().context(|| "cannot protect the terminal")?;
+        }
     }
     setresgid(gid, gid, gid).context(|| format!("cannot become group {gid}"))?;
     setresuid(uid, uid, uid).context(|| format!("cannot become user {uid}"))

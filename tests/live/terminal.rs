@@ -12,6 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
 
+use crate::privileges::lab_with_a_user;
+
 use crate::lab::{Lab, NETBOX, PROBE, Shape, live_tests, running, send, words};
 
 live_tests![
@@ -25,6 +27,7 @@ live_tests![
     a_command_that_was_killed_while_stopped_is_seen_to_end,
     the_shell_has_its_terminal_back,
     a_detached_box_outlives_its_terminal,
+    another_user_cannot_type_into_the_callers_terminal,
 ];
 
 /// Longer than this, what is expected does not come.
@@ -304,4 +307,16 @@ fn a_detached_box_outlives_its_terminal() {
     let id = listed[0]["id"].as_str().expect("an id");
     let removed = lab.netbox(&["rm", "-f", id]).output().expect("netbox can be started");
     assert!(removed.status.success(), "{}", words(&removed));
+}
+
+/// I5: what is typed would be a command of the shell's that netbox was started by, which may be root's.
+fn another_user_cannot_type_into_the_callers_terminal() {
+    let Some(lab) = lab_with_a_user() else { return };
+    let _member = lab.start(&["-u", "tester", "--name", "member"], &["sleep"]);
+    let mut shell = Shell::start();
+    for way in ["$N -u tester", "$N -u tester --allow-new-privs", "${N% run} exec member"] {
+        shell.line(&format!("{way} -- $PROBE type"));
+        shell.expect("typing: EPERM");
+    }
+    shell.end();
 }

@@ -215,6 +215,15 @@ pub(crate) fn main() -> ExitCode {
         ["status"] => print!("{}", fs::read_to_string("/proc/self/status").expect("this process's status")),
         ["cat", path] => print!("{}", fs::read_to_string(path).expect("a readable file")),
         ["exit", code] => return ExitCode::from(code.parse::<u8>().expect("a status")),
+        ["type"] => {
+            // SAFETY: TIOCSTI reads one character.
+            let typed = unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) };
+            println!(
+                "typing: {:?}",
+                nix::errno::Errno::result(typed)
+                    .map_or_else(|errno| errno, |_| nix::errno::Errno::from_raw(0))
+            );
+        }
         ["raise", name] => raise(name.parse::<Signal>().expect("a signal's name")).expect("to raise"),
         ["leave-a-child"] => {
             // Not waited for, in a group of its own, without the standard streams: as daemons are left.
