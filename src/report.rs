@@ -98,5 +98,22 @@ pub fn stream(text: &str) -> Result<bool> {
 
 /// In one write, so that lines of several programs do not mix. A closed standard error is nobody's to tell.
 pub fn to_stderr(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(harmless(text).as_bytes());
+}
+
+/// Names and arguments are anybody's: what of them would drive a terminal is shown, not sent.
+fn harmless(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_cannot_drive_a_terminal() {
+        let told = harmless("netbox: cannot run \u{1b}[31m\r\u{9b}é: command not found\nhint: none\n");
+        assert_eq!(told, "netbox: cannot run \u{fffd}[31m\u{fffd}\u{fffd}é: command not found\nhint: none\n");
+    }
 }

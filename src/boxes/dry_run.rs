@@ -1,6 +1,7 @@
 //! `netbox run --dry-run`: the plan, printed. It changes nothing and needs no rights.
 
 use super::elsewhere::{self, Elsewhere};
+use super::shown;
 use crate::apply::networks::Kept;
 use crate::apply::state::{self, State};
 use crate::apply::{address, attach, export, kept, lease, networks, reserve};
@@ -95,7 +96,8 @@ pub fn dry_run(request: &RunRequest, caller: &Caller, identity: &Identity) -> Re
         attached,
     };
     if request.json {
-        return render::to_json(&plan).map_err(|error| Error::new("cannot write JSON").because(error));
+        let json = render::to_json(&plan).map_err(|error| Error::new("cannot write JSON").because(error))?;
+        return Ok(shown::harmless(&json));
     }
     Ok(render::to_text(&plan))
 }

@@ -64,7 +64,8 @@ fn failure(error: serde_json::Error) -> Error {
 
 /// JSON escapes the control characters of ASCII alone, but for DEL (RFC 8259, section 7): terminals know others, U+009B among
 /// them. All of them are in strings.
-fn harmless(json: &str) -> String {
+#[must_use]
+pub fn harmless(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         if drives_a_terminal(c) && c != '\n' {

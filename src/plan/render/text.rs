@@ -71,5 +71,7 @@ fn write_command(out: &mut String, plan: &RunPlan<'_>) -> fmt::Result {
         return writeln!(out, "# no command: the box waits for SIGTERM");
     }
     let words: Vec<_> = plan.request.command.iter().map(|word| word.to_string_lossy()).collect();
-    writeln!(out, "exec {}", words.join(" "))
+    // Shown, where it would drive a terminal.
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    writeln!(out, "exec {}", words.join(" ").chars().map(shown).collect::<String>())
 }
