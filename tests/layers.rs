@@ -19,26 +19,33 @@ fn layers() -> Vec<String> {
     rows.map(|row| row.split('|').nth(1).unwrap().trim().to_owned()).collect()
 }
 
-/// Every file below src: its path there, and its text without its tests.
-fn sources() -> Vec<(PathBuf, String)> {
-    let source = root().join("src");
+/// Every Rust file below a folder: its path there, and its text.
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let source = root().join(folder);
     let (mut found, mut folders) = (Vec::new(), vec![source.clone()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && !path.ends_with("tests.rs")
-            {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
-                found.push((path.strip_prefix(&source).unwrap().to_owned(), code));
+                found.push((path.strip_prefix(&source).unwrap().to_owned(), text));
             }
         }
     }
     assert!(found.len() > 50, "{} files", found.len());
     found
+}
+
+/// Those below src, without their tests.
+fn sources() -> Vec<(PathBuf, String)> {
+    let own = files("src").into_iter().filter(|(path, _)| !path.ends_with("tests.rs"));
+    own.map(|(path, text)| {
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+        (path, code)
+    })
+    .collect()
 }
 
 /// The layer that a file belongs to: its folder, or its own name.
@@ -117,6 +124,16 @@ fn only_the_report_prints() {
         };
         let has = code.lines().map(without_comment).any(prints);
         assert!(!has || path == Path::new("report.rs"), "src/{}", path.display());
+    }
+}
+
+#[test]
+fn the_tests_sleep_in_one_place() {
+    let sleeping = ["thread", "time"].map(|module| format!("{module}::sleep"));
+    for (path, text) in files("tests") {
+        let has =
+            text.lines().map(without_comment).any(|line| sleeping.iter().any(|call| line.contains(call)));
+        assert_eq!(has, path == Path::new("support/lab/waiting.rs"), "tests/{}", path.display());
     }
 }
 

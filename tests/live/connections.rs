@@ -191,12 +191,7 @@ fn the_end_of_a_box_leaves_the_connections_of_others_alone() {
         assert!(crate::lab::outcome(&other).reached());
     }
     // Its connections are forgotten last of all: when its keeper has gone.
-    let keepers = || crate::lab::running(NETBOX).len();
-    let end = Instant::now() + Duration::from_secs(5);
-    while keepers() > 2 {
-        assert!(Instant::now() < end, "{} processes", keepers());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    crate::lab::wait_for_end_of(NETBOX, 2);
     for (to, stream) in &open {
         assert!(tracked(stream), "the connection to {to} is forgotten");
     }

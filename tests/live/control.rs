@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netbox::apply::registry;
 use netbox::boxes::control::{self, Connection};
@@ -15,7 +15,7 @@ use netbox::spec::{BoxId, BoxRef};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, PROBE, Shape, live_tests, send, words};
+use crate::lab::{Lab, PROBE, Shape, end_within, live_tests, send, wait_until, words};
 
 live_tests![
     what_others_have_in_a_box_ends_with_it,
@@ -81,13 +81,9 @@ impl Guest {
     }
 
     fn assert_killed_soon(mut self) {
-        let end = Instant::now() + Duration::from_secs(5);
-        while self.lives() {
-            assert!(Instant::now() < end, "it lives on");
-            std::thread::sleep(Duration::from_millis(1));
-        }
         use std::os::unix::process::ExitStatusExt;
-        assert_eq!(self.0.wait().expect("our child").signal(), Some(9));
+        let status = end_within(Duration::from_secs(5), &mut self.0).expect("it lives on");
+        assert_eq!(status.signal(), Some(9));
     }
 }
 
@@ -246,11 +242,7 @@ fn clients_that_say_nothing_or_garbage_or_do_not_read_disturb_nobody() {
         one.say(Request::Wait, &[]).expect("to say it");
     }
     drop((silent, deaf));
-    let end = Instant::now() + Duration::from_secs(5);
-    while descriptors() > before + waiting.len() {
-        assert!(Instant::now() < end, "{} descriptors, {before} before", descriptors());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("the descriptors are closed", || descriptors() <= before + waiting.len());
     assert_eq!(one.end().code(), Some(143));
     for one in &waiting {
         assert_eq!(one.hear(), Ok(Some(Answer::Ended(143))));
@@ -271,23 +263,18 @@ fn who_finds_no_room_is_told_so() {
     let enter = || lab.netbox(&["exec", "web", "--", "true"]).output().expect("netbox");
     let expected = "netbox: too many netbox commands are connected to the box\n\
                     hint: try again when one of them has ended\n";
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
+    wait_until("there is no room", || {
         let output = enter();
-        if !output.status.success() {
-            assert_eq!(
-                (String::from_utf8_lossy(&output.stderr).as_ref(), output.status.code()),
-                (expected, Some(125))
-            );
-            break;
+        if output.status.success() {
+            waiting.push(wait());
+            return false;
         }
-        assert!(Instant::now() < end, "there is room still");
-        waiting.push(wait());
-    }
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((said.as_ref(), output.status.code()), (expected, Some(125)));
+        true
+    });
     drop(waiting);
-    while !enter().status.success() {
-        assert!(Instant::now() < end, "there is no room again");
-    }
+    wait_until("there is room again", || enter().status.success());
     assert_eq!(one.end().code(), Some(143));
 }
 
@@ -297,11 +284,9 @@ fn waiting(lab: &Lab, names: &[&str]) -> Child {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("netbox can be started");
     // It has as many connections as there are boxes, and sleeps in recvmsg(2).
     let path = format!("/proc/{}/wchan", child.id());
-    let end = Instant::now() + Duration::from_secs(10);
-    while !std::fs::read_to_string(&path).is_ok_and(|text| text.contains("unix") || text.contains("skb")) {
-        assert!(Instant::now() < end, "netbox wait does not wait");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("netbox wait waits", || {
+        std::fs::read_to_string(&path).is_ok_and(|text| text.contains("unix") || text.contains("skb"))
+    });
     child
 }
 

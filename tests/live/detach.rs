@@ -382,11 +382,7 @@ fn a_box_with_rm_is_forgotten_when_it_ends() {
 
 /// Waits until no process of netbox's is left but what this test started in the foreground, which is none.
 fn wait_until_all_are_gone() {
-    let end = std::time::Instant::now() + Duration::from_secs(10);
-    while !crate::lab::running(NETBOX).is_empty() || !crate::lab::running(PROBE).is_empty() {
-        assert!(std::time::Instant::now() < end, "{:?}", crate::lab::running(NETBOX));
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    [NETBOX, PROBE].iter().for_each(|program| crate::lab::wait_for_end_of(program, 0));
 }
 
 /// L2: by whoever is left, or by the next netbox.
@@ -484,11 +480,7 @@ fn a_caller_that_goes_away_before_the_command_runs_leaves_no_box() {
         assert!(std::time::Instant::now() < end, "{:?}", crate::lab::running(NETBOX));
     }
     lock.unlock().expect("the run lock");
-    let end = std::time::Instant::now() + Duration::from_secs(5);
-    while crate::lab::running(NETBOX).len() > before {
-        assert!(std::time::Instant::now() < end, "{:?}", crate::lab::running(NETBOX));
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    crate::lab::wait_for_end_of(NETBOX, before);
     assert_eq!(lab.listed().len(), 1);
     assert_eq!(other.listed()["status"], "running");
 }

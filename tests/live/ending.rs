@@ -4,12 +4,11 @@ use std::fs;
 use std::io::BufRead;
 use std::net::TcpListener;
 use std::process::Output;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, PROBE, RunningBox, Shape, live_tests, running, send, words};
+use crate::lab::{Lab, PROBE, RunningBox, Shape, live_tests, running, send, wait_until, words};
 
 live_tests![
     a_stopped_box_is_gone_for_everybody,
@@ -107,14 +106,6 @@ fn all_boxes_are_stopped() {
 fn state_of(pid: u32) -> char {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
     stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).expect("proc_pid_stat(5)")
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !done() {
-        assert!(Instant::now() < end, "not within five seconds: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// R3: and one that is continued goes on with its launcher.

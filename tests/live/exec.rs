@@ -6,14 +6,12 @@ use std::io::{BufRead, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::lab::{Lab, NETBOX, PROBE, RunningBox, Shape, live_tests, running, send, words};
+use crate::lab::{Lab, NETBOX, PROBE, RunningBox, Shape, live_tests, running, send, wait_until, words};
 use crate::privileges::lab_with_a_user;
 
 live_tests![
@@ -77,14 +75,6 @@ fn command_of_box(lab: &Lab) -> u32 {
     let listed = text(&lab.netbox(&["ps", "--json"]).output().expect("netbox"));
     let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
     u32::try_from(listed[0]["box_pid"].as_u64().expect("its command")).expect("a process")
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !done() {
-        assert!(Instant::now() < end, "not in time: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// I1, I2: the fence is that of the box.

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, ExitStatus, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::lab::{ECHO, Lab, NETBOX, Shape, WAN, live_tests, probe, running, send, words};
+use crate::lab::{
+    ECHO, Lab, NETBOX, Shape, WAN, end_within, live_tests, probe, running, send, wait_until, words,
+};
 
 live_tests![
     the_traffic_of_each_box_is_told,
@@ -58,25 +59,12 @@ impl Follower {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_until("it ends", || {
-            status = self.child.try_wait().expect("our child");
-            status.is_some()
-        });
-        status.expect("an end")
+        end_within(Duration::from_secs(5), &mut self.child).expect("an end")
     }
 
     fn end(mut self) {
         send(self.child.id(), Signal::SIGTERM);
         self.child.wait().expect("our child");
-    }
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !done() {
-        assert!(Instant::now() < end, "not within five seconds: {what}");
-        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -270,7 +258,7 @@ fn who_follows_ends_when_nobody_reads() {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("netbox can be started");
         drop(child.stdout.take());
-        wait_until("it ends", || child.try_wait().expect("our child").is_some());
+        assert!(end_within(Duration::from_secs(5), &mut child).is_some(), "{arguments:?} goes on");
         let output = child.wait_with_output().expect("what it said");
         assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", words(&output));
     }

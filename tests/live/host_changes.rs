@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    ECHO, HOST, HOST_LAN, HOST_LAN6, Lab, Place, RunningBox, Service, Shape, WAN, WAN6, links, live_tests,
-    nftables, probe, read_sysctl, send, sysctl,
+    ECHO, HOST, HOST_LAN, HOST_LAN6, Lab, Place, RunningBox, Service, Shape, WAN, WAN6, let_pass, links,
+    live_tests, nftables, probe, read_sysctl, send, settled, sysctl, wait_within,
 };
 
 live_tests![
@@ -42,12 +42,8 @@ const A_SECOND: Duration = Duration::from_secs(1);
 
 /// Waits for something that has to come true. Three times the limit: tests run beside each other, and beside a harness that
 /// keeps all processors busy.
-fn within(limit: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + 3 * limit;
-    while !is_true() {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+fn within(limit: Duration, what: &str, is_true: impl FnMut() -> bool) {
+    wait_within(3 * limit, what, is_true);
 }
 
 fn wan() -> SocketAddr {
@@ -266,7 +262,7 @@ fn the_first_keeper_killed_in_the_middle_of_a_repair() {
             links::remove(&own_link());
         }
         // Not to wait for anything: to strike elsewhere in each round.
-        std::thread::sleep(Duration::from_micros(round * 250));
+        let_pass(Duration::from_micros(round * 250));
         send(victim, Signal::SIGKILL);
         assert_eq!(first.wait().code(), Some(125));
         assert_egress(&second, &format!("after round {round}"));
@@ -325,12 +321,7 @@ fn a_resting_keeper_is_not_woken_by_other_boxes() {
     within(2 * A_SECOND, "the links have settled", links::all_running);
     let stay_at_rest = || {
         // They have a last look.
-        let mut before = resting();
-        within(2 * A_SECOND, "the keepers rest", || {
-            std::thread::sleep(Duration::from_millis(250));
-            let now = resting();
-            std::mem::replace(&mut before, now) == now
-        });
+        let before = settled(Duration::from_millis(250), 6 * A_SECOND, resting);
         for _ in 0..5 {
             assert!(lab.run(&["-p", "8080:80"], &["exit", "0"]).status.success());
         }

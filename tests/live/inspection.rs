@@ -5,12 +5,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{ECHO, Lab, NETBOX, Place, RunningBox, Shape, WAN, live_tests, probe, running, words};
+use crate::lab::{
+    ECHO, Lab, NETBOX, Place, RunningBox, Shape, WAN, find_within, live_tests, probe, running, words,
+};
 
 live_tests![
     a_box_is_inspected_as_the_kernel_has_it,
@@ -187,15 +188,8 @@ fn with_inode(kind: &str, wanted: u64) -> BTreeSet<u32> {
 
 /// The processes that are the box's, once all of its family is there.
 fn grown(lab: &Lab, number: usize) -> BTreeSet<u32> {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        let found = pids(lab);
-        if found.len() >= number {
-            return found;
-        }
-        assert!(Instant::now() < end, "{found:?}");
-        thread::sleep(Duration::from_millis(2));
-    }
+    let what = || format!("{number} processes: {:?}", pids(lab));
+    find_within(Duration::from_secs(5), what, || Some(pids(lab)).filter(|found| found.len() >= number))
 }
 
 fn the_processes_of_a_box_are_its_own_and_those_that_entered_it() {

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    ECHO, Lab, NETBOX, RunningBox, Shape, WAN, live_tests, outcome, probe, running, send, words,
+    ECHO, Lab, NETBOX, RunningBox, Shape, WAN, live_tests, outcome, probe, running, send, wait_until, words,
 };
 
 live_tests![
@@ -21,14 +20,6 @@ live_tests![
 
 fn lab() -> Lab {
     Lab::new(Shape::OwnLan)
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !done() {
-        assert!(Instant::now() < end, "not in time: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The links of a box.

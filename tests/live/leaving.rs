@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    ECHO, HOST_LAN, Lab, NETBOX, PROBE, RunningBox, Shape, WAN, live_tests, probe, running, send,
+    ECHO, HOST_LAN, Lab, NETBOX, PROBE, RunningBox, Shape, WAN, live_tests, probe, running, send, wait_within,
 };
 
 live_tests![
@@ -46,7 +46,7 @@ fn the_host_is_as_before_within_a_tenth_of_a_second() {
     };
     assert!((0..10).any(|_| leaves_nothing_soon()));
     let left = || std::fs::read_dir("/run/netbox/0").expect("the user's directory").count();
-    wait_until("the host's state directory goes too", Duration::from_secs(2), || left() == 0);
+    wait_within(Duration::from_secs(2), "the host's state directory goes too", || left() == 0);
 }
 
 /// L1: what the command left running in the background.
@@ -80,14 +80,6 @@ fn name_and_port_can_be_used_again_at_once() {
         let in_box = lab.start(&["--name", "web", "-p", "8080:80"], &SERVER);
         assert!(lab.client(|| probe::tcp(SocketAddr::from((HOST_LAN, 8080)))).reached());
         in_box.end();
-    }
-}
-
-fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !done() {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -198,7 +190,7 @@ fn a_killed_launcher_takes_its_box_with_it() {
     let mut in_box = lab.start(&["-p", "8080:80"], &SERVER);
     send(in_box.launcher(), Signal::SIGKILL);
     in_box.wait();
-    wait_until("the box is dead", Duration::from_secs(1), || running(PROBE).is_empty());
+    wait_within(Duration::from_secs(1), "the box is dead", || running(PROBE).is_empty());
     lab.assert_clean_within(Duration::from_secs(1));
 }
 
@@ -212,8 +204,10 @@ fn a_killed_keeper_leaves_a_whole_box_or_none() {
     for keeper in keepers {
         send(keeper, Signal::SIGKILL);
     }
-    thread::sleep(Duration::from_secs(1)); // the promise's own limit
-    if running(PROBE).is_empty() {
+    // The promise's own limit: after it, a box that is there goes on.
+    let has_ended = !in_box.goes_on_for(Duration::from_secs(1));
+    if has_ended {
+        assert_eq!(running(PROBE), [0; 0], "netbox has ended");
         assert_eq!(in_box.wait().code(), Some(125));
     } else {
         let published = lab.client(|| probe::tcp(SocketAddr::from((HOST_LAN, 8080))));
@@ -289,7 +283,7 @@ fn a_machine_without_run_is_an_error() {
     command.stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("chroot(8) is needed");
     let ended = || child.try_wait().expect("to look").is_some();
-    wait_until("netbox gives up", Duration::from_secs(5), ended);
+    wait_within(Duration::from_secs(5), "netbox gives up", ended);
     let output = child.wait_with_output().expect("what it said");
     assert_eq!(output.status.code(), Some(125), "{}", crate::lab::words(&output));
     assert!(crate::lab::words(&output).contains("cannot make /run/netbox"), "{}", crate::lab::words(&output));

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::str::FromStr;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use domain::base::iana::Rcode;
@@ -17,7 +16,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use crate::lab::name_server::{MANY, NameServer, read_framed, write_framed};
-use crate::lab::{HOST, Lab, RunningBox, Shape, WAN, live_tests, outcome, probe, read_sysctl, send, words};
+use crate::lab::{
+    HOST, Lab, RunningBox, Shape, WAN, live_tests, outcome, probe, read_sysctl, send, wait_until, words,
+};
 
 live_tests![
     names_resolve_through_a_resolver_on_the_hosts_loopback,
@@ -155,14 +156,6 @@ fn processes(name: &str) -> Vec<u32> {
     .collect()
 }
 
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// N4: as with systemd-resolved's stub, which no packet of a box can reach.
 fn names_resolve_through_a_resolver_on_the_hosts_loopback() {
     let lab = lab(&nameserver(STUB));
@@ -243,7 +236,7 @@ fn the_resolver_follows_the_host_and_the_boxs_file_stays() {
         if round == 3 {
             // Not by rename, and with nothing there for a moment.
             fs::remove_file(RESOLV_CONF).expect("to remove it");
-            thread::sleep(Duration::from_millis(20));
+            wait_until("the box sees that", || !fs::exists(format!("{at}{RESOLV_CONF}")).unwrap_or(true));
             fs::write(RESOLV_CONF, &text).expect("a new one");
         } else {
             replace(&text);

@@ -105,7 +105,7 @@ fn its_init_buries_orphans() {
 /// R3: `kill 1` means the command, as in a container.
 fn its_init_passes_signals_on() {
     let lab = lab();
-    let script = "trap 'echo heard; exit 9' USR1; kill -USR1 1; while :; do sleep 0.01; done";
+    let script = "trap 'echo heard; exit 9' USR1; sleep 1000 & kill -USR1 1; wait";
     let output = shell(&lab, &["--unshare-pid"], script);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(9), &b"heard\n"[..]), "{}", words(&output));
 }
@@ -113,7 +113,7 @@ fn its_init_passes_signals_on() {
 /// L1, L2: a daemon in a session of its own that ignores what can be ignored, however the box ends.
 fn everything_ends_with_its_init() {
     let lab = lab();
-    let script = "setsid /bin/sh -c 'trap \"\" TERM HUP INT; echo ready $$ -; while :; do sleep 1; done' & \
+    let script = "setsid /bin/sh -c 'trap \"\" TERM HUP INT; echo ready $$ -; exec sleep 1000' & \
                   sleep 1000";
     let start =
         || lab.start_command(&mut lab.netbox(&["run", "--unshare-pid", "--", "/bin/sh", "-c", script]));

@@ -11,7 +11,9 @@ use netbox::boxes::find::find;
 use netbox::spec::BoxRef;
 use nix::sys::signal::Signal;
 
-use crate::lab::{HOST_LAN, HOST_LAN6, Lab, Shape, live_tests, nftables, peers, probe, send, words};
+use crate::lab::{
+    HOST_LAN, HOST_LAN6, Lab, Shape, find_within, live_tests, nftables, peers, probe, send, wait_until, words,
+};
 
 live_tests![
     ports_come_and_go_while_others_are_in_use,
@@ -201,11 +203,7 @@ fn an_iperf3_flow_does_not_notice() {
         let sockets = fs::read_to_string(format!("/proc/{}/net/tcp6", found.record.box_pid));
         sockets.is_ok_and(|text| text.contains(":1451 "))
     };
-    let end = Instant::now() + Duration::from_secs(10);
-    while !listens() {
-        assert!(Instant::now() < end, "iperf3 does not listen");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("iperf3 listens", listens);
     let iperf3 = |to: Ipv4Addr| {
         let mut command = Command::new("iperf3");
         command.args(["-c", &to.to_string(), "-t", "1", "-J", "-b", "100M"]).stdout(Stdio::piped());
@@ -534,11 +532,8 @@ fn a_keeper_killed_amid_a_change_leaves_nothing() {
         send(found.record.keeper_pid.cast_unsigned(), Signal::SIGKILL);
         assert_eq!(one.wait().code(), Some(125));
         client.wait().expect("our child");
-        let end = Instant::now() + Duration::from_secs(5);
-        while probe_rules(&lab) != before {
-            assert!(Instant::now() < end, "round {round}:\n{:#?}\nbefore:\n{before:#?}", probe_rules(&lab));
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let what = || format!("round {round}:\n{:#?}\nbefore:\n{before:#?}", probe_rules(&lab));
+        find_within(Duration::from_secs(5), what, || (probe_rules(&lab) == before).then_some(()));
         for port in [7000, 8000, 8005, 8039, 8040, 8079] {
             assert_free(port);
         }

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{HOST_LAN, Lab, PROBE, RunningBox, Shape, live_tests, words};
+use crate::lab::{HOST_LAN, Lab, PROBE, RunningBox, Shape, find_within, live_tests, words};
 
 live_tests![
     what_listens_is_published_until_it_is_closed,
@@ -50,14 +50,8 @@ fn published(lab: &Lab, protocol: &str, inside: u16) -> Vec<u16> {
     ours.filter_map(|port| port["host_port"].as_u64()?.try_into().ok()).collect()
 }
 
-fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + SOON;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "not within {SOON:?}: {what}");
-    }
+fn soon<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    find_within(SOON, || what.to_owned(), look)
 }
 
 fn soon_published(lab: &Lab, protocol: &str, inside: u16) -> u16 {

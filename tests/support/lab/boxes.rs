@@ -3,12 +3,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Lab, NETBOX, Outcome, PROBE, Place, stage};
+use super::{Lab, NETBOX, Outcome, PROBE, Place, end_within, find_within, stage};
+
+/// No end of a box takes so long.
+const LONG: Duration = Duration::from_secs(10);
 
 impl Lab {
     /// `netbox` with these arguments, to be run in the host's namespace (or the place of the caller's thread).
@@ -131,15 +134,17 @@ impl DetachedBox<'_> {
 
     /// Waits until it has ended, and lists it.
     pub(crate) fn ended(&self) -> serde_json::Value {
-        let limit = Instant::now() + Duration::from_secs(10);
-        loop {
-            let listed = self.listed();
-            if listed["status"] == "exited" && !listed["ended"].is_null() {
-                return listed;
-            }
-            assert!(Instant::now() < limit, "it does not end: {listed}");
-            std::thread::sleep(Duration::from_millis(2));
+        // Of one that was killed with all of its netbox this knows nothing, and returns at once.
+        let mut wait = self.lab.netbox(&["wait", &self.id]);
+        let mut wait = wait.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("netbox");
+        if end_within(LONG, &mut wait).is_none() {
+            let _ = wait.kill().and_then(|()| wait.wait());
         }
+        find_within(
+            LONG,
+            || format!("it ends: {}", self.listed()),
+            || Some(self.listed()).filter(|it| it["status"] == "exited" && !it["ended"].is_null()),
+        )
     }
 
     /// `netbox logs OPTIONS`.
@@ -197,6 +202,11 @@ impl RunningBox {
         answer
     }
 
+    /// Whether the launcher still runs so much later.
+    pub(crate) fn goes_on_for(&mut self, time: Duration) -> bool {
+        end_within(time, &mut self.child).is_none()
+    }
+
     /// SIGTERM to the launcher, and its status.
     pub(crate) fn end(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
@@ -206,15 +216,11 @@ impl RunningBox {
     /// Waits for the launcher to return by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.ended = true;
-        let limit = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < limit {
-            if let Some(status) = self.child.try_wait().expect("the launcher is our child") {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        if let Some(status) = end_within(LONG, &mut self.child) {
+            return status;
         }
         self.signal(Signal::SIGKILL);
-        panic!("netbox did not end within ten seconds");
+        panic!("netbox did not end within {LONG:?}");
     }
 }
 

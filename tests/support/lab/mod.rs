@@ -34,11 +34,12 @@ pub(crate) mod probe;
 mod service;
 mod snapshot;
 mod stage;
+mod waiting;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 
@@ -49,6 +50,9 @@ pub(crate) use probe::Outcome;
 pub(crate) use service::Service;
 pub(crate) use snapshot::{Snapshot, running};
 pub(crate) use stage::{LIMIT, LiveTest, live_tests, main};
+pub(crate) use waiting::{
+    end_within, find_within, let_pass, settled, try_within, wait_for_end_of, wait_until, wait_within,
+};
 
 /// The program under test, as the lab mounts it.
 pub(crate) const NETBOX: &str = "/run/lab/netbox";
@@ -126,7 +130,7 @@ impl Lab {
         prepare();
         // The first dump loads connection tracking, whose sysctls appear then.
         let _ = Snapshot::take();
-        let before = settled();
+        let before = settled_state();
         Self {
             shape,
             client,
@@ -191,15 +195,8 @@ impl Lab {
 
     /// Waits until the host is as it was, and fails if it is not within `limit`.
     pub(crate) fn assert_clean_within(&self, limit: Duration) {
-        let end = Instant::now() + limit;
-        loop {
-            let difference = self.difference();
-            if difference.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < end, "the host is not as it was {limit:?} later:\n{difference}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let what = || format!("the host is as it was\n{}", self.difference());
+        find_within(limit, what, || self.difference().is_empty().then_some(()));
     }
 
     /// Ends the lab without the comparison of the host's state: for tests of the lab itself.
@@ -304,17 +301,7 @@ fn attach(link: &str, (four, six): (Ipv4Addr, Ipv6Addr)) {
 
 /// The state once it has stopped changing by itself: the kernel may take a second to notice that both
 /// ends of a link are up, and only then gives it its link-local address.
-fn settled() -> Snapshot {
-    while !links::all_running() {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let mut last = Snapshot::take();
-    loop {
-        thread::sleep(Duration::from_millis(5));
-        let now = Snapshot::take();
-        if now == last {
-            return now;
-        }
-        last = now;
-    }
+fn settled_state() -> Snapshot {
+    wait_until("both ends of every link are up", links::all_running);
+    settled(Duration::from_millis(5), LIMIT, Snapshot::take)
 }

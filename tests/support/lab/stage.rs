@@ -21,7 +21,7 @@ use super::namespaces::{
     self, again, bury_until_end_of, die_with_parent, end_as, make_mounts_private, map_users, mount_new,
     mount_program,
 };
-use super::{NETBOX, PROBE, SHELL, probe, snapshot};
+use super::{NETBOX, PROBE, SHELL, let_pass, probe, snapshot};
 
 /// Longer than this, a test has failed, unless it says otherwise.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -178,7 +178,7 @@ fn test(tests: &[LiveTest]) -> ExitCode {
     if env::var_os(SHELL).is_none() {
         let limit = test.limit;
         thread::spawn(move || {
-            thread::sleep(limit);
+            let_pass(limit);
             eprintln!("still running after {limit:?}; processes:\n{}", snapshot::processes().join("\n"));
             std::process::exit(1);
         });

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use netbox::apply::state::State;
@@ -14,8 +13,8 @@ use netbox::plan::topology::{RESERVED, SLOTS};
 
 use super::{Call, Deed, LOG, Point, Role, Traced, trace};
 use crate::lab::{
-    ECHO, HOST_LAN, Lab, NETBOX, PROBE, Place, RunningBox, Shape, Snapshot, WAN, probe, running, use_names,
-    words,
+    ECHO, HOST_LAN, Lab, NETBOX, PROBE, Place, RunningBox, Shape, Snapshot, WAN, probe, running, settled,
+    try_within, use_names, words,
 };
 
 mod prober;
@@ -153,16 +152,8 @@ impl World {
 
     /// Takes the state as it is, once it has stopped changing, for the one to come back to.
     fn settle(&mut self) {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let now = self.look();
-            thread::sleep(Duration::from_millis(60));
-            if now == self.look() || Instant::now() > end {
-                self.baseline = now;
-                self.slots = slots().len();
-                return;
-            }
-        }
+        self.baseline = settled(Duration::from_millis(60), LIMIT, || self.look());
+        self.slots = slots().len();
     }
 
     /// The host, and the gateway where there is one.
@@ -260,14 +251,12 @@ impl World {
 
     /// What is left `limit` later; empty as soon as nothing is.
     fn left_after(&self, limit: Duration) -> String {
-        let end = Instant::now() + limit;
-        loop {
-            let difference = self.difference();
-            if difference.is_empty() || Instant::now() > end {
-                return difference;
-            }
-            thread::sleep(Duration::from_millis(3));
-        }
+        let mut difference = String::new();
+        try_within(limit, || {
+            difference = self.difference();
+            difference.is_empty().then_some(())
+        });
+        difference
     }
 
     /// Strikes one run at a point and finds out whether everything is as before in time.
@@ -388,12 +377,8 @@ impl World {
 /// Waits until no netbox lives, has one sweep, and forgets the detached boxes that are known then. Returns what was listed of them;
 /// fails where one lives.
 pub(crate) fn forget_detached() -> Result<Vec<serde_json::Value>, String> {
-    let end = Instant::now() + LIMIT;
-    while !running(NETBOX).is_empty() {
-        if Instant::now() > end {
-            return Err(format!("netbox still runs: {:?}", running(NETBOX)));
-        }
-        thread::sleep(Duration::from_millis(2));
+    if try_within(LIMIT, || running(NETBOX).is_empty().then_some(())).is_none() {
+        return Err(format!("netbox still runs: {:?}", running(NETBOX)));
     }
     let netbox = |arguments: &[&str]| {
         let output = Command::new(NETBOX).args(arguments).output().expect("netbox can be started");

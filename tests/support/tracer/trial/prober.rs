@@ -13,7 +13,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recvfrom, sendto, socket,
 };
 
-use crate::lab::{HOST_LAN, Lab, links, sysctl};
+use crate::lab::{HOST_LAN, Lab, let_pass, links, sysctl, wait_until};
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(3);
@@ -39,8 +39,7 @@ impl Prober {
             socket(AddressFamily::Inet, SockType::Datagram, flags, SockProtocol::Icmp).expect("a ping socket")
         });
         assert!(ping(&pings, HOST_LAN), "the client can ping");
-        thread::sleep(Duration::from_millis(20));
-        assert!(answer(&pings).is_some(), "the host answers a ping");
+        wait_until("the host answers a ping", || answer(&pings).is_some());
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let slot = Arc::new(AtomicU32::new(0));
         let (halt, next) = (Arc::clone(&stop), Arc::clone(&slot));
@@ -50,7 +49,7 @@ impl Prober {
                 if let Ok(Some(state)) = State::open_existing() {
                     next.store(u32::try_from(state.slots().counter(0)).unwrap_or(0), SeqCst);
                 }
-                thread::sleep(PAUSE);
+                let_pass(PAUSE);
             }
         });
         let (halt, count, place) = (Arc::clone(&stop), Arc::clone(&sent), lab.client_place().clone());
@@ -70,7 +69,7 @@ impl Prober {
                     }
                     let answered = answer(&pings);
                     assert!(answered.is_none(), "a neighbour's ping was answered by {answered:?}");
-                    thread::sleep(PAUSE);
+                    let_pass(PAUSE);
                 }
             });
         });
