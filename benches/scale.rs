@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, pipe};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use support::processes::{Netbox, Resident, bury, cpu_of_the_dead, end, netboxes,
 use support::program::Program;
 use support::report::Report;
 use support::statistics::Sample;
-use support::{FLOOR, Length};
+use support::{FLOOR, Length, NETBOX};
 
 const TRUE: &str = "/usr/bin/true";
 
@@ -35,10 +35,12 @@ fn main() -> ExitCode {
 fn measure(length: Length, report: &mut Report) {
     let mut starts: Vec<Row> = Vec::new();
     let mut idle: Vec<Row> = Vec::new();
+    let mut commands: Vec<Row> = Vec::new();
     for count in length.pick([1, 100, 1000], [1, 10, 100]) {
-        let (start, alive) = with_alive(count, length);
+        let (start, alive, command) = with_alive(count, length);
         starts.push((format!("{count} alive"), start));
         idle.push((format!("{count} alive"), alive));
+        commands.push((format!("{count} alive"), command));
     }
     let figure = |rows: &[Row], row: usize, name: &str| {
         rows[row].1.iter().find(|(column, _)| *column == name).map_or(f64::NAN, |(_, value)| *value)
@@ -55,8 +57,16 @@ fn measure(length: Length, report: &mut Report) {
             report.bar("C3", &what, figure(&idle, row, column), 0.0, "µs");
         }
     }
+    if let Some((name, figures)) = commands.last() {
+        for (command, time) in figures {
+            let limit = if *command == "ps_ms" { 50.0 } else { 10.0 };
+            let command = command.trim_end_matches("_ms").replace('_', " ");
+            report.bar("commands", &format!("{name}: netbox {command}"), *time, limit, "ms");
+        }
+    }
     report.section("one more box, `true`", starts);
     report.section("boxes alive", idle);
+    report.section("commands that look at one box, and `ps`", commands);
     let at_once = length.pick(100, 30);
     let rows =
         [("floor", true), ("netbox", false)].map(|(name, floor)| (name.to_owned(), together(at_once, floor)));
@@ -64,8 +74,8 @@ fn measure(length: Length, report: &mut Report) {
     report.note("at once", format!("{at_once} programs, none ending before all had told their address"));
 }
 
-/// What one more start costs, and what those alive cost, with `count` alive.
-fn with_alive(count: usize, length: Length) -> (Figures, Figures) {
+/// What one more start costs, what those alive cost, and what commands on them do, with `count` alive.
+fn with_alive(count: usize, length: Length) -> (Figures, Figures, Figures) {
     let rounds = length.pick(100, 12);
     let host = Host::new();
     host.enter();
@@ -109,10 +119,33 @@ fn with_alive(count: usize, length: Length) -> (Figures, Figures) {
         ("busy_cpu_us", per_second(others)),
     ];
     settle(count);
+    let commands = commands(&boxes, length);
     end(&boxes);
     settle(0);
     thread::sleep(ALL_GONE);
-    (start, alive)
+    (start, alive, commands)
+}
+
+/// The median times of commands, in turns, on the box in the middle, found by the process that it runs.
+fn commands(boxes: &[Resident], length: Length) -> Figures {
+    let pid = boxes.get(boxes.len() / 2).expect("one box at least").command.to_string();
+    let said = Command::new(NETBOX).args(["identify", &pid]).output().expect("netbox can be started").stdout;
+    let name = String::from_utf8(said).expect("a name");
+    let name = name.trim();
+    let words: [(&str, &[&str]); 5] = [
+        ("inspect_ms", &["inspect", name]),
+        ("port_ls_ms", &["port", "ls", name]),
+        ("pids_ms", &["pids", name]),
+        ("identify_ms", &["identify", &pid]),
+        ("ps_ms", &["ps"]),
+    ];
+    let mut programs = words.map(|(column, words)| (column, Program::new(NETBOX, words), Sample::default()));
+    for _ in 0..length.pick(50, 12) {
+        for (_, program, sample) in &mut programs {
+            sample.add(program.run());
+        }
+    }
+    programs.map(|(column, _, sample)| (column, sample.median())).to_vec()
 }
 
 /// Starts so many, one after the other is up, and tells how long that took in milliseconds.
