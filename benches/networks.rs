@@ -1,5 +1,5 @@
-//! What members of a network cost each other, of 2 and of 200: one flow, a datagram and a new connection over its bridge, and the
-//! start of one more.
+//! What members of a network cost each other, of 2 and of 200: one flow, a datagram, ARP and a new connection over its bridge, the
+//! answer to a name, and the start of one more.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a benchmark is for people")]
 
 mod support;
@@ -17,7 +17,7 @@ use support::program::Program;
 use support::report::Report;
 use support::statistics::{Sample, median, ratios};
 use support::traffic::{Way, interleaved};
-use support::{FLOOR, Length, NETBOX};
+use support::{FLOOR, Length, NETBOX, names};
 
 const TRUE: &str = "/usr/bin/true";
 /// A network's name, and its addresses but for the last byte.
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(length: Length, report: &mut Report) {
+    names::host_asks(OUTSIDE);
     traffic(length, report);
     starts(length, report);
     report.note("bare", "two namespaces behind a bridge without rules; out: a veth pair with masquerade");
@@ -59,10 +60,15 @@ fn address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, u8::try_from(number).expect("a few hundred members"))
 }
 
+fn name(number: usize) -> String {
+    format!("m{number}")
+}
+
 /// Starts members with these numbers on the host that the calling thread is on.
 fn members(numbers: std::ops::Range<usize>) -> Vec<Resident> {
     populate(numbers, |number| {
-        Program::netbox(&["--net", &format!("{NETWORK}:ip={}", address(number + 2))], &[FLOOR, "--stay"])
+        let net = format!("{NETWORK}:ip={}", address(number + 2));
+        Program::netbox(&["--name", &name(number), "--net", &net], &[FLOOR, "--stay"])
     })
 }
 
@@ -84,7 +90,12 @@ fn traffic(length: Length, report: &mut Report) {
     let bare = between(first, second, 1);
     let host = host();
     let mut all = Vec::new();
-    let (mut trips, mut connections) = (Vec::new(), Vec::new());
+    let mut costs: [(&'static str, Vec<(usize, Costs)>); 4] = [
+        ("a datagram and its answer", Vec::new()),
+        ("the same after ARP", Vec::new()),
+        ("a new connection", Vec::new()),
+        ("the answer to a member's name", Vec::new()),
+    ];
     for count in length.pick([2, 200], [2, 50]) {
         all.extend(members(all.len()..count));
         let last = all.last().expect("two members at least");
@@ -95,15 +106,38 @@ fn traffic(length: Length, report: &mut Report) {
         }
         let (rounds, times) = length.pick((9, 2000), (5, 500));
         let ways = [bare, way];
-        trips.push((count, interleaved(rounds, &ways, |way| way.round_trip(times))));
-        connections.push((count, interleaved(rounds, &ways, |way| way.connection(times))));
+        let measured = [
+            interleaved(rounds, &ways, |way| way.round_trip(times)),
+            interleaved(rounds, &ways, |way| way.first_round_trip(times)),
+            interleaved(rounds, &ways, |way| way.connection(times)),
+            answers(rounds, times / 4, &places.0, all[0].command, &host, &name(count - 1)),
+        ];
+        for ((_, costs), measured) in costs.iter_mut().zip(measured) {
+            costs.push((count, measured));
+        }
     }
-    for (name, costs) in [("a datagram and its answer", trips), ("a new connection", connections)] {
-        cost_report(report, name, &costs);
+    for (name, costs) in &costs {
+        cost_report(report, name, costs);
     }
     settle(all.len());
     end(&all);
     settle(0);
+}
+
+/// Of a name server outside for any name, and of the box's resolver for that of a member.
+fn answers(rounds: usize, times: usize, inside: &Place, command: u32, host: &Host, member: &str) -> Costs {
+    let resolver = names::server_of(command).filter(|resolver| *resolver != OUTSIDE);
+    let resolver = SocketAddr::from((resolver.expect("a resolver of netbox's"), 53));
+    let server = SocketAddr::from((OUTSIDE, 53));
+    let mut costs = Costs::default();
+    for _ in 0..rounds {
+        let (direct, own) =
+            names::answer_times(times, inside, host.outside(), server, resolver, Some(member));
+        for (cost, time) in costs.iter_mut().zip([direct, own]) {
+            cost.push(time * 1e3);
+        }
+    }
+    costs
 }
 
 fn flows(length: Length, report: &mut Report, ways: [&Way<'_>; 4]) {

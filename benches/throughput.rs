@@ -135,7 +135,7 @@ fn answers(length: Length, report: &mut Report, netbox: &Site<'_>, resolver: Opt
     };
     let (server, resolver) = (SocketAddr::from((OUTSIDE, 53)), SocketAddr::from((resolver, 53)));
     let (direct, resolved) =
-        names::answer_times(length.pick(2000, 300), &netbox.inside, netbox.outside, server, resolver);
+        names::answer_times(length.pick(2000, 300), &netbox.inside, netbox.outside, server, resolver, None);
     let figures = vec![("server_ms", direct), ("resolver_ms", resolved), ("difference", resolved - direct)];
     report.section("an answer", vec![("to a question for a name".to_owned(), figures)]);
     report.bar("C4", "an answer by the resolver over one by its server", resolved - direct, 0.3, "ms");

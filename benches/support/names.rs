@@ -33,13 +33,15 @@ pub(crate) fn server_of(pid: u32) -> Option<Ipv4Addr> {
 }
 
 /// The median times of an answer from `server` itself and by way of `resolver`, in turns, in milliseconds. Both are asked in
-/// `inside`; the server is in `outside`, and answers at once.
+/// `inside`; the server is in `outside`, and answers at once. Where there is a `member`, the resolver is asked for its name, which
+/// it knows itself.
 pub(crate) fn answer_times(
     count: usize,
     inside: &Place,
     outside: &Place,
     server: SocketAddr,
     resolver: SocketAddr,
+    member: Option<&str>,
 ) -> (f64, f64) {
     let socket = outside.run(|| UdpSocket::bind(server)).expect("a name server's socket");
     // Longer than those who ask wait: where one of them gives up, the server ends as well.
@@ -53,13 +55,14 @@ pub(crate) fn answer_times(
                 socket.connect(to).expect("a way to the name server");
                 socket
             });
-            for socket in &sockets {
-                ask(socket, 0);
+            let questions = [None, member];
+            for (socket, member) in sockets.iter().zip(questions) {
+                ask(socket, 0, member);
             }
             let mut times = [Vec::new(), Vec::new()];
             for number in 1..=count {
-                for (socket, times) in sockets.iter().zip(&mut times) {
-                    times.push(ask(socket, number).as_secs_f64() * 1e3);
+                for ((socket, times), member) in sockets.iter().zip(&mut times).zip(questions) {
+                    times.push(ask(socket, number, member).as_secs_f64() * 1e3);
                 }
             }
             // Nothing in it: the server ends.
@@ -70,12 +73,13 @@ pub(crate) fn answer_times(
     })
 }
 
-/// Another name for every number, so that nobody has the answer already.
-fn ask(socket: &UdpSocket, number: usize) -> Duration {
-    let label = format!("n{number}");
+/// Another name for every number, so that nobody has the answer already; or a member's.
+fn ask(socket: &UdpSocket, number: usize, member: Option<&str>) -> Duration {
+    let label = member.map_or_else(|| format!("n{number}"), str::to_owned);
     let id = number.to_le_bytes();
     let mut question = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]; // RFC 1035, 4.1.1: recursion desired
-    for label in [label.as_str(), "example", "org"] {
+    let above = if member.is_none() { &["example", "org"][..] } else { &[] };
+    for label in [label.as_str()].iter().chain(above) {
         question.push(u8::try_from(label.len()).expect("a short label"));
         question.extend(label.as_bytes());
     }

@@ -1,12 +1,15 @@
 //! Between two network namespaces: how fast one flow of TCP is, what a connection and a datagram cost.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::netlink::{ACK, Message, Netlink};
 use super::place::Place;
 use super::statistics::median;
 
@@ -75,6 +78,19 @@ impl Way<'_> {
     /// The median time of `count` datagrams that come back, one after the other, in microseconds. One thread is at both ends: nobody
     /// is woken up.
     pub(crate) fn round_trip(&self, count: usize) -> f64 {
+        self.datagrams(count, || {})
+    }
+
+    /// The same where the client has to find out each time where the server is (ARP), by a link called eth0.
+    pub(crate) fn first_round_trip(&self, count: usize) -> f64 {
+        self.client.run(|| {
+            let netlink = Netlink::route();
+            let link = if_nametoindex("eth0").expect("a link");
+            self.datagrams(count, || forget(&netlink, link, self.connect.ip()))
+        })
+    }
+
+    fn datagrams(&self, count: usize, before: impl Fn()) -> f64 {
         let socket = |place: &Place, address: SocketAddr| {
             let socket = place.run(|| UdpSocket::bind(address)).expect("a socket");
             socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
@@ -85,6 +101,7 @@ impl Way<'_> {
         client.connect(self.connect).expect("a way to the server");
         let mut bytes = [0; 64];
         let mut there_and_back = || {
+            before();
             let begun = Instant::now();
             client.send(&bytes).expect("to ask");
             let (length, from) = server.recv_from(&mut bytes).expect("a question");
@@ -131,6 +148,23 @@ pub(crate) fn interleaved<const N: usize>(
         }
     }
     figures
+}
+
+/// Removes what is known of a neighbour of the namespace that the calling thread is in.
+fn forget(netlink: &Netlink, link: u32, address: IpAddr) {
+    const DEL_NEIGHBOUR: u16 = 29;
+    let IpAddr::V4(address) = address else { return };
+    // ndmsg: AF_INET, the link, and no more that counts; NDA_DST 1
+    let mut header = vec![2, 0, 0, 0];
+    header.extend(link.to_ne_bytes());
+    header.extend([0; 4]);
+    let message = Message::new(DEL_NEIGHBOUR, ACK, &header).attr(1, &address.octets());
+    match netlink.ask(&[message]) {
+        Ok(()) => {}
+        // Nothing was known.
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {}
+        Err(error) => panic!("cannot forget {address}: {error}"),
+    }
 }
 
 fn tcp() -> Socket {
