@@ -95,6 +95,7 @@ fn host_elements() -> Vec<Element> {
     let mut elements =
         vec![ruleset::switched("eth0"), ruleset::switched("wlp0s20f3"), ruleset::switched6("wlp0s20f3")];
     elements.extend(ruleset::translations(&ports()));
+    elements.extend(routed());
     elements.extend(ruleset::leaves_as(BOX.into(), Ipv4Addr::new(192, 0, 2, 1).into()));
     elements.extend(ruleset::leaves_as(BOX6.into(), "2001:db8::1".parse().unwrap()));
     elements
@@ -109,11 +110,20 @@ fn gateway_elements() -> Vec<Element> {
         ruleset::asks(BOX, "169.254.64.16".parse().unwrap()),
         ruleset::internal("br01234567"),
     ];
+    elements.extend(routed());
     elements.extend(ruleset::known_outside_as("10.9.0.7".parse().unwrap(), BOX.into()).unwrap());
     elements.extend(ruleset::known_outside_as("fd09::7".parse().unwrap(), BOX6.into()).unwrap());
     elements.extend(ruleset::translations(&ports()));
     elements.extend(ruleset::admissions(&ports()));
     elements
+}
+
+fn routed() -> Vec<Element> {
+    let net = |text: &str| text.parse().unwrap();
+    let own = net("10.1.10.0/24");
+    let others =
+        ["10.1.0.0/16", "10.3.0.7/32", "172.16.0.0/12"].map(|other| ruleset::reached_by(own, net(other)));
+    [ruleset::routed_subnet(own)].into_iter().chain(others).collect()
 }
 
 fn bridge_elements() -> Vec<Element> {

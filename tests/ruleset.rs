@@ -41,6 +41,17 @@ fn ports() -> Vec<PublishedPort> {
     ports
 }
 
+/// Of a network that two others reach without translation.
+fn routed() -> Vec<ruleset::Element> {
+    let net = |text: &str| text.parse().unwrap();
+    let own = net("10.1.10.0/24");
+    vec![
+        ruleset::routed_subnet(own),
+        ruleset::reached_by(own, net("10.1.0.0/16")),
+        ruleset::reached_by(own, net("10.3.0.7/32")),
+    ]
+}
+
 fn golden(name: &str, text: &str, expected: &str) {
     if std::env::var_os("NETBOX_BLESS").is_some() {
         std::fs::write(format!("{}/tests/plan/{name}", env!("CARGO_MANIFEST_DIR")), text).unwrap();
@@ -54,6 +65,7 @@ fn the_hosts_rules() {
     let mut elements =
         vec![ruleset::switched("eth0"), ruleset::switched("wlan0"), ruleset::switched6("wlan0")];
     elements.extend(ruleset::translations(&ports()));
+    elements.extend(routed());
     elements.extend(ruleset::leaves_as(BOX.into(), HOST.into()));
     elements.extend(ruleset::leaves_as(BOX6.into(), HOST6.into()));
     assert_eq!(ruleset::leaves_as(BOX6.into(), HOST.into()), None);
@@ -72,6 +84,7 @@ fn the_gateways_rules() {
         ruleset::itself("10.9.0.7".parse().unwrap()),
         ruleset::internal("br7qx0k9a3"),
     ];
+    elements.extend(routed());
     elements.extend(ruleset::known_outside_as("10.9.0.7".parse().unwrap(), BOX.into()).unwrap());
     elements.extend(ruleset::translations(&ports()));
     elements.extend(ruleset::admissions(&ports()));

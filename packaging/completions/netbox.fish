@@ -141,6 +141,8 @@ complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_s
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l ip-range -d 'Give boxes addresses from this part of it' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l mtu -d 'The MTU of its links in bytes [default: the uplink\'s]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l label -d 'Call it something besides' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l route -d 'Have the host send what is for CIDR by way of VIA' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l no-masquerade -d 'Its boxes and CIDR reach each other by their own addresses' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -s d -l driver -d 'What kind it is: bridge' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l internal -d 'No way out, and none in'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l isolate -d 'Its boxes do not reach each other'

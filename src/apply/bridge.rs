@@ -20,7 +20,7 @@ use super::lease::Lease;
 use super::networks::Kept;
 use super::seats::Wanted;
 use super::state::Locked;
-use super::wiring;
+use super::{routed, wiring};
 
 /// Gives a box a place in each network that it is to be in, at a bridge that is there then. The caller holds the run lock.
 ///
@@ -28,7 +28,7 @@ use super::wiring;
 /// Those of making the bridge, and of [`Lease::sit_down`].
 pub fn join(
     locked: &Locked<'_>,
-    host: &Host,
+    host: &mut Host,
     gateway: &mut Gateway,
     lease: &mut Lease,
     networks: &[Kept],
@@ -49,12 +49,20 @@ pub fn join(
 ///
 /// # Errors
 /// When something of the host's is in the network's range; those of netlink.
-fn join_or_make(locked: &Locked<'_>, host: &Host, gateway: &mut Gateway, network: &Network) -> Result<u32> {
+fn join_or_make(
+    locked: &Locked<'_>,
+    host: &mut Host,
+    gateway: &mut Gateway,
+    network: &Network,
+) -> Result<u32> {
     if let Some(bridge) = gateway.record.bridges.iter().find(|bridge| bridge.network == network.id) {
         return Ok(bridge.index);
     }
     let topology = gateway.record.topology;
+    // Before the host is looked at: what is left of an attempt is netbox's own.
+    routed::close(locked, host, gateway, network.id)?;
     network::check_usable(network, &crate::host::observe()?, topology.pool)?;
+    routed::open(locked, host, gateway, network)?;
     let index =
         gateway.record.bridges.iter().map(|bridge| bridge.index + 1).max().unwrap_or(FIRST_BRIDGE_INDEX);
     let name = bridge_name(&network.id);
@@ -85,7 +93,7 @@ fn join_or_make(locked: &Locked<'_>, host: &Host, gateway: &mut Gateway, network
     let wires = crate::plan::wiring::bridge(network, index, &topology);
     let requests = wiring::requests(&wires, index);
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")?;
-    rewrite(locked, gateway, |bridges| bridges.push(Bridge { network: network.id, index }))?;
+    gateway::rewrite(locked, gateway, |record| record.bridges.push(Bridge { network: network.id, index }))?;
     Ok(index)
 }
 
@@ -93,25 +101,18 @@ fn join_or_make(locked: &Locked<'_>, host: &Host, gateway: &mut Gateway, network
 ///
 /// # Errors
 /// Those of netlink.
-pub fn remove(locked: &Locked<'_>, gateway: &mut Gateway, network: BoxId) -> Result<()> {
+pub fn remove(locked: &Locked<'_>, host: &mut Host, gateway: &mut Gateway, network: BoxId) -> Result<()> {
     if gateway.record.bridges.iter().any(|bridge| bridge.network == network) {
         // From here on nobody joins it: the next one makes it anew.
-        rewrite(locked, gateway, |bridges| bridges.retain(|bridge| bridge.network != network))?;
+        gateway::rewrite(locked, gateway, |record| {
+            record.bridges.retain(|bridge| bridge.network != network);
+        })?;
     }
+    routed::close(locked, host, gateway, network)?;
     // Somebody may have been killed just here.
     let name = bridge_name(&network);
     gateway.route.remove_link(&name).context(|| format!("cannot remove the bridge {name}"))?;
     let mut batch = Batch::new();
     batch.delete_element(Family::Inet, TABLE, &ruleset::internal(&name));
     gateway.nft.commit(batch).map_err(Error::from)
-}
-
-fn rewrite(locked: &Locked<'_>, gateway: &mut Gateway, change: impl FnOnce(&mut Vec<Bridge>)) -> Result<()> {
-    // Newer than this process knows it, where the host has changed.
-    let mut record = gateway::newest(locked, &gateway.record)
-        .ok_or_else(|| Error::new("cannot change the gateway").because("another one has taken its place"))?;
-    change(&mut record.bridges);
-    gateway::write_record(locked, &record)?;
-    gateway.record = record;
-    Ok(())
 }

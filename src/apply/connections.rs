@@ -10,6 +10,7 @@ use crate::kernel::conntrack::{Conntrack, Selector};
 use crate::kernel::namespace;
 use crate::kernel::nft::Nft;
 use crate::kernel::sock_diag::TcpConnections;
+use crate::plan::network::Member;
 use crate::plan::record::{Attachment, PortMap};
 use crate::plan::ruleset::PublishedPort;
 use crate::plan::topology::box_link;
@@ -65,8 +66,15 @@ pub fn forget(
             had_six = had_six && got_ipv6(gateway, host, id)?;
         }
     }
+    // Where other machines reach the network, or nobody knows, the host has seen the box's own address too.
+    let is_routed = |member: &&Member| {
+        let routed = gateway.map(|gateway| &gateway.record.routed);
+        routed.is_none_or(|all| all.iter().any(|one| one.network == member.network))
+    };
+    let own = attachment.networks.iter().filter(is_routed);
+    let own = own.map(|member| Selector::Address(member.address.into()));
     let mut outside = Conntrack::on(host.nft(locked, census)?)?;
-    outside.flush(&four)?;
+    outside.flush(&four.into_iter().chain(own).collect::<Vec<_>>())?;
     if had_six { outside.flush(&six) } else { Ok(()) }
 }
 

@@ -14,6 +14,7 @@ use crate::kernel::process::share_descriptor;
 use crate::kernel::route::Route;
 use crate::kernel::slots::SlotNote;
 use crate::plan::record::GatewayRecord;
+use crate::plan::routed::Routed;
 use crate::plan::ruleset::{self, Element, Family, Table};
 use crate::plan::topology::{HOST_MAC, OUT, TABLE, Topology};
 use crate::plan::{self, routing, settings};
@@ -23,7 +24,7 @@ use super::census::{Census, census};
 use super::host::{Host, share_nft};
 use super::lease::Shared;
 use super::state::{self, Locked, State};
-use super::{making, wiring};
+use super::{making, routed, wiring};
 
 const RECORD: &str = "gateway";
 
@@ -96,6 +97,24 @@ pub fn newest(locked: &Locked<'_>, own: &GatewayRecord) -> Option<GatewayRecord>
 /// ENOSPC and its like.
 pub(super) fn write_record(locked: &Locked<'_>, record: &GatewayRecord) -> Result<()> {
     state::write_json(locked.root(), RECORD, record).context(|| "cannot write the gateway's state")
+}
+
+/// Changes what is written down about a gateway that lives. The caller holds the run lock.
+///
+/// # Errors
+/// Another gateway has taken its place; ENOSPC and its like.
+pub(super) fn rewrite(
+    locked: &Locked<'_>,
+    gateway: &mut Gateway,
+    change: impl FnOnce(&mut GatewayRecord),
+) -> Result<()> {
+    // Newer than this process knows it, where the host has changed.
+    let mut record = newest(locked, &gateway.record)
+        .ok_or_else(|| Error::new("cannot change the gateway").because("another one has taken its place"))?;
+    change(&mut record);
+    write_record(locked, &record)?;
+    gateway.record = record;
+    Ok(())
 }
 
 /// Removes what a keeper that was killed while it wrote the record left. The caller holds the run lock: nobody is writing.
@@ -217,6 +236,9 @@ fn host_batch(tables: &[Table], record: &GatewayRecord, published: &[Element]) -
     for interface in &record.switched6 {
         batch.put_element(Family::Inet, TABLE, &ruleset::switched6(interface));
     }
+    for element in record.routed.iter().flat_map(Routed::elements) {
+        batch.put_element(Family::Inet, TABLE, &element);
+    }
     for element in published {
         batch.put_element(Family::Inet, TABLE, element);
     }
@@ -275,6 +297,11 @@ fn note(problems: &mut Vec<String>, what: impl FnOnce() -> String, result: io::R
 }
 
 fn remove_routing(route: &mut Route, record: &GatewayRecord, problems: &mut Vec<String>) {
+    for one in &record.routed {
+        for (what, result) in routed::remove_routing(route, &record.topology, one, &[]) {
+            note(problems, || what, result);
+        }
+    }
     for one in routing::host_rules(&record.topology, &record.switched, &record.switched6) {
         let result = route.remove_rule(&wiring::rule_spec(&one));
         note(problems, || format!("cannot remove the routing rule {one}"), result);

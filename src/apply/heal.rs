@@ -23,7 +23,7 @@ use super::census::Census;
 use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::state::Locked;
-use super::{publish, registry, wiring};
+use super::{publish, registry, routed, wiring};
 
 /// How it went.
 #[derive(Debug)]
@@ -97,6 +97,22 @@ pub fn change_ports(locked: &Locked<'_>, nft: &mut Nft, gone: &[Element], come: 
             install(locked, nft, &record)?;
             Ok(publish::change(locked, nft, gone, come)?)
         }
+        None => Err(error.into()),
+    }
+}
+
+/// Puts elements in that the gateway's record tells already, also where somebody has just removed netbox's rules.
+///
+/// # Errors
+/// As [`map_ports`].
+pub(super) fn put(locked: &Locked<'_>, nft: &mut Nft, elements: &[Element]) -> Result<()> {
+    let mut batch = Batch::new();
+    for element in elements {
+        batch.put_element(Family::Inet, TABLE, element);
+    }
+    let Err(error) = nft.commit(batch) else { return Ok(()) };
+    match gateway::record(locked).filter(|_| error.errno() == libc::ENOENT) {
+        Some(record) => install(locked, nft, &record),
         None => Err(error.into()),
     }
 }
@@ -230,6 +246,7 @@ impl Site<'_> {
                 self.repaired.push(format!("added the route {wanted}"));
             }
         }
+        self.repaired.extend(routed::put_back(route, &self.record, link)?);
         Ok(link)
     }
 
@@ -343,7 +360,7 @@ fn are_intact(nft: &mut Nft, record: &GatewayRecord) -> Result<bool> {
     Ok(true)
 }
 
-fn is_new(added: io::Result<()>) -> io::Result<bool> {
+pub(super) fn is_new(added: io::Result<()>) -> io::Result<bool> {
     match added {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),

@@ -61,6 +61,7 @@ pub(super) fn make(
         without_ipv6,
         connections,
         bridges: Vec::new(),
+        routed: Vec::new(),
     };
     gateway::write_record(locked, &record)?;
     let mut gateway = Gateway { record, network, route, nft };

@@ -19,6 +19,7 @@ pub mod ports;
 pub mod publish;
 pub mod registry;
 pub mod reserve;
+mod routed;
 pub mod seats;
 pub mod state;
 pub mod sweep;

@@ -21,7 +21,7 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::state::{Locked, State};
-use super::{attach, connections, export, kept, lease, publish, registry, seats};
+use super::{attach, connections, export, kept, lease, publish, registry, routed, seats};
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -70,6 +70,11 @@ pub fn sweep(locked: &Locked<'_>, host: &mut Host, mut found: Census, full: bool
                 &note,
                 &mut swept,
             );
+        }
+        if let Some(gateway) = &mut living
+            && let Err(error) = routed::close_unfinished(locked, host, gateway)
+        {
+            swept.problems.push(error.to_string());
         }
         found = census(locked.slots());
     }

@@ -33,7 +33,7 @@ pub fn route_spec(route: &routing::Route, link: u32) -> RouteSpec {
         },
         table: route.table.unwrap_or(MAIN),
         via: route.via,
-        onlink: route.via.is_some(),
+        onlink: route.is_onlink(),
         dev: route.dev.as_ref().map(|_| link),
         metric: route.metric,
         protocol: PROTOCOL,

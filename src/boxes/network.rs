@@ -25,6 +25,7 @@ use crate::plan::topology::box_link;
 use crate::plan::wiring::written;
 use crate::spec::name::BoxId;
 use crate::spec::network::{NetworkName, NetworkRequest, NewNetwork};
+use crate::spec::routed::OutsideRoute;
 
 use super::find;
 use super::shown::columns;
@@ -100,6 +101,8 @@ struct Described {
     isolate: bool,
     mtu: Option<u32>,
     labels: BTreeMap<String, String>,
+    routes: Vec<OutsideRoute>,
+    no_masquerade: Vec<Ipv4Net>,
     bridge: Option<DescribedBridge>,
     boxes: Vec<DescribedBox>,
 }
@@ -148,6 +151,8 @@ fn describe(network: Network, record: Option<&GatewayRecord>, boxes: &[BoxRecord
         isolate: network.isolate,
         mtu: network.mtu,
         labels: network.labels,
+        routes: network.routes,
+        no_masquerade: network.no_masquerade,
     }
 }
 
@@ -171,6 +176,8 @@ fn describe_nat(record: Option<&GatewayRecord>, boxes: &[BoxRecord]) -> Describe
         isolate: true,
         mtu: topology.map(|topology| topology.mtu),
         labels: BTreeMap::new(),
+        routes: Vec::new(),
+        no_masquerade: Vec::new(),
         bridge: None,
         boxes: in_it.collect(),
     }
@@ -193,7 +200,12 @@ fn list(json: bool, quiet: bool) -> Result<String> {
     }
     let mut lines = vec![["NAME", "DRIVER", "SUBNET", "BOXES", "OPTIONS"].map(str::to_owned).into()];
     lines.extend(all.iter().map(|one| {
-        let options = [(one.internal, "internal"), (one.isolate && one.id.is_some(), "isolate")];
+        let options = [
+            (one.internal, "internal"),
+            (one.isolate && one.id.is_some(), "isolate"),
+            (!one.routes.is_empty(), "route"),
+            (!one.no_masquerade.is_empty(), "no-masquerade"),
+        ];
         let options: Vec<_> = options.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
         let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
         vec![
@@ -321,12 +333,12 @@ fn remove(networks: &Networks, name: &NetworkName) -> Result<()> {
 /// with the gateway.
 fn remove_bridge(id: BoxId) -> Result<()> {
     let Some(mut state) = State::open_existing()? else { return Ok(()) };
-    let host = Host::open()?;
+    let mut host = Host::open()?;
     let locked = state.lock()?;
     if let Some(record) = gateway::record(&locked)
         && let Some(mut gateway) = gateway::join(&record, &host, &census(locked.slots()))?
     {
-        bridge::remove(&locked, &mut gateway, id)?;
+        bridge::remove(&locked, &mut host, &mut gateway, id)?;
     }
     locked.remove_if_idle();
     Ok(())

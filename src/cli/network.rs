@@ -11,6 +11,7 @@ use crate::spec::network::{
     self, NetworkName, NetworkRequest, NewNetwork, check_driver, parse_gateway, parse_ip_range, parse_label,
     parse_subnet,
 };
+use crate::spec::routed::parse_no_masquerade;
 use crate::spec::{Request, mtu};
 
 pub(super) const NAME: &str = "network";
@@ -44,6 +45,14 @@ struct CreateArgs {
     /// Call it something besides
     #[arg(long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]
     label: Vec<OsString>,
+
+    /// Have the host send what is for CIDR by way of VIA
+    #[arg(long, value_name = "CIDR=VIA", allow_hyphen_values = true)]
+    route: Vec<OsString>,
+
+    /// Its boxes and CIDR reach each other by their own addresses
+    #[arg(long, value_name = "CIDR", allow_hyphen_values = true)]
+    no_masquerade: Vec<OsString>,
 
     /// What kind it is: bridge
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge", allow_hyphen_values = true)]
@@ -152,6 +161,8 @@ impl TryFrom<CreateArgs> for NewNetwork {
             isolate: args.isolate,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
             labels,
+            routes: each("--route", &args.route, str::parse)?,
+            no_masquerade: each("--no-masquerade", &args.no_masquerade, parse_no_masquerade)?,
         };
         new.contradictions()?;
         Ok(new)
@@ -160,4 +171,16 @@ impl TryFrom<CreateArgs> for NewNetwork {
 
 fn parsed<T>(option: &str, value: Option<OsString>, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
     value.map(|value| parse(text(option, &value)?)).transpose()
+}
+
+/// The values of an option that may be given more than once, each once.
+fn each<T: PartialEq>(option: &str, values: &[OsString], parse: fn(&str) -> Result<T>) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for value in values {
+        let one = parse(text(option, value)?)?;
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    Ok(all)
 }

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use super::bpf::{self, load, skip_if, verdict};
-use super::route::link;
+use super::route::{PROTOCOL, link};
 use super::wire::{self, HEADER, attribute, attributes, i32_at, text_of, u32_at};
 use crate::plan::changes::Change;
 
@@ -85,13 +85,13 @@ pub struct News {
 }
 
 impl Notifications {
-    /// Listens for changes of links, addresses, forwarding, rules and routes; of routes only for the end of those whose
-    /// destination has one of these prefix lengths, because a router's others come and go all the time.
+    /// Listens for changes of links, addresses, forwarding, rules and routes; of routes only for the end of netbox's own, because
+    /// a router's others come and go all the time.
     ///
     /// # Errors
     /// EMFILE, ENOMEM.
-    pub fn of_network(prefix_lengths: &[u8]) -> io::Result<Self> {
-        let mut filter = vec![
+    pub fn of_network() -> io::Result<Self> {
+        let filter = vec![
             // The machine's byte order in the message, network byte order in the filter (socket(7), bpf(4)).
             load(2, 4),
             skip_if(u32::from(RTM_NEWRULE.to_be()), 0, 1),
@@ -100,13 +100,12 @@ impl Notifications {
             verdict(false),
             skip_if(u32::from(RTM_DELROUTE.to_be()), 1, 0),
             verdict(true),
-            // rtm_dst_len: `struct rtmsg` begins with the family.
-            load(1, HEADER + 1),
+            // rtm_protocol of `struct rtmsg`.
+            load(1, HEADER + 5),
+            skip_if(u32::from(PROTOCOL), 0, 1),
+            verdict(true),
+            verdict(false),
         ];
-        for length in prefix_lengths {
-            filter.extend([skip_if(u32::from(*length), 0, 1), verdict(true)]);
-        }
-        filter.push(verdict(false));
         Self::open(SockProtocol::NetlinkRoute, NETWORK, filter, decode_network, 0)
     }
 

@@ -109,6 +109,8 @@ pub struct View {
     own_index: Option<u32>,
     /// The links that have an address, by number and name.
     links: BTreeSet<(u32, String)>,
+    /// Those of them that are down: with them routes go that nobody tells of.
+    down: BTreeSet<u32>,
     addresses: BTreeSet<(u32, IpAddr)>,
 }
 
@@ -121,6 +123,7 @@ impl View {
             own_index: facts.links.iter().find(|link| link.name == own_link).map(|link| link.index),
             own_link,
             links: facts.addresses.iter().map(|address| (address.index, address.link.clone())).collect(),
+            down: facts.links.iter().filter(|link| !link.up).map(|link| link.index).collect(),
             addresses: facts
                 .addresses
                 .iter()
@@ -146,7 +149,10 @@ impl View {
             Change::Link { index, name, mac, up } => {
                 let own = self.is_own(*index, *mac);
                 let renamed = self.name_of(*index).is_some_and(|known| known != name);
-                renamed || (own && (!up || *name != self.own_link || self.own_index != Some(*index)))
+                let turned = self.name_of(*index).is_some() && self.down.contains(index) == *up;
+                renamed
+                    || turned
+                    || (own && (!up || *name != self.own_link || self.own_index != Some(*index)))
             }
             Change::LinkGone { index, mac } => self.is_own(*index, *mac) || self.name_of(*index).is_some(),
             Change::Address { index, address } => {
@@ -154,10 +160,10 @@ impl View {
             }
             Change::AddressGone { index, address } => self.addresses.contains(&(*index, *address)),
             Change::RouteGone { table } => {
-                // Of the main table only the pool's route comes by here.
+                // Only netbox's own come by here.
                 *table == POOL_TABLE || *table == CLOSED_TABLE || *table == MAIN_TABLE
             }
-            Change::RuleGone { table } => *table == POOL_TABLE || *table == CLOSED_TABLE,
+            Change::RuleGone { table } => [POOL_TABLE, CLOSED_TABLE, MAIN_TABLE].contains(table),
             Change::Forwarding { index: None, .. } => true,
             Change::Forwarding { index: Some(index), on } => {
                 !on && (self.own_index == Some(*index) || self.name_of(*index).is_some())

@@ -28,6 +28,7 @@ pub mod refusal;
 pub mod render;
 pub mod reserved;
 pub mod resolver;
+pub mod routed;
 pub mod routing;
 pub mod ruleset;
 pub mod settings;

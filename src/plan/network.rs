@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::facts::Facts;
 use super::pool;
 use super::record::Bridge;
+use super::routed;
 use super::topology::{MOST_LINKS, MOST_PORTS, Mac, eth};
 use crate::error::{Error, Result};
 use crate::spec::name::BoxId;
 use crate::spec::network::{NetworkName, NewNetwork, PREFIXES};
+use crate::spec::routed::{OutsideRoute, is_outside};
 
 /// A network as it is kept, reboots included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,10 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// RFC 3339.
     pub created: String,
+    /// The routes that the host has for its boxes.
+    pub routes: Vec<OutsideRoute>,
+    /// Whom its boxes send to, and hear from, with their own addresses.
+    pub no_masquerade: Vec<Ipv4Net>,
 }
 
 /// A network as its file has it: addresses are computed only from one that can be.
@@ -54,21 +60,41 @@ struct Written {
     mtu: Option<u32>,
     labels: BTreeMap<String, String>,
     created: String,
+    // Earlier files do not have these.
+    #[serde(default)]
+    routes: Vec<OutsideRoute>,
+    #[serde(default)]
+    no_masquerade: Vec<Ipv4Net>,
 }
 
 impl TryFrom<Written> for Network {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { id, name, subnet, gateway, ip_range, internal, isolate, mtu, labels, created } =
+        let Written { id, name, subnet, gateway, ip_range, internal, isolate, mtu, labels, created, .. } =
             written;
+        let (routes, no_masquerade) = (written.routes, written.no_masquerade);
         let whole = subnet.trunc() == subnet && PREFIXES.contains(&subnet.prefix_len());
         let range = ip_range.is_none_or(|range| subnet.contains(&range));
         let mtu_fits = mtu.is_none_or(|mtu| crate::spec::mtu::MTU.contains(&mtu));
-        if !whole || !range || !mtu_fits || !is_host(subnet, gateway) {
+        let outside = no_masquerade.iter().all(|net| is_outside(*net) && !subnet.contains(net));
+        if !whole || !range || !mtu_fits || !outside || !is_host(subnet, gateway) {
             return Err("no such network was ever made");
         }
-        Ok(Self { id, name, subnet, gateway, ip_range, internal, isolate, mtu, labels, created })
+        Ok(Self {
+            id,
+            name,
+            subnet,
+            gateway,
+            ip_range,
+            internal,
+            isolate,
+            mtu,
+            labels,
+            created,
+            routes,
+            no_masquerade,
+        })
     }
 }
 
@@ -103,7 +129,7 @@ pub fn plan(
             .hint(format!("netbox network rm {}, or choose another name", new.name)));
     }
     let subnet = match new.subnet {
-        Some(subnet) => match overlap(subnet, facts, others) {
+        Some(subnet) => match overlap(subnet, &new.no_masquerade, facts, others) {
             None => subnet,
             Some(cause) => {
                 return Err(Error::new(format!("cannot create network {} with {subnet}", new.name))
@@ -117,6 +143,7 @@ pub fn plan(
                 .hint("give one: --subnet CIDR")
         })?,
     };
+    routed::check_new(new, facts, others)?;
     Ok(Network {
         id,
         name: new.name.clone(),
@@ -128,11 +155,13 @@ pub fn plan(
         mtu: new.mtu,
         labels: new.labels.clone(),
         created,
+        routes: new.routes.clone(),
+        no_masquerade: new.no_masquerade.clone(),
     })
 }
 
 /// What a range overlaps, in words.
-fn overlap(subnet: Ipv4Net, facts: &Facts, others: &Others<'_>) -> Option<String> {
+fn overlap(subnet: Ipv4Net, no_masquerade: &[Ipv4Net], facts: &Facts, others: &Others<'_>) -> Option<String> {
     let overlaps = |other: &Ipv4Net| subnet.contains(&other.network()) || other.contains(&subnet.network());
     if let Some(other) = others.networks.iter().find(|other| overlaps(&other.subnet)) {
         return Some(format!("network {} has {}", other.name, other.subnet));
@@ -140,11 +169,17 @@ fn overlap(subnet: Ipv4Net, facts: &Facts, others: &Others<'_>) -> Option<String
     if let Some(pool) = others.pool.filter(|pool| overlaps(pool)) {
         return Some(format!("boxes without a network have their addresses from {pool}"));
     }
-    pool::overlap(IpNet::V4(subnet), facts).map(|cause| cause.to_string())
+    let routes =
+        others.networks.iter().flat_map(|other| other.routes.iter().map(move |route| (other, route)));
+    if let Some((other, route)) = routes.clone().find(|(_, route)| overlaps(&route.destination)) {
+        return Some(format!("network {} has --route {route}", other.name));
+    }
+    let may_cover = |route: &IpNet| routed::may_cover(route, subnet, no_masquerade);
+    pool::overlap_but(IpNet::V4(subnet), facts, may_cover).map(|cause| cause.to_string())
 }
 
 fn choose(facts: &Facts, others: &Others<'_>) -> Option<Ipv4Net> {
-    pool::networks().find(|subnet| overlap(*subnet, facts, others).is_none())
+    pool::networks().find(|subnet| overlap(*subnet, &[], facts, others).is_none())
 }
 
 /// Whether a network can be used now: the host may have changed since it was made.
@@ -152,7 +187,8 @@ fn choose(facts: &Facts, others: &Others<'_>) -> Option<Ipv4Net> {
 /// # Errors
 /// Naming what of the host's, or of the pool, is in its range.
 pub fn check_usable(network: &Network, facts: &Facts, pool: Ipv4Net) -> Result<()> {
-    match overlap(network.subnet, facts, &Others { networks: &[], pool: Some(pool) }) {
+    let others = Others { networks: &[], pool: Some(pool) };
+    match overlap(network.subnet, &network.no_masquerade, facts, &others) {
         None => Ok(()),
         Some(cause) => {
             Err(Error::new(format!("cannot use network {} with {}", network.name, network.subnet))
@@ -327,16 +363,7 @@ mod tests {
     use crate::plan::facts::HostAddress;
 
     fn new(name: &str, subnet: &str) -> NewNetwork {
-        NewNetwork {
-            name: NetworkName::parse(name).unwrap(),
-            subnet: subnet.parse().ok(),
-            gateway: None,
-            ip_range: None,
-            internal: false,
-            isolate: false,
-            mtu: None,
-            labels: BTreeMap::new(),
-        }
+        NewNetwork { subnet: subnet.parse().ok(), ..NewNetwork::called(NetworkName::parse(name).unwrap()) }
     }
 
     fn planned(new: &NewNetwork, facts: &Facts, others: &Others<'_>) -> Result<Network> {
@@ -408,12 +435,18 @@ mod tests {
         let network = planned(&new("db", "10.9.0.0/24"), &Facts::default(), &Others::default()).unwrap();
         let text = serde_json::to_string(&network).unwrap();
         assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+        let earlier = text.replace(",\"routes\":[],\"no_masquerade\":[]", "");
+        assert_ne!(earlier, text);
+        assert_eq!(serde_json::from_str::<Network>(&earlier).unwrap(), network);
         for (from, to) in [
             ("10.9.0.0/24", "10.9.0.7/24"),
             ("10.9.0.0/24", "0.0.0.0/0"),
             ("10.9.0.1", "10.9.0.0"),
             ("\"db\"", "\"nat\""),
             ("\"mtu\":null", "\"mtu\":7"),
+            ("\"no_masquerade\":[]", "\"no_masquerade\":[\"0.0.0.0/0\"]"),
+            ("\"no_masquerade\":[]", "\"no_masquerade\":[\"10.9.0.0/25\"]"),
+            ("\"routes\":[]", "\"routes\":[{\"destination\":\"0.0.0.0/0\",\"via\":\"192.0.2.2\"}]"),
         ] {
             assert_ne!(text.replace(from, to), text);
             assert!(serde_json::from_str::<Network>(&text.replace(from, to)).is_err(), "{to}");

@@ -65,8 +65,13 @@ pub fn is_free(pool: Ipv4Net, facts: &Facts) -> bool {
 /// What overlaps a range of either family: the subnet of an address, or a route.
 #[must_use]
 pub fn overlap(range: IpNet, facts: &Facts) -> Option<Overlap<'_>> {
+    overlap_but(range, facts, |_| false)
+}
+
+/// The same, but for routes that may.
+pub fn overlap_but(range: IpNet, facts: &Facts, may: impl Fn(&IpNet) -> bool) -> Option<Overlap<'_>> {
     let overlaps = |net: &IpNet| net.contains(&range.network()) || range.contains(&net.network());
-    let mut routes = facts.routes.iter().filter(|route| route.prefix_len() >= SHORTEST);
+    let mut routes = facts.routes.iter().filter(|route| route.prefix_len() >= SHORTEST && !may(route));
     let address = facts.addresses.iter().find(|address| overlaps(&address.address));
     address.map(Overlap::Address).or_else(|| routes.find(|route| overlaps(route)).map(Overlap::Route))
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use super::exec::Rights;
 use super::ipv6;
 use super::network::Member;
+use super::routed::Routed;
 use super::topology::Topology;
 use crate::spec::name::BoxId;
 use crate::spec::port::Protocol;
@@ -269,6 +270,9 @@ pub struct GatewayRecord {
     /// The bridges in it, each whole before it is written down here.
     #[serde(default)]
     pub bridges: Vec<Bridge>,
+    /// What the host has because of networks that other machines reach; of one whose bridge is not among these, part of it.
+    #[serde(default)]
+    pub routed: Vec<Routed>,
 }
 
 /// The bridge of a network in the gateway.

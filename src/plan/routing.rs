@@ -41,7 +41,7 @@ pub struct Route {
     pub kind: Kind,
     /// Where to; a prefix of no length is everywhere in its family.
     pub destination: IpNet,
-    /// The next hop, taken to be on the link whatever the addresses say (`onlink`).
+    /// The next hop: on the link, whatever the addresses say (`onlink`), where one is named; else the kernel knows where it is.
     pub via: Option<IpAddr>,
     /// The interface.
     pub dev: Option<String>,
@@ -196,6 +196,14 @@ const fn anywhere(net: IpNet) -> IpNet {
     }
 }
 
+impl Route {
+    /// Whether the next hop is taken to be on the link (RTNH_F_ONLINK).
+    #[must_use]
+    pub const fn is_onlink(&self) -> bool {
+        self.via.is_some() && self.dev.is_some()
+    }
+}
+
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -214,7 +222,7 @@ impl fmt::Display for Route {
         if let Some(dev) = &self.dev {
             write!(f, " dev {dev}")?;
         }
-        if self.via.is_some() {
+        if self.is_onlink() {
             f.write_str(" onlink")?;
         }
         if let Some(table) = self.table {

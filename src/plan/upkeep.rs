@@ -129,6 +129,7 @@ mod tests {
             without_ipv6: None,
             connections: 8192,
             bridges: Vec::new(),
+            routed: Vec::new(),
         }
     }
 
@@ -210,7 +211,8 @@ mod tests {
         let at = |index, address: Ipv4Addr| Change::Address { index, address: IpAddr::V4(address) };
         let rules = |table: &str| Change::Rules { table: table.to_owned(), made: false };
         for (change, concerns) in [
-            (link(2, "eth0", None, false), false),
+            (link(2, "eth0", None, true), false),
+            (link(2, "eth0", None, false), true),
             (link(2, "lan", None, true), true),
             (link(5, "veth1", None, true), false),
             (link(9, "nb7", Some(HOST_MAC), true), false),

@@ -150,16 +150,15 @@ struct Lookout {
 impl Lookout {
     /// Listens from now on.
     fn new(locked: &Locked<'_>, slot: u32) -> Result<Self> {
-        let record = gateway::record(locked).ok_or_else(|| Error::new("the gateway's state is gone"))?;
+        if gateway::record(locked).is_none() {
+            return Err(Error::new("the gateway's state is gone"));
+        }
         let mut host = Host::open()?;
         let nft = host.nft(locked, &census(locked.slots()))?;
         lease::announce(locked, slot, Shared::HostNft, nft.as_fd());
         let rules =
             Notifications::of_rules(nft.number()?).context(|| "cannot listen for changes of rules")?;
-        let pools = record.topology.pools().map(|(pool, _)| pool.prefix_len());
-        let lengths: Vec<u8> = std::iter::once(0).chain(pools).collect();
-        let network =
-            Notifications::of_network(&lengths).context(|| "cannot listen for changes of the network")?;
+        let network = Notifications::of_network().context(|| "cannot listen for changes of the network")?;
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
                 .context(|| "cannot make a timer")?;

@@ -22,6 +22,7 @@ pub mod port;
 pub mod publish;
 pub mod reference;
 pub mod request;
+pub mod routed;
 pub mod signal;
 pub mod timeout;
 pub mod unpublish;

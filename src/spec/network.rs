@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{parse_ip, parse_mac};
 use super::name::BoxName;
+use super::routed::{self, OutsideRoute};
 use crate::error::{Error, Result};
 
 /// What `--net` says that is no network's name, or will not be.
@@ -134,6 +135,10 @@ pub struct NewNetwork {
     pub mtu: Option<u32>,
     /// What its user calls it besides.
     pub labels: BTreeMap<String, String>,
+    /// The routes that the host gets for its boxes.
+    pub routes: Vec<OutsideRoute>,
+    /// Whom its boxes send to, and hear from, with their own addresses.
+    pub no_masquerade: Vec<Ipv4Net>,
 }
 
 /// What `netbox network` is to do.
@@ -245,11 +250,29 @@ pub fn check_driver(text: &str) -> Result<()> {
 }
 
 impl NewNetwork {
+    /// One of that name, and nothing else asked for.
+    #[must_use]
+    pub const fn called(name: NetworkName) -> Self {
+        Self {
+            name,
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            internal: false,
+            isolate: false,
+            mtu: None,
+            labels: BTreeMap::new(),
+            routes: Vec::new(),
+            no_masquerade: Vec::new(),
+        }
+    }
+
     /// Finds options that cannot both be meant.
     ///
     /// # Errors
     /// The first such pair (exit 2).
     pub fn contradictions(&self) -> Result<()> {
+        routed::contradictions(self)?;
         let Some(subnet) = self.subnet else {
             let first = [(self.gateway.is_some(), "--gateway"), (self.ip_range.is_some(), "--ip-range")];
             return match first.into_iter().find(|(given, _)| *given) {
@@ -348,14 +371,10 @@ mod tests {
     #[test]
     fn addresses_that_do_not_belong_together_contradict_each_other() {
         let new = |subnet: &str, gateway: &str, range: &str| NewNetwork {
-            name: NetworkName::parse("db").unwrap(),
             subnet: subnet.parse().ok(),
             gateway: gateway.parse().ok(),
             ip_range: range.parse().ok(),
-            internal: false,
-            isolate: false,
-            mtu: None,
-            labels: BTreeMap::new(),
+            ..NewNetwork::called(NetworkName::parse("db").unwrap())
         };
         for (subnet, gateway, range) in [
             ("", "10.9.0.1", ""),

@@ -55,8 +55,8 @@ impl Batch {
             self.push(message::new_timeout(table, timeout), Step::Timeout(timeout.name));
         }
         let sets = table.sets.iter().map(|set| {
-            let Set { name, key, dynamic } = *set;
-            SetKind { name, key, value: &[], dynamic, interval: false }
+            let Set { name, key, dynamic, interval } = *set;
+            SetKind { name, key, value: &[], dynamic, interval }
         });
         let maps = table.maps.iter().map(|map| {
             let Map { name, key, value, interval } = *map;

@@ -1,5 +1,7 @@
 //! Tables, sets, chains, rules and elements as nf_tables messages, byte for byte what nft(8) sends.
 
+use std::net::Ipv4Addr;
+
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
@@ -22,6 +24,9 @@ const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
 const NFTA_SET_TABLE: u16 = 1;
 const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_DESC: u16 = 9;
+const NFTA_SET_DESC_CONCAT: u16 = 2;
+const NFTA_SET_FIELD_LEN: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
@@ -36,6 +41,7 @@ pub(super) const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_OBJ_TABLE: u16 = 1;
@@ -144,6 +150,9 @@ pub(super) fn new_set(table: &Table, set: SetKind, id: u32) -> Vec<u8> {
     let mut flags = if value.is_empty() { SetFlags::empty() } else { SetFlags::Map };
     flags.set(SetFlags::Eval, dynamic);
     flags.set(SetFlags::Interval, interval);
+    // Without it the kernel takes the parts together for one number.
+    let fields = if interval && key.len() > 1 { key } else { &[] };
+    flags.set(SetFlags::Concat, !fields.is_empty());
     let mut draft = draft(table.family, NFT_MSG_NEWSET, NLM_F_CREATE);
     draft
         .text(NFTA_SET_TABLE, table.name)
@@ -157,6 +166,18 @@ pub(super) fn new_set(table: &Table, set: SetKind, id: u32) -> Vec<u8> {
             .put(&SetAttribute::DataType(type_number(value)))
             .put(&SetAttribute::DataLen(type_length(value)));
         userdata.extend(udata(NFTNL_UDATA_SET_DATABYTEORDER, &byte_order(value).to_ne_bytes()));
+    }
+    if !fields.is_empty() {
+        draft.nest(NFTA_SET_DESC, |description| {
+            description.nest(NFTA_SET_DESC_CONCAT, |list| {
+                for field in fields {
+                    let length = type_length(&[*field]).to_be_bytes();
+                    list.nest(NFTA_LIST_ELEM, |one| {
+                        one.value(NFTA_SET_FIELD_LEN, &length);
+                    });
+                }
+            });
+        });
     }
     draft.put(&SetAttribute::Id(id)).put(&SetAttribute::UserData(userdata));
     draft.finish()
@@ -228,13 +249,16 @@ pub(super) fn elements(family: Family, table: &str, verb: Verb, elements: &[Elem
             for element in elements {
                 list.nest(NFTA_LIST_ELEM, |parts| {
                     parts.nest(NFTA_SET_ELEM_KEY, |key| write_data(key, &element.key));
+                    if let Some(last) = last_of_concatenation(element) {
+                        parts.nest(NFTA_SET_ELEM_KEY_END, |key| write_data(key, &last));
+                    }
                     if !element.value.is_empty() {
                         parts.nest(NFTA_SET_ELEM_DATA, |value| write_data(value, &element.value));
                     }
                 });
                 if let Some(end) = behind(element) {
                     list.nest(NFTA_LIST_ELEM, |parts| {
-                        parts.nest(NFTA_SET_ELEM_KEY, |key| write_data(key, &[Datum::Port(end)]));
+                        parts.nest(NFTA_SET_ELEM_KEY, |key| write_data(key, &[end]));
                         parts.value(NFTA_SET_ELEM_FLAGS, &NFT_SET_ELEM_INTERVAL_END.to_be_bytes());
                     });
                 }
@@ -342,12 +366,24 @@ fn byte_order(types: &[Type]) -> u32 {
     }
 }
 
-/// The port behind a range, with which the kernel ends it: an element of its own. None is behind the last port of all.
-fn behind(element: &Element) -> Option<u16> {
+/// The port or address behind a range, with which the kernel ends it: an element of its own. None is behind the last of all.
+fn behind(element: &Element) -> Option<Datum> {
     match element.key[..] {
-        [Datum::Ports(_, last)] => last.checked_add(1),
+        [Datum::Ports(_, last)] => last.checked_add(1).map(Datum::Port),
+        [Datum::Net(net)] => {
+            u32::from(net.broadcast()).checked_add(1).map(|end| Datum::Ipv4(Ipv4Addr::from(end)))
+        }
         _ => None,
     }
+}
+
+/// The last values of an element whose key is of several networks: there the kernel ends it in the element itself.
+fn last_of_concatenation(element: &Element) -> Option<Vec<Datum>> {
+    let last = |part: &Datum| match part {
+        Datum::Net(net) => Some(Datum::Ipv4(net.broadcast())),
+        _ => None,
+    };
+    (element.key.len() > 1).then(|| element.key.iter().map(last).collect())?
 }
 
 /// How many elements the kernel sees of one.
@@ -365,6 +401,7 @@ fn write_data(draft: &mut Draft, parts: &[Datum]) {
                 Datum::Ether(mac) => bytes.extend(mac),
                 Datum::Mark(number) => bytes.extend(number.to_ne_bytes()),
                 Datum::Ipv4(address) => bytes.extend(address.octets()),
+                Datum::Net(net) => bytes.extend(net.network().octets()),
                 Datum::Ipv6(address) => bytes.extend(address.octets()),
                 Datum::Proto(number) => bytes.push(*number),
                 // Of a range, where it begins.

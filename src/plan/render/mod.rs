@@ -16,6 +16,7 @@ use super::mounts::{self, Mount};
 use super::network::{Member, Network};
 use super::privileges::Privileges;
 use super::record::{Attachment, PortMap};
+use super::routed::Routed;
 use super::ruleset::{self, Element, Family, Table};
 use super::settings::{self, Setting};
 use super::topology::TABLE;
@@ -132,6 +133,13 @@ fn bridge_steps(network: &Network, member: &Member, gateway: &GatewayPlan) -> Ve
     let wires = wiring::bridge(network, member.bridge, &gateway.topology);
     if network.internal {
         steps.push(Step::element(Place::Gateway, &ruleset::internal(&member.bridge_name())));
+    }
+    if let Some(routed) = Routed::of(network) {
+        let on_host = routed.wires(&gateway.topology, &[]);
+        steps.extend(on_host.iter().map(|wire| Step::wire(Place::Host, wire)));
+        for place in [Place::Gateway, Place::Host] {
+            steps.extend(routed.elements().iter().map(|element| Step::element(place, element)));
+        }
     }
     steps.extend(wires.iter().map(|wire| Step::wire(Place::Gateway, wire)));
     steps
@@ -288,8 +296,15 @@ type Ruleset = (Vec<Table>, Vec<Element>);
 fn host_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
     let mut elements: Vec<_> = plan.switched.iter().map(|name| ruleset::switched(name)).collect();
     elements.extend(plan.switched6.iter().map(|name| ruleset::switched6(name)));
+    elements.extend(routed_elements(one));
     elements.extend(one.published_on_host.iter().cloned());
     (ruleset::host(&plan.topology, plan.connections), elements)
+}
+
+/// What the box's network adds to the rules on both sides.
+fn routed_elements(one: &BoxPlan<'_>) -> Vec<Element> {
+    let routed = one.networks.iter().filter_map(|(network, _)| Routed::of(network));
+    routed.flat_map(|routed| routed.elements()).collect()
 }
 
 /// The rules of the networks' bridges, with what the box adds to them; nothing where it is in no network.
@@ -303,6 +318,7 @@ fn gateway_rules(plan: &GatewayPlan, one: &BoxPlan<'_>) -> Ruleset {
         plan.host_addresses.iter().map(|address| ruleset::host_address(*address)).collect();
     let internal = one.networks.iter().filter(|(network, _)| network.internal);
     elements.extend(internal.map(|(_, member)| ruleset::internal(&member.bridge_name())));
+    elements.extend(routed_elements(one));
     elements.extend(one.let_in.iter().chain(&one.published).cloned());
     (ruleset::gateway(&plan.topology, plan.connections), elements)
 }

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{AWAY4, AWAY6, HOME4, HOME6, SNAT4, SNAT6};
+use ipnet::Ipv4Net;
+
+use super::{AWAY4, AWAY6, HOME4, HOME6, ROUTED4, SNAT4, SNAT6, SUBNETS4};
 use crate::plan::topology::Mac;
 
 /// The type of a value in a set or map.
@@ -43,6 +45,8 @@ pub enum Datum {
     Port(u16),
     /// Ports, from the first to the last (in the key of an interval map).
     Ports(u16, u16),
+    /// All addresses of a network (in the key of an interval set).
+    Net(Ipv4Net),
 }
 
 impl From<IpAddr> for Datum {
@@ -113,6 +117,18 @@ pub fn itself(address: Ipv4Addr) -> Element {
 #[must_use]
 pub fn internal(bridge: &str) -> Element {
     Element::of_set("internal", [Datum::Ifname(bridge.into())])
+}
+
+/// Both: boxes of the network `own` and machines of the network `other` reach each other by their own addresses.
+#[must_use]
+pub fn reached_by(own: Ipv4Net, other: Ipv4Net) -> Element {
+    Element::of_set(ROUTED4.name, [Datum::Net(own), Datum::Net(other)])
+}
+
+/// Both: these are addresses of such boxes, which nobody else may send from.
+#[must_use]
+pub fn routed_subnet(own: Ipv4Net) -> Element {
+    Element::of_set(SUBNETS4.name, [Datum::Net(own)])
 }
 
 /// Gateway: the box that has `own` in its network is `pool` to the host, both ways. `None`: they are of two families.

@@ -7,8 +7,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::element::{PUBLISHED_AT, PUBLISHED_AT6};
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr};
 use super::{
-    AWAY4, AWAY6, ChainType, Direction, Family, Field, HOME4, HOME6, HookPoint, Map, Nfproto, Rule, Set,
-    Statement, Table, Type, base, closed, port_maps, priority, publish, regular, too_many,
+    AWAY4, AWAY6, ChainType, Direction, Family, Field, HOME4, HOME6, HookPoint, Map, Nfproto, ROUTED4, Rule,
+    SUBNETS4, Set, Statement, Table, Type, base, closed, port_maps, priority, publish, regular, too_many,
 };
 use crate::plan::network::BRIDGE_PREFIX;
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
@@ -120,6 +120,9 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         ]);
     }
     forwarded.extend([
+        // Other machines that reach a network without translation: by the host's rules, and if those are gone by these.
+        Rule::from([iifname(OUT), Lookup(&[SourceAddress], SUBNETS4.name), Drop]),
+        Rule::from([iifname(OUT), Lookup(&[DestinationAddress, SourceAddress], ROUTED4.name), Accept]),
         Rule::from([iifname(OUT), Drop]),
         Rule::from([TranslatedDestination, Accept]),
         Rule::from([oifname_not(OUT), Jump("deny")]),
@@ -159,6 +162,11 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         let itself = Lookup(&[OutputInterface, SourceAddress6], "boxes6");
         Rule::from([itself, Snat(gateway.into())])
     }));
+    postnat.push(Rule::from([
+        oifname(OUT),
+        Lookup(&[SourceAddress, DestinationAddress], ROUTED4.name),
+        Accept,
+    ]));
     let away = |family, map: Map| Statement::SnatBySource { family, map: map.name };
     postnat.push(Rule::from([oifname(OUT), away(Nfproto::Ipv4, AWAY4)]));
     postnat.extend(pool6.map(|_| Rule::from([oifname(OUT), away(Nfproto::Ipv6, AWAY6)])));
@@ -171,6 +179,8 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Set::of("internal", &[Type::Ifname]),
         Set::of("pub4", PUBLISHED_AT),
         Set::of("pub4b", PUBLISHED_AT),
+        ROUTED4,
+        SUBNETS4,
     ];
     if pool6.is_some() {
         sets.extend([

@@ -6,8 +6,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr, saddr_not};
 use super::{
-    CLOSED, Chain, ChainType, Direction, Family, Field, Hook, HookPoint, Nfproto, Policy, Rule, SNAT4, SNAT6,
-    Set, Statement, Table, Type, base, port_maps, priority, publish, regular, too_many,
+    CLOSED, Chain, ChainType, Direction, Family, Field, Hook, HookPoint, Nfproto, Policy, ROUTED4, Rule,
+    SNAT4, SNAT6, SUBNETS4, Set, Statement, Table, Type, base, port_maps, priority, publish, regular,
+    too_many,
 };
 use crate::plan::topology::{MARK, TABLE, Topology};
 use Statement::{
@@ -81,9 +82,22 @@ fn fence(topology: &Topology, connections: u32) -> Table {
     if pool6.is_none() {
         sent.push(Rule::from([family(Nfproto::Ipv6), Drop]));
     }
-    sent.extend(pools().map(|pool| Rule::from([saddr_not(pool), Drop])));
     sent.extend(pools().map(|pool| Rule::from([daddr(pool), Drop])));
-    sent.extend([Rule::from([daddr(LOOPBACK), Drop]), Rule::from([SetMark(MARK)]), Rule::from([Accept])]);
+    sent.push(Rule::from([daddr(LOOPBACK), Drop]));
+    sent.extend(pools().map(|pool| match pool {
+        IpNet::V4(_) => Rule::from([saddr_not(pool), Jump("routed")]),
+        IpNet::V6(_) => Rule::from([saddr_not(pool), Drop]),
+    }));
+    sent.extend([Rule::from([SetMark(MARK)]), Rule::from([Accept])]);
+    // Networks that other machines reach without translation; and what their boxes answer the host, which *tohost* judges.
+    let to_outside: &[Field] = &[Field::SourceAddress, Field::DestinationAddress];
+    let from_outside: &[Field] = &[Field::DestinationAddress, Field::SourceAddress];
+    let of_subnet = || Lookup(&[Field::SourceAddress], SUBNETS4.name);
+    let routed = vec![
+        Rule::from([Lookup(to_outside, ROUTED4.name), Accept]),
+        Rule::from([of_subnet(), LocalDestination, Accept]),
+        Rule::from([Drop]),
+    ];
     // What boxes send to published ports was translated in the gateway already.
     let mut prenat = vec![Rule::from([iifname(&link), Return])];
     // What the host sends to its loopback addresses is for the relay, and so is what anybody sends to its link-local ones: it
@@ -100,7 +114,10 @@ fn fence(topology: &Topology, connections: u32) -> Table {
     let setmark = pools().map(|pool| Rule::from([daddr(pool), SetMark(MARK)])).collect();
     let inward = vec![
         Rule::from([Known, Accept]),
+        // Not by the link, and so not theirs.
+        Rule::from([of_subnet(), Drop]),
         Rule::from([TranslatedDestination, SetTimeout(CLOSED.name), Accept]),
+        Rule::from([Lookup(from_outside, ROUTED4.name), SetTimeout(CLOSED.name), Accept]),
         Rule::from([Drop]),
     ];
     let mut forwarded = vec![
@@ -126,7 +143,7 @@ fn fence(topology: &Topology, connections: u32) -> Table {
         outward.push(too_many([], &[Field::SourceAddress6], "conns6", connections));
         sets.push(Set::of("switched6", &[Type::Ifname]));
     }
-    sets.push(dynamic("conns4", &[Type::Ipv4]));
+    sets.extend([ROUTED4, SUBNETS4, dynamic("conns4", &[Type::Ipv4])]);
     sets.extend(pool6.map(|_| dynamic("conns6", &[Type::Ipv6])));
     outward.push(Rule::from([SetTimeout(CLOSED.name), Accept]));
     let deny = vec![Rule::from([L4Protocol(6), RejectWithReset]), Rule::from([RejectProhibited])];
@@ -176,6 +193,7 @@ fn fence(topology: &Topology, connections: u32) -> Table {
             base("outnat", Nat, Output, priority::DSTNAT, outnat),
             base("postnat", Nat, Postrouting, priority::SRCNAT, postnat),
             regular("sent", sent),
+            regular("routed", routed),
             regular("inward", inward),
             regular("outward", outward),
             regular("deny", deny),

@@ -99,6 +99,7 @@ fn objects(table: &Table, elements: &[Element]) -> Vec<NfListObject<'static>> {
             set_type: types(set.key),
             // nft 1.0.6 knows no flag for it, and sees from the rules what is dynamic. The size is the kernel's own.
             size: set.dynamic.then_some(65535),
+            flags: set.interval.then(|| HashSet::from([SetFlag::Interval])),
             ..schema::Set::default()
         }))
     }));
@@ -356,6 +357,11 @@ fn datum(datum: &Datum) -> Expression<'static> {
         Datum::Mark(number) => Expression::Number(*number),
         Datum::Proto(_) | Datum::Ether(_) | Datum::Ipv4(_) | Datum::Ipv6(_) => text(datum.to_string()),
         Datum::Ifname(name) => text(name.clone()),
+        Datum::Net(net) if net.prefix_len() == net.max_prefix_len() => text(net.addr().to_string()),
+        Datum::Net(net) => {
+            let addr = Box::new(text(net.network().to_string()));
+            named(NamedExpression::Prefix(Prefix { addr, len: net.prefix_len().into() }))
+        }
         Datum::Ports(first, last) => {
             let range = [*first, *last].map(|port| Expression::Number(port.into()));
             Expression::Range(Box::new(Range { range }))

@@ -16,7 +16,7 @@ mod text;
 pub use bridge::{bridge, port};
 pub use element::{
     Datum, Element, Type, asks, boxes4, boxes6, conns, host_address, internal, itself, known_outside_as,
-    leaves_as, switched, switched6,
+    leaves_as, reached_by, routed_subnet, switched, switched6,
 };
 pub use gateway::gateway;
 pub use host::host;
@@ -116,11 +116,17 @@ pub struct Set {
     pub key: &'static [Type],
     /// Whether rules put elements in ([`Statement::ConnectionsOver`]), and the kernel takes them out.
     pub dynamic: bool,
+    /// Whether its elements are [networks](Datum::Net), which must not overlap.
+    pub interval: bool,
 }
 
 impl Set {
     const fn of(name: &'static str, key: &'static [Type]) -> Self {
-        Self { name, key, dynamic: false }
+        Self { name, key, dynamic: false, interval: false }
+    }
+
+    const fn of_networks(name: &'static str, key: &'static [Type]) -> Self {
+        Self { name, key, dynamic: false, interval: true }
     }
 }
 
@@ -270,6 +276,12 @@ const AWAY6: Map = Map::of("away6", &[Type::Ipv6], &[Type::Ipv6]);
 
 /// The same for IPv6.
 const HOME6: Map = Map::of("home6", &[Type::Ipv6], &[Type::Ipv6]);
+
+/// Networks that other machines reach without translation, each with whom: (its addresses, theirs).
+const ROUTED4: Set = Set::of_networks("routed4", &[Type::Ipv4, Type::Ipv4]);
+
+/// The addresses of those networks.
+const SUBNETS4: Set = Set::of_networks("subnets4", &[Type::Ipv4]);
 
 /// The maps of published ports.
 fn port_maps(topology: &Topology) -> Vec<Map> {

@@ -42,6 +42,9 @@ fn write_table(out: &mut String, table: &Table, elements: &[Element]) -> fmt::Re
             // The size is the kernel's, where none is asked for.
             writeln!(out, "\t\tsize 65535\n\t\tflags dynamic")?;
         }
+        if set.interval {
+            writeln!(out, "\t\tflags interval")?;
+        }
         write_elements(out, set.name, elements)?;
     }
     for map in &table.maps {
@@ -278,6 +281,8 @@ impl fmt::Display for Datum {
             Self::Proto(number) => number.fmt(f),
             Self::Port(port) => port.fmt(f),
             Self::Ports(first, last) => write!(f, "{first}-{last}"),
+            Self::Net(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
+            Self::Net(net) => net.fmt(f),
         }
     }
 }
