@@ -32,6 +32,7 @@ mod kill;
 mod leaving;
 mod limits;
 mod logs;
+mod machines;
 mod names;
 mod namespaces;
 mod netns;
@@ -94,6 +95,7 @@ fn main() -> std::process::ExitCode {
         inspection::TESTS,
         following::TESTS,
         ending::TESTS,
+        machines::TESTS,
         networks::TESTS,
         kill::TESTS,
         fail::TESTS,

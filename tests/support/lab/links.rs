@@ -153,12 +153,21 @@ pub(crate) fn route(to: IpAddr, prefix: u8, via: IpAddr) {
 
 /// Removes every IPv4 route that `like` picks, by its table and its kind (1 unicast, 6 blackhole, 7 unreachable).
 pub(crate) fn remove_routes(like: impl Fn(u32, u8) -> bool) {
+    remove_routes_that(|table, header| like(table, header[7]));
+}
+
+/// Removes every IPv4 route that somebody marked as theirs (`rtm_protocol`).
+pub(crate) fn remove_routes_of(protocol: u8) {
+    remove_routes_that(|_, header| header[5] == protocol);
+}
+
+fn remove_routes_that(like: impl Fn(u32, &[u8]) -> bool) {
     let socket = Netlink::route();
     let all =
         socket.dump(&Message::new(GET_ROUTE, DUMP, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])).expect("routes");
     for route in all {
         let table = u32_at(find(&attributes(&route[12..]), 15).expect("a table"), 0);
-        if like(table, route[7]) {
+        if like(table, &route) {
             let mut message = Message::new(DEL_ROUTE, ACK, &route[..12]);
             for (kind, value) in attributes(&route[12..]) {
                 // What a route was used for is no part of it (RTA_CACHEINFO).
