@@ -20,7 +20,7 @@ use super::lease::Lease;
 use super::networks::Kept;
 use super::seats::Wanted;
 use super::state::Locked;
-use super::{routed, wiring};
+use super::{routed, seats, wiring};
 
 /// Gives a box a place in each network that it is to be in, at a bridge that is there then. The caller holds the run lock.
 ///
@@ -109,6 +109,8 @@ pub fn remove(locked: &Locked<'_>, host: &mut Host, gateway: &mut Gateway, netwo
         })?;
     }
     routed::close(locked, host, gateway, network)?;
+    // With those of other networks that no box is in: the next box of one makes its own again.
+    seats::remove_directories(locked.root());
     // Somebody may have been killed just here.
     let name = bridge_name(&network);
     gateway.route.remove_link(&name).context(|| format!("cannot remove the bridge {name}"))?;

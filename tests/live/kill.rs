@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lab::live_tests;
 use crate::tracer::trial::{
-    COMMAND_STATUS, CleanBy, EXPORTED, Leaves, Start, Verdict, World, forget_detached, points,
+    COMMAND_STATUS, CleanBy, EXPORTED, Leaves, Start, Verdict, World, forget_detached, make_again, points,
 };
 use crate::tracer::{Deed, Point, Role, Side};
 
@@ -29,6 +29,8 @@ live_tests![
     a_further_command_killed_at_every_call,
     a_further_command_killed_below_a_warden,
     a_warden_killed_at_every_call,
+    the_keeper_killed_that_makes_a_network_of_several_machines,
+    everybody_killed_that_makes_one_beside_another_box,
     two_or_three_killed_at_once,
     two_or_three_killed_at_once_beside_another_box,
 ];
@@ -203,6 +205,29 @@ fn everybody_killed_at_a_detached_start() {
 /// L2.
 fn the_keeper_killed_that_makes_a_bridge() {
     in_world(World::with(Start::NoGateway, IN_A_NETWORK), Role::Keeper, 5, 17);
+}
+
+const IN_ONE_OF_SEVERAL_MACHINES: &[&str] = &["--net", "routed:ip=10.9.0.7"];
+
+/// L2: nothing of it stays on the host.
+fn the_keeper_killed_that_makes_a_network_of_several_machines() {
+    in_world(World::with(Start::NoGateway, IN_ONE_OF_SEVERAL_MACHINES), Role::Keeper, 11, 29);
+}
+
+/// L2: where the gateway goes on living, all or nothing is left of what the host has because of the network, and whoever comes next
+/// can use it.
+fn everybody_killed_that_makes_one_beside_another_box() {
+    let mut world = World::with(Start::BesideAnother, IN_ONE_OF_SEVERAL_MACHINES);
+    let calls = world.calls();
+    let everybody = [Role::Keeper, Role::Launcher, Role::First];
+    for (victims, first, step) in [(&everybody[..1], 1, 9), (&everybody, 3, 19)] {
+        for point in points(&calls, Role::Keeper, Side::Entry, first, step) {
+            world.strike(point, Deed::Kill(victims), CleanBy::TheNext, |verdict| {
+                make_again().and_then(|()| ended_as_promised(verdict, victims))
+            });
+        }
+    }
+    world.end();
 }
 
 /// L2: the box goes on, and at once nothing of the command is in it, nor of what that left. Here the keeper's role is the

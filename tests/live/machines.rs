@@ -1,12 +1,17 @@
 //! Networks over several machines: whose boxes reach whom without translation, and what the hosts have because of it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+
 use crate::lab::{
-    ECHO, HOST, HOST6, Lab, Outcome, RunningBox, SECOND, SecondHost, Shape, Snapshot, WAN, WAN6, links,
-    live_tests, nftables, probe, words,
+    ECHO, HOST, HOST6, Lab, NETBOX, Outcome, RunningBox, SECOND, SecondHost, Shape, Snapshot, WAN, WAN6,
+    links, live_tests, nftables, peers, probe, send, sysctl, words,
 };
 
 live_tests![
@@ -15,6 +20,9 @@ live_tests![
     what_a_network_of_two_machines_needs_is_put_back,
     a_route_of_the_hosts_own_is_left_alone,
     networks_share_a_route_to_another_machine,
+    the_document_works_with_static_routes,
+    the_document_works_with_ospf,
+    the_document_works_with_bgp,
 ];
 
 const OUTSIDE: [&str; 2] = ["--no-masquerade", "10.1.0.0/16"];
@@ -98,10 +106,11 @@ fn nobody_else_reaches_a_network_of_two_machines() {
         links::address("c0", Ipv4Addr::new(10, 1, 10, 77).into(), 32);
     });
     lab.wan(|| links::route([10, 1, 10, 0].into(), 24, HOST.into()));
-    let spoofed = || {
-        let socket = std::net::UdpSocket::bind("10.1.10.77:0").expect("its address");
+    let send_from = |source: &str| {
+        let socket = UdpSocket::bind((source, 0)).expect("its address");
         socket.send_to(b"x", at(server.address, 80)).expect("sent");
     };
+    let of_the_network = "10.1.10.77";
     let attempts = |where_: &str| {
         let of = |attempt: &dyn Fn() -> [Outcome; 2]| attempt();
         let to_first = || of(&|| [probe::tcp(at(server.address, 80)), probe::icmp(server.address)]);
@@ -120,33 +129,58 @@ fn nobody_else_reaches_a_network_of_two_machines() {
                 assert!(!outcome.reached(), "{where_}: {who}: {outcome}");
             }
         }
-        lab.client(spoofed);
+        lab.client(|| send_from(of_the_network));
     };
     attempts("with all rules");
     assert!(server.inside(|| probe::tcp(at(tcp2.address, 80))).reached());
     // Somebody who has the host forward everything takes it over.
-    crate::lab::sysctl("net/ipv4/ip_forward", "1");
+    sysctl("net/ipv4/ip_forward", "1");
     attempts("on a host that forwards");
-    crate::lab::sysctl("net/ipv4/ip_forward", "0");
     assert_eq!(received(&server), 0, "a datagram with an address of the network's own came in");
+    // Nobody is there to put back what is flushed: the gateway's fence alone.
+    let keepers = [&server, &stranger, &plain].map(keeper);
+    keepers.iter().for_each(|keeper| send(*keeper, Signal::SIGSTOP));
+    nftables::flush();
+    let own = lab.client_address().to_string();
+    lab.client(|| {
+        [&own, of_the_network].into_iter().for_each(send_from);
+        // One that is let in, to show that the others had the time.
+        links::address("c0", Ipv4Addr::new(10, 1, 99, 9).into(), 32);
+        send_from("10.1.99.9");
+    });
+    eventually("a datagram of another machine's network arrives", || received(&server) > 0);
+    assert_eq!(received(&server), 1, "with all rules of the host flushed");
+    keepers.iter().for_each(|keeper| send(*keeper, Signal::SIGCONT));
+    sysctl("net/ipv4/ip_forward", "0");
     drop((server, stranger, plain));
     second.run(move || drop((tcp2, plain2)));
     end(lab, &second);
 }
 
+/// The keeper of a box: its launcher's child.
+fn keeper(running: &RunningBox) -> u32 {
+    let launcher = running.launcher();
+    let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+    children.expect("the launcher lives").trim().parse().expect("one child")
+}
+
 /// How many UDP datagrams have come to a box, for which nobody listens.
 fn received(running: &RunningBox) -> u64 {
-    let text = running.inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("counters"));
+    let text = running.inside(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("counters"));
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
     let mut all = names.split(' ').zip(values.split(' '));
     all.find(|(name, _)| *name == "NoPorts").and_then(|(_, value)| value.parse().ok()).expect("a number")
 }
 
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(2);
+fn eventually(what: &str, done: impl FnMut() -> bool) {
+    within(Duration::from_secs(2), what, done);
+}
+
+fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
     while !done() {
-        assert!(Instant::now() < end, "{what}");
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -262,4 +296,180 @@ fn networks_share_a_route_to_another_machine() {
     }
     comes_back_to(&before);
     drop(other);
+}
+
+/// The blocks of docs/several-machines.md whose first line begins so: what is behind that in the line, and the other lines.
+fn blocks(beginning: &str) -> Vec<(&'static str, &'static str)> {
+    let document = include_str!("../../docs/several-machines.md");
+    let blocks = document.split("```\n").skip(1).step_by(2);
+    let found = blocks.filter_map(|block| block.strip_prefix(beginning)?.split_once('\n'));
+    found.map(|(to, lines)| (to.trim(), lines)).collect()
+}
+
+/// Runs the lines of a block as they are, on the host that it is for.
+fn run_block(second: &SecondHost, (on, lines): (&str, &str)) {
+    let shows_log = lines.contains("netbox logs server");
+    assert!(lines.lines().all(|line| line.starts_with("netbox ")), "{lines}");
+    let script = format!("set -ex\nnetbox() {{ {NETBOX} \"$@\"; }}\n{lines}");
+    let run = || {
+        let mut command = Command::new("bash");
+        command.args(["-c", &script]).stdin(Stdio::null());
+        for variable in ["SUDO_UID", "SUDO_GID", "SUDO_USER"] {
+            command.env_remove(variable);
+        }
+        let output = command.output().expect("a shell");
+        assert!(output.status.success(), "{}", words(&output));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(shows_log, printed.contains("Accepted connection from 10.1.20.2"), "{}", words(&output));
+    };
+    match on.parse() {
+        Ok(HOST) => run(),
+        Ok(SECOND) => second.run(run),
+        _ => panic!("no machine {on:?}"),
+    }
+}
+
+/// Waits until iperf3 listens in the box of the document.
+fn await_server(lab: &Lab) {
+    // Port 5201, listening (proc_pid_net(5)).
+    let is_listening = |line: &str| line.contains(":1451 ") && line.contains(" 0A ");
+    eventually("iperf3 listens", || {
+        let mut exec =
+            lab.netbox(&["exec", "server", "--", "cat", "/proc/self/net/tcp", "/proc/self/net/tcp6"]);
+        let output = exec.stderr(Stdio::null()).output().expect("netbox can be started");
+        String::from_utf8_lossy(&output.stdout).lines().any(is_listening)
+    });
+}
+
+fn the_document_works_with_static_routes() {
+    if !peers() {
+        return;
+    }
+    let mut lab = Lab::new(Shape::SharedUplink);
+    // They could not keep up with iperf3.
+    lab.end_captures();
+    let second = SecondHost::new(&lab);
+    let blocks = blocks("# on ");
+    assert_eq!(blocks.len(), 8, "{blocks:?}");
+    for block in &blocks[..4] {
+        run_block(&second, *block);
+        if block.1.contains("iperf3 -s ") {
+            await_server(&lab);
+        }
+    }
+    end(lab, &second);
+}
+
+/// Daemons of FRR in the network of the thread that starts them; they end with this value.
+struct Router {
+    daemons: Vec<Child>,
+    directory: String,
+}
+
+impl Router {
+    /// `zebra`, and `daemon` with this configuration; `name` tells its files from the other host's.
+    fn start(name: &str, daemon: &str, configuration: &str) -> Self {
+        let directory = format!("/tmp/{name}");
+        fs::create_dir(&directory).expect("a directory");
+        let start = |daemon: &str, configuration: &str| {
+            let at = |end: &str| format!("{directory}/{daemon}.{end}");
+            fs::write(at("conf"), configuration).expect("a configuration");
+            let log = fs::File::create(at("log")).expect("a log");
+            let mut command = Command::new(format!("/usr/lib/frr/{daemon}"));
+            command.args(["-f", &at("conf"), "-i", &at("pid"), "--vty_socket", &directory]);
+            command.args(["-z", &format!("{directory}/zserv.api"), "-u", "root", "-g", "root", "-P", "0"]);
+            command.args(["--log", "stdout"]);
+            let stderr = log.try_clone().expect("another descriptor");
+            let child = command.stdin(Stdio::null()).stdout(log).stderr(stderr).spawn();
+            child.expect("FRR: Debian's package frr has it")
+        };
+        let mut router = Self { daemons: vec![start("zebra", "")], directory: directory.clone() };
+        eventually("zebra serves", || fs::exists(format!("{directory}/zserv.api")).unwrap_or(false));
+        router.daemons.push(start(daemon, configuration));
+        router
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // The one that tells zebra of routes first; what it has put into the kernel goes with it.
+        for child in self.daemons.iter_mut().rev() {
+            send(child.id(), Signal::SIGTERM);
+            let _ = child.wait();
+        }
+        if thread::panicking() {
+            let files = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+            for log in files.filter(|file| file.path().extension().is_some_and(|end| end == "log")) {
+                eprintln!("{:?}: {}", log.path(), fs::read_to_string(log.path()).unwrap_or_default());
+            }
+        }
+        // The second of it may be gone with the first host's.
+        for directory in [&self.directory, "/run/frr"] {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+}
+
+/// N1: routes are told and learnt by a real routing daemon, and forgotten when the network is not used any more.
+fn with_daemon(daemon: &str, configurations: [&str; 2]) {
+    // FRR wants its user to be in the group of its terminals, and leaves traces in /var/tmp.
+    let mut lab = Lab::before(Shape::SharedUplink, || {
+        fs::write("/tmp/group", "root:x:0:\nfrrvty:x:108:root\n").expect("a file of groups");
+        let none: Option<&str> = None;
+        mount(Some("/tmp/group"), "/etc/group", none, MsFlags::MS_BIND, none).expect("a bind mount");
+        mount(Some("tmpfs"), "/var/tmp", Some("tmpfs"), MsFlags::empty(), none).expect("a tmpfs");
+    });
+    lab.end_captures();
+    let second = SecondHost::new(&lab);
+    let [first_router, second_router] = configurations;
+    let routers = (
+        Router::start("first", daemon, first_router),
+        second.run(|| Router::start("second", daemon, second_router)),
+    );
+    let blocks = &blocks("# on ")[4..];
+    run_block(&second, blocks[0]);
+    await_server(&lab);
+    run_block(&second, blocks[1]);
+    let learnt = |to: [u8; 3]| links::has_route([to[0], to[1], to[2], 0].into(), 24);
+    let both = || learnt([10, 1, 20]) && second.run(|| learnt([10, 1, 10]));
+    within(Duration::from_secs(40), "routes are learnt", both);
+    for block in &blocks[2..] {
+        run_block(&second, *block);
+    }
+    let neither = || !learnt([10, 1, 20]) && !second.run(|| learnt([10, 1, 10]));
+    within(Duration::from_secs(20), "routes are forgotten", neither);
+    drop(routers);
+    end(lab, &second);
+}
+
+fn the_document_works_with_ospf() {
+    if !peers() {
+        return;
+    }
+    let all = blocks("! /etc/frr/frr.conf on each");
+    // The same sooner than a daemon does it by itself.
+    let hasty = |configuration: &str| {
+        format!(
+            "{configuration}router ospf\n timers throttle spf 0 50 100\n timers throttle lsa all 0\nexit\n\
+             interface hw\n ip ospf network point-to-point\n ip ospf hello-interval 1\n ip ospf dead-interval 4\nexit\n"
+        )
+    };
+    let configuration = hasty(all[0].1);
+    with_daemon("ospfd", [&configuration, &configuration]);
+}
+
+fn the_document_works_with_bgp() {
+    if !peers() {
+        return;
+    }
+    let all = blocks("! /etc/frr/frr.conf on 198");
+    let hasty = |own: &str, other: &str, configuration: &str| {
+        let begun = configuration.lines().find(|line| line.starts_with("router bgp")).expect(own);
+        format!(
+            "{configuration}{begun}\n neighbor {other} timers connect 1\n neighbor {other} advertisement-interval 0\nexit\n"
+        )
+    };
+    let first = hasty("the first's", "198.51.100.2", all[0].1);
+    let second = hasty("the second's", "198.51.100.1", all[1].1);
+    with_daemon("bgpd", [&first, &second]);
 }

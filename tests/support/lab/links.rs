@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
 use nix::net::if_::if_nametoindex;
@@ -154,6 +154,17 @@ pub(crate) fn route(to: IpAddr, prefix: u8, via: IpAddr) {
 /// Removes every IPv4 route that `like` picks, by its table and its kind (1 unicast, 6 blackhole, 7 unreachable).
 pub(crate) fn remove_routes(like: impl Fn(u32, u8) -> bool) {
     remove_routes_that(|table, header| like(table, header[7]));
+}
+
+/// Whether the main table has a route to just that, which leads somewhere (is of type unicast).
+pub(crate) fn has_route(to: Ipv4Addr, prefix: u8) -> bool {
+    let all = Netlink::route()
+        .dump(&Message::new(GET_ROUTE, DUMP, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+        .expect("routes");
+    all.iter().any(|route| {
+        let is_to = find(&attributes(&route[12..]), 1).is_some_and(|bytes| bytes == to.octets());
+        is_to && route[1] == prefix && route[4] == MAIN && route[7] == 1
+    })
 }
 
 /// Removes every IPv4 route that somebody marked as theirs (`rtm_protocol`).

@@ -213,7 +213,14 @@ impl Lab {
         self.stop_captures_but(|_| false)
     }
 
-    /// The same where packets from some addresses may have been seen.
+    /// Stops the captures, whatever they have seen.
+    pub(crate) fn end_captures(&mut self) {
+        for (_, mut capture) in self.captures.drain(..) {
+            let _ = capture.stop();
+        }
+    }
+
+    /// [`Lab::stop_captures`] where packets from some addresses may have been seen.
     pub(crate) fn stop_captures_but(&mut self, may: impl Fn(IpAddr) -> bool) -> Result<(), String> {
         for (place, mut capture) in self.captures.drain(..) {
             let packets = capture.stop()?;

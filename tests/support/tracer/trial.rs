@@ -13,8 +13,8 @@ use netbox::plan::topology::{RESERVED, SLOTS};
 
 use super::{Call, Deed, LOG, Point, Role, Traced, trace};
 use crate::lab::{
-    ECHO, HOST_LAN, Lab, NETBOX, PROBE, Place, RunningBox, Shape, Snapshot, WAN, probe, running, settled,
-    try_within, use_names, words,
+    ECHO, HOST_LAN, Lab, NETBOX, PROBE, Place, RunningBox, Shape, Snapshot, WAN, links, probe, running,
+    settled, try_within, use_names, words,
 };
 
 mod prober;
@@ -33,6 +33,8 @@ const PORT: u16 = 8080;
 pub(crate) const EXPORTED: &str = "--export-netns=struck";
 /// What the other box is called.
 const OTHER: &str = "other";
+/// The name of a network that other machines reach.
+pub(crate) const ROUTED: &str = "routed";
 /// What the other box publishes.
 const OTHER_PORT: u16 = 9090;
 
@@ -97,7 +99,8 @@ impl World {
         Self::with(start, &[])
     }
 
-    /// The run that is struck has these options. Where it is in a network, that is there, and the other box is in it too.
+    /// The run that is struck has these options. Where it is in a network, that is there, and the other box is in it too, unless
+    /// other machines reach it: then what it needs is made by the run that is struck.
     pub(crate) fn with(start: Start, options: &'static [&'static str]) -> Self {
         Self::made(start, options, &[], None)
     }
@@ -119,8 +122,11 @@ impl World {
         };
         let joins = options.windows(2).find(|pair| pair[0] == "--net");
         let network = joins.map(|pair| pair[1].split(':').next().unwrap_or_default());
+        let is_routed = network == Some(ROUTED);
         if let Some(name) = network {
-            let made = lab.netbox(&["network", "create", name, "--subnet", "10.9.0.0/24"]).output();
+            let options: &[&str] = if is_routed { &OF_ROUTED } else { &[] };
+            let create = ["network", "create", name, "--subnet", "10.9.0.0/24"];
+            let made = lab.netbox(&[&create, options].concat()).output();
             assert!(made.expect("netbox can be started").status.success());
         }
         let pool = {
@@ -128,10 +134,15 @@ impl World {
             Ipv4Addr::from(u32::from(first.address) & !(SLOTS + RESERVED))
         };
         lab.assert_clean_within(LIMIT);
-        let of_other =
-            [&["--name", OTHER, "-p", "9090:80", "--net", network.unwrap_or("nat")], of_other].concat();
+        let its_network = network.filter(|_| !is_routed).unwrap_or("nat");
+        let of_other = [&["--name", OTHER, "-p", "9090:80", "--net", its_network], of_other].concat();
         let other =
             (start == Start::BesideAnother).then(|| lab.start(&of_other, &["listen", "tcp", "0.0.0.0:80"]));
+        if other.is_some() && is_routed {
+            // The gateway keeps the bridges' rules from then on.
+            assert!(lab.run(&["--net", ROUTED], &["exit", "0"]).status.success());
+            make_again().unwrap_or_else(|error| panic!("{error}"));
+        }
         let prober = Prober::start(&lab, pool, other.as_ref().map(|other| other.address));
         let mut world = Self {
             lab,
@@ -191,6 +202,9 @@ impl World {
                 forgotten.as_ref().is_ok_and(|all| all.len() == 1 && all.iter().all(is_own)),
                 "{forgotten:?}"
             );
+        }
+        if self.other.is_some() && self.options.iter().any(|option| option.starts_with(ROUTED)) {
+            make_again().unwrap_or_else(|error| panic!("{error}"));
         }
         let left = self.left_after(LIMIT);
         assert_eq!(left, "", "after an undisturbed run");
@@ -396,6 +410,30 @@ pub(crate) fn forget_detached() -> Result<Vec<serde_json::Value>, String> {
     }
     netbox(&["rm", "--all"])?;
     Ok(all)
+}
+
+/// What makes other machines reach a network.
+const OF_ROUTED: [&str; 4] = ["--route", "10.9.1.0/24=192.0.2.10", "--no-masquerade", "10.9.0.0/16"];
+
+/// Finds out, after one sweep, whether the host has all or nothing of what the network that other machines reach needs, then removes
+/// the network and makes it again.
+pub(crate) fn make_again() -> Result<(), String> {
+    let netbox = |arguments: &[&str]| {
+        let output = Command::new(NETBOX).args(arguments).output().expect("netbox can be started");
+        if output.status.success() { Ok(()) } else { Err(format!("{arguments:?}: {}", words(&output))) }
+    };
+    netbox(&["gc"])?;
+    // One for each interface that forwards is for all.
+    let ours = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains("10, 9, 0, 0")).count();
+    let (rules, routes) = links::owned_by(110);
+    let outward = usize::from(links::has_route([10, 9, 1, 0].into(), 24));
+    let there = (ours(rules), ours(routes), outward);
+    netbox(&["network", "rm", ROUTED])?;
+    netbox(&[&["network", "create", ROUTED, "--subnet", "10.9.0.0/24"], &OF_ROUTED[..]].concat())?;
+    match there {
+        (1, 2, 1) | (0, 0, 0) => Ok(()),
+        part => Err(format!("the host has a part of what the network needs: {part:?}")),
+    }
 }
 
 /// The slots that are not free.
