@@ -20,6 +20,7 @@ live_tests![
     what_a_network_of_two_machines_needs_is_put_back,
     a_route_of_the_hosts_own_is_left_alone,
     networks_share_a_route_to_another_machine,
+    a_dry_run_shows_what_the_host_gets,
     the_document_works_with_static_routes,
     the_document_works_with_ospf,
     the_document_works_with_bgp,
@@ -296,6 +297,31 @@ fn networks_share_a_route_to_another_machine() {
     }
     comes_back_to(&before);
     drop(other);
+}
+
+fn a_dry_run_shows_what_the_host_gets() {
+    let lab = Lab::new(Shape::OwnLan);
+    create(
+        &lab,
+        "front",
+        &["--subnet", "10.1.10.0/24", "--route", "10.1.20.0/24=192.0.2.9", OUTSIDE[0], OUTSIDE[1]],
+    );
+    let output = lab.netbox(&["run", "--dry-run", "--net", "front", "--", "true"]).output().expect("started");
+    assert!(output.status.success(), "{}", words(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    for line in [
+        "ip rule add priority 91 from all to 10.1.10.0/24 lookup 254 protocol 110",
+        "ip route add unreachable 10.1.10.0/24 metric 4294967295 proto 110",
+        "ip route add 10.1.20.0/24 via 192.0.2.9 proto 110",
+        "nft 'add element inet netbox routed4 { 10.1.10.0/24 . 10.1.0.0/16 }'",
+        "ip netns exec GATEWAY nft 'add element inet netbox routed4 { 10.1.10.0/24 . 10.1.0.0/16 }'",
+    ] {
+        assert!(said.lines().any(|step| step == line), "{line}: {said}");
+    }
+    let way_in = said.lines().find(|line| line.starts_with("ip route add 10.1.10.0/24 via 10."));
+    assert!(way_in.is_some_and(|line| line.contains(" dev nb") && line.contains(" onlink")), "{said}");
+    // In the rules themselves as well.
+    assert_eq!(said.matches("elements = { 10.1.10.0/24 . 10.1.0.0/16 }").count(), 2, "{said}");
 }
 
 /// The blocks of docs/several-machines.md whose first line begins so: what is behind that in the line, and the other lines.
