@@ -264,7 +264,7 @@ mod tests {
             "route add 10.1.20.0/24 via 192.0.2.2 proto 110",
         ];
         assert_eq!(words(front.wires(&topology, &[])), all);
-        assert_eq!(words(front.wires(&topology, &[front.clone()])), all[..3]);
+        assert_eq!(words(front.wires(&topology, std::slice::from_ref(&front))), all[..3]);
         let elements: Vec<_> = front.elements().iter().map(ToString::to_string).collect();
         // Those that overlap are one.
         assert_eq!(elements, ["10.1.10.0/24", "10.1.10.0/24 . 10.1.0.0/16", "10.1.10.0/24 . 10.9.0.0/24"]);
