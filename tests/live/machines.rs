@@ -4,14 +4,14 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use crate::lab::{
     ECHO, HOST, HOST6, Lab, NETBOX, Outcome, RunningBox, SECOND, SecondHost, Shape, Snapshot, WAN, WAN6,
-    links, live_tests, nftables, peers, probe, send, sysctl, words,
+    find_within, links, live_tests, nftables, peers, probe, send, sysctl, wait_within, words,
 };
 
 live_tests![
@@ -175,15 +175,7 @@ fn received(running: &RunningBox) -> u64 {
 }
 
 fn eventually(what: &str, done: impl FnMut() -> bool) {
-    within(Duration::from_secs(2), what, done);
-}
-
-fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !done() {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_within(Duration::from_secs(2), what, done);
 }
 
 /// I6: rules, routing rules and routes, and those that go by themselves with a link.
@@ -217,21 +209,13 @@ fn what_a_network_of_two_machines_needs_is_put_back() {
 
 /// Waits until the host is as it was, but for files and processes.
 fn comes_back_to(before: &Snapshot) {
-    let mut difference = String::new();
-    let end = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < end {
+    let difference = || {
         let all = before.difference(&Snapshot::take());
-        difference = all
-            .lines()
-            .filter(|line| ![" file: ", " process: "].iter().any(|what| line.contains(what)))
-            .collect::<Vec<_>>()
-            .join("\n");
-        if difference.is_empty() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    panic!("the host is not as it was:\n{difference}");
+        let is_meant = |line: &&str| ![" file: ", " process: "].iter().any(|what| line.contains(what));
+        all.lines().filter(is_meant).collect::<Vec<_>>().join("\n")
+    };
+    let what = || format!("the host is as it was:\n{}", difference());
+    find_within(Duration::from_secs(2), what, || difference().is_empty().then_some(()));
 }
 
 fn refused(lab: &Lab, arguments: &[&str], expected: &[&str]) {
@@ -458,12 +442,12 @@ fn with_daemon(daemon: &str, configurations: [&str; 2]) {
     run_block(&second, blocks[1]);
     let learnt = |to: [u8; 3]| links::has_route([to[0], to[1], to[2], 0].into(), 24);
     let both = || learnt([10, 1, 20]) && second.run(|| learnt([10, 1, 10]));
-    within(Duration::from_secs(40), "routes are learnt", both);
+    wait_within(Duration::from_secs(40), "routes are learnt", both);
     for block in &blocks[2..] {
         run_block(&second, *block);
     }
     let neither = || !learnt([10, 1, 20]) && !second.run(|| learnt([10, 1, 10]));
-    within(Duration::from_secs(20), "routes are forgotten", neither);
+    wait_within(Duration::from_secs(20), "routes are forgotten", neither);
     drop(routers);
     end(lab, &second);
 }

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::panic::resume_unwind;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::namespaces::mount_new;
-use super::{Lab, Place, Shape, Snapshot, WAN, attach, links, settled};
+use super::{Lab, Place, Shape, Snapshot, WAN, attach, find_within, links, settled_state};
 
 /// The second host's address on the uplink's network.
 pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
@@ -46,7 +46,7 @@ impl SecondHost {
         });
         let before = in_both(&place, &mounts, || {
             let _ = Snapshot::take();
-            settled()
+            settled_state()
         });
         Self { place, mounts, before }
     }
@@ -58,15 +58,9 @@ impl SecondHost {
 
     /// Waits until it is as it was, but for what is the first one's too, and fails if it is not within two seconds.
     pub(crate) fn assert_clean(&self) {
-        let end = Instant::now() + Duration::from_secs(2);
-        loop {
-            let difference = self.before.difference(&self.run(Snapshot::take));
-            if difference.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < end, "the second host is not as it was:\n{difference}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let difference = || self.before.difference(&self.run(Snapshot::take));
+        let what = || format!("the second host is as it was:\n{}", difference());
+        find_within(Duration::from_secs(2), what, || difference().is_empty().then_some(()));
     }
 }
 
