@@ -197,8 +197,12 @@ impl Lab {
 
     /// Waits until the host is as it was, and fails if it is not within `limit`.
     pub(crate) fn assert_clean_within(&self, limit: Duration) {
-        let what = || format!("the host is as it was\n{}", self.difference());
-        find_within(limit, what, || self.difference().is_empty().then_some(()));
+        let mut difference = String::new();
+        let clean = try_within(limit, || {
+            difference = self.difference();
+            difference.is_empty().then_some(())
+        });
+        assert!(clean.is_some(), "the host is not as it was {limit:?} later:\n{difference}");
     }
 
     /// Ends the lab without the comparison of the host's state: for tests of the lab itself.
