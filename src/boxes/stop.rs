@@ -83,9 +83,13 @@ struct Ending {
 
 /// `None`: it has ended meanwhile.
 fn begin(wanted: &BoxRef, which: &Which) -> Result<Option<Ending>> {
-    let found = match (find::find(wanted), which) {
-        (Err(_), Which::All) => return Ok(None),
-        (found, _) => found?,
+    let found = match which {
+        Which::Named(_) => find::find(wanted)?,
+        // Not by what may be another's name.
+        Which::All => match find::with_id(wanted.as_str())? {
+            Some(found) => found,
+            None => return Ok(None),
+        },
     };
     let shown = match which {
         Which::Named(_) => wanted.as_str().to_owned(),

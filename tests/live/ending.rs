@@ -95,10 +95,14 @@ fn several_boxes_are_stopped_at_the_same_time() {
 fn all_boxes_are_stopped() {
     let lab = Lab::new(Shape::OwnLan);
     assert_eq!(said(&lab, &["stop", "--all"]), "");
-    let mut boxes = [&["--name", "web"][..], &["--net", "none"], &["--net", "host"]]
-        .map(|options| lab.start(options, &["sleep"]));
+    let start = |options: &[&str]| lab.start(options, &["sleep"]);
+    let mut boxes = vec![start(&["--net", "none"])];
+    let id = said(&lab, &["ps", "-q"]);
+    boxes.extend([start(&["--name", "web"]), start(&["--net", "host"])]);
+    // Named as another's id is.
+    boxes.push(start(&["--name", id.trim()]));
     let told = said(&lab, &["stop", "--all"]);
-    assert!(told.lines().count() == 3 && told.lines().any(|line| line == "web"), "{told:?}");
+    assert!(told.lines().count() == 4 && told.lines().any(|line| line == "web"), "{told:?}");
     assert_eq!(said(&lab, &["ps", "-q"]), "");
     boxes.iter_mut().for_each(|in_box| assert_eq!(in_box.wait().code(), Some(143)));
 }
