@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::lab::{
     ECHO, HOST, HOST6, Lab, NETBOX, Outcome, RunningBox, SECOND, SecondHost, Shape, Snapshot, WAN, WAN6,
-    find_within, links, live_tests, nftables, peers, probe, send, sysctl, wait_within, words,
+    links, live_tests, nftables, peers, probe, send, sysctl, try_within, wait_within, words,
 };
 
 live_tests![
@@ -209,13 +209,15 @@ fn what_a_network_of_two_machines_needs_is_put_back() {
 
 /// Waits until the host is as it was, but for files and processes.
 fn comes_back_to(before: &Snapshot) {
-    let difference = || {
+    let limit = Duration::from_secs(2);
+    let is_meant = |line: &&str| ![" file: ", " process: "].iter().any(|what| line.contains(what));
+    let mut difference = String::new();
+    let clean = try_within(limit, || {
         let all = before.difference(&Snapshot::take());
-        let is_meant = |line: &&str| ![" file: ", " process: "].iter().any(|what| line.contains(what));
-        all.lines().filter(is_meant).collect::<Vec<_>>().join("\n")
-    };
-    let what = || format!("the host is as it was:\n{}", difference());
-    find_within(Duration::from_secs(2), what, || difference().is_empty().then_some(()));
+        difference = all.lines().filter(is_meant).collect::<Vec<_>>().join("\n");
+        difference.is_empty().then_some(())
+    });
+    assert!(clean.is_some(), "the host is not as it was {limit:?} later:\n{difference}");
 }
 
 fn refused(lab: &Lab, arguments: &[&str], expected: &[&str]) {

@@ -10,7 +10,7 @@ use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::namespaces::mount_new;
-use super::{Lab, Place, Shape, Snapshot, WAN, attach, find_within, links, settled_state};
+use super::{Lab, Place, Shape, Snapshot, WAN, attach, links, settled_state, try_within};
 
 /// The second host's address on the uplink's network.
 pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
@@ -58,9 +58,13 @@ impl SecondHost {
 
     /// Waits until it is as it was, but for what is the first one's too, and fails if it is not within two seconds.
     pub(crate) fn assert_clean(&self) {
-        let difference = || self.before.difference(&self.run(Snapshot::take));
-        let what = || format!("the second host is as it was:\n{}", difference());
-        find_within(Duration::from_secs(2), what, || difference().is_empty().then_some(()));
+        let limit = Duration::from_secs(2);
+        let mut difference = String::new();
+        let clean = try_within(limit, || {
+            difference = self.before.difference(&self.run(Snapshot::take));
+            difference.is_empty().then_some(())
+        });
+        assert!(clean.is_some(), "the second host is not as it was {limit:?} later:\n{difference}");
     }
 }
 
