@@ -426,11 +426,12 @@ fn assert_rm(lab: &Lab, options: &[&str], victims: &[&str], roles: &[&'static st
     assert!(lab.listed().is_empty(), "{victims:?}: {:?}", lab.listed());
 }
 
-/// Stopped first, so that none sees another die before its own turn.
+/// Stopped first, so that none sees another die before its own turn. The launcher last: at its end the kernel continues the
+/// keeper, whose process group is an orphan's then and has a stopped member (setpgid(2)).
 fn kill_at_once(pids: &[(&str, u32)], victims: &[&str]) {
     let all = pids.iter().filter(|(who, _)| victims.contains(who));
     all.clone().filter(|(who, _)| *who != "first").for_each(|(_, pid)| send(*pid, Signal::SIGSTOP));
-    all.for_each(|(_, pid)| send(*pid, Signal::SIGKILL));
+    all.rev().for_each(|(_, pid)| send(*pid, Signal::SIGKILL));
 }
 
 /// A reboot takes the state directory and every process.
