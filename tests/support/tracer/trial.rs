@@ -415,24 +415,29 @@ pub(crate) fn forget_detached() -> Result<Vec<serde_json::Value>, String> {
 /// What makes other machines reach a network.
 const OF_ROUTED: [&str; 4] = ["--route", "10.9.1.0/24=192.0.2.10", "--no-masquerade", "10.9.0.0/16"];
 
-/// Finds out, after one sweep, whether the host has all or nothing of what the network that other machines reach needs, then removes
-/// the network and makes it again.
+/// Finds out, after one sweep, whether the host has all of what the network that other machines reach needs, where that has a bridge,
+/// and else nothing; then removes the network and makes it again.
 pub(crate) fn make_again() -> Result<(), String> {
     let netbox = |arguments: &[&str]| {
         let output = Command::new(NETBOX).args(arguments).output().expect("netbox can be started");
-        if output.status.success() { Ok(()) } else { Err(format!("{arguments:?}: {}", words(&output))) }
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(format!("{arguments:?}: {}", words(&output))),
+        }
     };
     netbox(&["gc"])?;
-    // One for each interface that forwards is for all.
+    let inspected = netbox(&["network", "inspect", ROUTED])?;
+    let all: serde_json::Value = serde_json::from_slice(&inspected).map_err(|error| error.to_string())?;
+    let has_bridge = !all[0]["bridge"].is_null();
     let ours = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains("10, 9, 0, 0")).count();
     let (rules, routes) = links::owned_by(110);
     let outward = usize::from(links::has_route([10, 9, 1, 0].into(), 24));
     let there = (ours(rules), ours(routes), outward);
     netbox(&["network", "rm", ROUTED])?;
     netbox(&[&["network", "create", ROUTED, "--subnet", "10.9.0.0/24"], &OF_ROUTED[..]].concat())?;
-    match there {
-        (1, 2, 1) | (0, 0, 0) => Ok(()),
-        part => Err(format!("the host has a part of what the network needs: {part:?}")),
+    match (has_bridge, there) {
+        (true, (1, 2, 1)) | (false, (0, 0, 0)) => Ok(()),
+        _ => Err(format!("the network has a bridge: {has_bridge}; on the host there is {there:?}")),
     }
 }
 
