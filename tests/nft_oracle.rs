@@ -127,7 +127,10 @@ fn routed() -> Vec<Element> {
 }
 
 fn bridge_elements() -> Vec<Element> {
-    ruleset::port("nb01234567", [2, 0, 0, 0, 0, 7], Ipv4Addr::new(10, 9, 0, 7), 12)
+    let mac = [2, 0, 0, 0, 0, 7];
+    let mut elements = ruleset::port("nb01234567", mac, Ipv4Addr::new(10, 9, 0, 7), 12);
+    elements.extend(ruleset::port6("nb01234567", 0x8001, "fd09::7".parse().unwrap(), Some(mac)));
+    elements
 }
 
 fn filled(tables: &[Table], elements: &[Element]) -> Batch {

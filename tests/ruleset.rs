@@ -94,7 +94,9 @@ fn the_gateways_rules() {
 
 #[test]
 fn the_bridges_rules() {
-    let elements = ruleset::port("nb3k9x0a7q", [0x0a, 0x6e, 10, 9, 0, 7], Ipv4Addr::new(10, 9, 0, 7), 1);
+    let mac = [0x0a, 0x6e, 10, 9, 0, 7];
+    let mut elements = ruleset::port("nb3k9x0a7q", mac, Ipv4Addr::new(10, 9, 0, 7), 1);
+    elements.extend(ruleset::port6("nb3k9x0a7q", 0x8000, "fd09::7".parse().unwrap(), Some(mac)));
     golden("bridge.nft", &ruleset::to_text(&ruleset::bridge(), &elements), include_str!("plan/bridge.nft"));
 }
 

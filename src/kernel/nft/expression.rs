@@ -36,6 +36,8 @@ const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMPV6: u8 = 58;
 const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
+/// The first of those that are about a link (RFC 2710).
+const MLD_LISTENER_QUERY: u8 = 130;
 const PACKET_HOST: u8 = 0;
 const RTN_LOCAL: u32 = 2;
 
@@ -120,6 +122,12 @@ impl Encoder<'_> {
                 self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
                 self.compare(CmpOperator::Equal, vec![kind]);
             }
+            Statement::LinkIcmpv6 => {
+                self.need(Nfproto::Ipv6);
+                self.match_meta(MetaKey::L4Proto, CmpOperator::Equal, vec![IPPROTO_ICMPV6]);
+                self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
+                self.compare(CmpOperator::GreatherThanEqual, vec![MLD_LISTENER_QUERY]);
+            }
             Statement::Established => self.conntrack(NFT_CT_STATE, ESTABLISHED),
             Statement::Related => self.conntrack(NFT_CT_STATE, RELATED),
             Statement::Known => self.conntrack(NFT_CT_STATE, ESTABLISHED | RELATED),
@@ -144,9 +152,13 @@ impl Encoder<'_> {
                 self.mask(Register::Reg1, (!*bits).to_ne_bytes().to_vec(), bits.to_ne_bytes().to_vec());
                 self.set_meta(MetaKey::Mark);
             }
-            Statement::SetMarkOfInterface(map) => {
-                self.look_up_value(&[Field::InputInterface], map);
+            Statement::SetMarkBy(key, map) => {
+                self.look_up_value(key, map);
                 self.set_meta(MetaKey::Mark);
+            }
+            Statement::SetEtherDestinationBy(key, map) => {
+                self.look_up_value(key, map);
+                self.set_ether_destination();
             }
             Statement::SetPacketForHost => {
                 self.immediate(vec![PACKET_HOST]);

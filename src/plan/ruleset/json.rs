@@ -218,6 +218,10 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
         Statement::ToPort(port) => equals(payload("th", "dport"), Expression::Number((*port).into())),
         Statement::EchoRequest(Nfproto::Ipv4) => equals(payload("icmp", "type"), text("echo-request")),
         Statement::EchoRequest(Nfproto::Ipv6) => equals(payload("icmpv6", "type"), text("echo-request")),
+        Statement::LinkIcmpv6 => {
+            let (left, right) = (payload("icmpv6", "type"), text("mld-listener-query"));
+            stmt::Statement::Match(Match { left, right, op: stmt::Operator::GEQ })
+        }
         Statement::Established => has(ct("state"), &["established"]),
         Statement::Related => has(ct("state"), &["related"]),
         Statement::Known => has(ct("state"), &["established", "related"]),
@@ -231,8 +235,9 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
             let or = BinaryOperation::OR(vec![meta(MetaKey::Mark), Expression::Number(*bits)]);
             change(meta(MetaKey::Mark), Expression::BinaryOperation(Box::new(or)))
         }
-        Statement::SetMarkOfInterface(map) => {
-            change(meta(MetaKey::Mark), mapped(meta(MetaKey::Iifname), map))
+        Statement::SetMarkBy(key, map) => change(meta(MetaKey::Mark), mapped(concatenated(key, field), map)),
+        Statement::SetEtherDestinationBy(key, map) => {
+            change(payload("ether", "daddr"), mapped(concatenated(key, field), map))
         }
         Statement::Arp => equals(payload("ether", "type"), text("arp")),
         Statement::ArpRequest => equals(payload("arp", "operation"), text("request")),

@@ -13,7 +13,7 @@ mod published;
 mod statement;
 mod text;
 
-pub use bridge::{bridge, port};
+pub use bridge::{bridge, port, port6};
 pub use element::{
     Datum, Element, Type, asks, boxes4, boxes6, conns, host_address, internal, itself, known_outside_as,
     leaves_as, reached_by, routed_subnet, switched, switched6,

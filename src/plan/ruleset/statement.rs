@@ -34,6 +34,9 @@ pub enum Statement {
     ToPort(u16),
     /// `icmp type echo-request`, `icmpv6 type echo-request`: a ping.
     EchoRequest(Nfproto),
+    /// `icmpv6 type >= mld-listener-query`: all of ICMPv6 but errors and pings, that is, what hosts and routers of one link tell
+    /// each other (RFC 4443, 2.1; types from 130 on).
+    LinkIcmpv6,
     /// `ct state established`.
     Established,
     /// `ct state related`: an ICMP error about a known connection, whoever sent it.
@@ -64,8 +67,11 @@ pub enum Statement {
     Lookup(&'static [Field], &'static str),
     /// `meta mark set meta mark | …`.
     SetMark(u32),
-    /// `meta mark set iifname map @…`: the mark that the map has for the interface. No element, no mark, and the rule ends.
-    SetMarkOfInterface(&'static str),
+    /// `meta mark set … map @…`: the mark that the map has for (concatenated) fields. No element, no mark, and the rule ends.
+    SetMarkBy(&'static [Field], &'static str),
+    /// `ether daddr set … map @…`: the hardware address that the map has for (concatenated) fields is where the frame goes. No
+    /// element, no change, and the rule ends (bridge tables).
+    SetEtherDestinationBy(&'static [Field], &'static str),
     /// `ether type arp`: the frame is one of ARP (bridge tables).
     Arp,
     /// `arp operation request`: somebody asks who has an address (bridge tables).

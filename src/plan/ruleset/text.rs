@@ -174,6 +174,7 @@ impl fmt::Display for Statement {
             Self::ToPort(port) => write!(f, "th dport {port}"),
             Self::EchoRequest(Nfproto::Ipv4) => f.write_str("icmp type echo-request"),
             Self::EchoRequest(Nfproto::Ipv6) => f.write_str("icmpv6 type echo-request"),
+            Self::LinkIcmpv6 => f.write_str("icmpv6 type >= mld-listener-query"),
             Self::Established => f.write_str("ct state established"),
             Self::Related => f.write_str("ct state related"),
             Self::Known => f.write_str("ct state established,related"),
@@ -187,7 +188,10 @@ impl fmt::Display for Statement {
             Self::LocalDestination => f.write_str("fib daddr type local"),
             Self::Lookup(fields, set) => write!(f, "{} @{set}", Concatenated(fields)),
             Self::SetMark(bits) => write!(f, "meta mark set meta mark | 0x{bits:08x}"),
-            Self::SetMarkOfInterface(map) => write!(f, "meta mark set iifname map @{map}"),
+            Self::SetMarkBy(key, map) => write!(f, "meta mark set {} map @{map}", Concatenated(key)),
+            Self::SetEtherDestinationBy(key, map) => {
+                write!(f, "ether daddr set {} map @{map}", Concatenated(key))
+            }
             Self::Arp => f.write_str("ether type arp"),
             Self::ArpRequest => f.write_str("arp operation request"),
             Self::SetPacketForHost => f.write_str("meta pkttype set host"),

@@ -1,6 +1,6 @@
 //! What is asked of a frame, in the tables of bridges and of single devices.
 
-use netlink_packet_netfilter::nftables::{MetaKey, Operator as CmpOperator, Register};
+use netlink_packet_netfilter::nftables::{MetaKey, Operator as CmpOperator, Payload, Register};
 
 use super::{Encoder, NFT_PAYLOAD_NETWORK_HEADER};
 use crate::plan::ruleset::{Field, Nfproto};
@@ -12,6 +12,7 @@ const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Where things are in an Ethernet header (IEEE 802.3, §3.1.1), in bytes.
+const ETHER_DESTINATION: u32 = 0;
 const ETHER_SOURCE: u32 = 6;
 const ETHER_TYPE: u32 = 12;
 const ETH_ALEN: u32 = 6;
@@ -44,6 +45,20 @@ impl Encoder<'_> {
         self.arp();
         self.load_payload(Register::Reg1, NFT_PAYLOAD_NETWORK_HEADER, ARP_OPERATION, 2);
         self.compare(CmpOperator::Equal, ARPOP_REQUEST.to_be_bytes().to_vec());
+    }
+
+    /// Sends the frame to the hardware address in the first register.
+    pub(super) fn set_ether_destination(&mut self) {
+        // No checksum is over it.
+        self.push(
+            "payload",
+            &[
+                Payload::SourceRegister(Register::Reg1),
+                Payload::Base(NFT_PAYLOAD_LL_HEADER),
+                Payload::Offset(ETHER_DESTINATION),
+                Payload::Len(ETH_ALEN),
+            ],
+        );
     }
 
     /// Loads a field of the frame. Returns how many bytes of registers it takes; `None` for one of another kind.
