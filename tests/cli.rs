@@ -376,7 +376,9 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--net", "db:port=7", "ls"], &["\"db:port=7\"", "ip=", "mac="]),
         (&["run", "--net", "default", "ls"], &["\"default\"", "word of --net"]),
         (&["run", "--net", "db", "--mtu", "1400", "ls"], &["--net db", "--mtu"]),
-        (&["run", "--net", "db", "--ip6", "fd00::7", "ls"], &["--net db", "--ip6"]),
+        (&["run", "--net", "db:ip6=10.9.0.7", "ls"], &["\"10.9.0.7\"", "--ip6", "not an IPv6 address"]),
+        (&["run", "--net", "db:ip6=fd00::8", "--ip6", "fd00::7", "ls"], &["--net db:ip6=", "--ip6"]),
+        (&["run", "--net", "db:ip6=fd00::8", "--no-ipv6", "ls"], &["--net db", "--no-ipv6"]),
         (&["run", "--net", "db:ip=10.9.0.7", "--ip", "10.9.0.8", "ls"], &["--net db:ip=", "--ip"]),
         (
             &["run", "--net", "db:mac=02:00:00:00:00:07", "--mac", "02:00:00:00:00:08", "ls"],
@@ -390,6 +392,16 @@ fn wrong_usage_names_what_is_wrong() {
         (&["network", "create", "-d", "macvlan", "db"], &["\"macvlan\"", "bridge"]),
         (&["network", "create", "--gateway", "10.9.0.1", "db"], &["--gateway", "--subnet"]),
         (&["network", "create", "--subnet", "10.9.0.1/24", "db"], &["--subnet", "begins at 10.9.0.0"]),
+        (&["network", "create", "--subnet", "fd09::/64", "db"], &["--subnet fd09::/64 needs --ipv6"]),
+        (
+            &["network", "create", "--ipv6", "--subnet", "fd09::/64", "--subnet", "fd08::/64", "db"],
+            &["fd09::/64", "fd08::/64", "one range"],
+        ),
+        (
+            &["network", "create", "--ipv6", "--subnet", "10.9.0.0/24", "--gateway", "fd09::1", "db"],
+            &["--gateway", "--subnet of IPv6"],
+        ),
+        (&["network", "create", "--ipv6", "--mtu", "1279", "db"], &["--ipv6", "--mtu 1279"]),
         (&["network", "create", "--label", "=x", "db"], &["\"=x\"", "no key"]),
         (&["network", "ls", "--json", "-q"], &["--json", "--quiet"]),
         (&["network", "rm"], &["name is missing"]),

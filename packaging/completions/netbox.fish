@@ -136,14 +136,15 @@ complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_se
 complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "remove" -d 'Remove networks'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "prune" -d 'Remove the networks that no box is in'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l subnet -d 'The range of its addresses, /8 to /29 [default: a free /24]' -r
-complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l gateway -d 'The gateway\'s address in it [default: the first]' -r
-complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l ip-range -d 'Give boxes addresses from this part of it' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l subnet -d 'The range of its addresses, one for each family [default: a free /24; a random /64]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l gateway -d 'The gateway\'s address in it, likewise [default: the first]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l ip-range -d 'Give boxes addresses from this part of it, likewise' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l mtu -d 'The MTU of its links in bytes [default: the uplink\'s]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l label -d 'Call it something besides' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l route -d 'Have the host send what is for CIDR by way of VIA' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l no-masquerade -d 'Its boxes and CIDR reach each other by their own addresses' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -s d -l driver -d 'What kind it is: bridge' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l ipv6 -d 'Its boxes have IPv6 too'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l internal -d 'No way out, and none in'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l isolate -d 'Its boxes do not reach each other'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'

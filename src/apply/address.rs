@@ -86,7 +86,7 @@ fn place_in(request: &RunRequest, pools: Wanted, record: Option<GatewayRecord>) 
         (Some(address), Some(pool)) => Some((place::slot(pool, address)?, address)),
         _ => None,
     };
-    let six = match (request.ip6, pools.pool6) {
+    let six = match (request.pool_ip6(), pools.pool6) {
         (Some(address), Some(pool)) => Some((place::slot6(pool, slots, address)?, address)),
         _ => None,
     };
@@ -98,7 +98,7 @@ fn place_in(request: &RunRequest, pools: Wanted, record: Option<GatewayRecord>) 
     // Where the gateway is found dead after all, the pools that the slot was counted in.
     let wanted = Wanted {
         pool: pools.pool.filter(|_| request.has_address() || request.pool.is_some()),
-        pool6: pools.pool6.filter(|_| request.ip6.is_some()),
+        pool6: pools.pool6.filter(|_| request.pool_ip6().is_some()),
     };
     Ok(Place { record, wanted, slots, slot })
 }
@@ -111,7 +111,7 @@ fn joining(locked: &Locked<'_>, request: &RunRequest, living: &GatewayRecord) ->
             .because(format!("there are boxes with addresses of {} already{}", topology.pool, names(locked)))
             .hint("all boxes share one pool; another one can be chosen when they have ended"));
     }
-    if let (Some(address), None) = (request.ip6, topology.pool6()) {
+    if let (Some(address), None) = (request.pool_ip6(), topology.pool6()) {
         let reason = living.without_ipv6.as_deref().unwrap_or("the gateway was made without");
         return Err(Error::new(format!("cannot give the box the address {address}"))
             .because(format!("boxes have no IPv6: {reason}")));
@@ -125,7 +125,7 @@ fn making(request: &RunRequest) -> Result<Wanted> {
         (None, Some(_)) => Some(pool::choose(&crate::host::observe()?)?),
         (pool, _) => pool,
     };
-    let pool6 = request.ip6.and_then(|address| Ipv6Net::new(address, POOL6_PREFIX).ok());
+    let pool6 = request.pool_ip6().and_then(|address| Ipv6Net::new(address, POOL6_PREFIX).ok());
     Ok(Wanted { pool, pool6: pool6.map(|net| net.trunc()) })
 }
 
@@ -169,7 +169,8 @@ pub fn wait_until_left(
     let slot = match request.net.network() {
         Some(join) => {
             let network = networks::keep(&join.name)?.network.id;
-            let names = [ip.map(|ip| ip.to_string()), mac.map(written)];
+            let ip6 = request.seat6().map(|ip6| ip6.to_string());
+            let names = [ip.map(|ip| ip.to_string()), ip6, mac.map(written)];
             let mut holders =
                 names.iter().flatten().filter_map(|name| seats::find(locked.root(), &network, name));
             holders.next().map(|taken| taken.slot)

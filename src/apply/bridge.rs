@@ -61,7 +61,7 @@ fn join_or_make(
     let topology = gateway.record.topology;
     // Before the host is looked at: what is left of an attempt is netbox's own.
     routed::close(locked, host, gateway, network.id)?;
-    network::check_usable(network, &crate::host::observe()?, topology.pool)?;
+    network::check_usable(network, &crate::host::observe()?, &topology)?;
     routed::open(locked, host, gateway, network)?;
     let index =
         gateway.record.bridges.iter().map(|bridge| bridge.index + 1).max().unwrap_or(FIRST_BRIDGE_INDEX);

@@ -1,11 +1,11 @@
 //! `netbox network`: the networks that boxes share.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use crate::apply::census::census;
@@ -18,7 +18,8 @@ use crate::apply::{bridge, registry, seats};
 use crate::error::{Context, Error, Result};
 use crate::host;
 use crate::kernel::process::wait_for_end;
-use crate::plan::network::{self, Network, Others, bridge_name};
+use crate::plan::ipv6::GlobalId;
+use crate::plan::network::{self, Birth, Network, Others, bridge_name};
 use crate::plan::pool;
 use crate::plan::record::{BoxRecord, GatewayRecord};
 use crate::plan::topology::box_link;
@@ -56,25 +57,33 @@ fn create(new: &NewNetwork) -> Result<String> {
     networks.lock()?;
     let others = networks.all()?;
     let mut facts = host::observe()?;
-    let pool = match gateway_record()? {
+    let (pool, pool6) = match gateway_record()? {
         Some(record) => {
             // Its routes are netbox's own.
             let own: Vec<_> = record.topology.pools().map(|(pool, _)| pool).collect();
             facts.routes.retain(|route| !own.contains(route));
-            Some(record.topology.pool)
+            (Some(record.topology.pool), record.topology.pool6())
         }
-        // The one that the next gateway will have.
-        None => pool::choose(&facts).ok(),
+        // The one that the next gateway will have; its IPv6 pool is random.
+        None => (pool::choose(&facts).ok(), None),
     };
-    let mut random = [0u8; 5];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(std::io::Error::from)
-        .context(|| "cannot get random bytes for an id")?;
-    let created = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let others = Others { networks: &others, pool };
-    let network = network::plan(new, BoxId::from_random(random), created, &facts, &others)?;
+    let birth = Birth {
+        id: BoxId::from_random(random_bytes("an id")?),
+        random: random_bytes("an IPv6 prefix")?,
+        created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+    };
+    let others = Others { networks: &others, pool, pool6 };
+    let network = network::plan(new, birth, &facts, &others)?;
     networks.write(&network)?;
     Ok(format!("{}\n", network.name))
+}
+
+fn random_bytes(what: &str) -> Result<GlobalId> {
+    let mut random = GlobalId::default();
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(std::io::Error::from)
+        .context(|| format!("cannot get random bytes for {what}"))?;
+    Ok(random)
 }
 
 /// What is written down about the gateway that lives here, if one does.
@@ -97,6 +106,9 @@ struct Described {
     subnet: Option<Ipv4Net>,
     gateway: Option<Ipv4Addr>,
     ip_range: Option<Ipv4Net>,
+    subnet6: Option<Ipv6Net>,
+    gateway6: Option<Ipv6Addr>,
+    ip_range6: Option<Ipv6Net>,
     internal: bool,
     isolate: bool,
     mtu: Option<u32>,
@@ -147,6 +159,9 @@ fn describe(network: Network, record: Option<&GatewayRecord>, boxes: &[BoxRecord
         subnet: Some(network.subnet),
         gateway: Some(network.gateway),
         ip_range: network.ip_range,
+        subnet6: network.ipv6.map(|six| six.subnet),
+        gateway6: network.ipv6.map(|six| six.gateway),
+        ip_range6: network.ipv6.and_then(|six| six.ip_range),
         internal: network.internal,
         isolate: network.isolate,
         mtu: network.mtu,
@@ -172,6 +187,9 @@ fn describe_nat(record: Option<&GatewayRecord>, boxes: &[BoxRecord]) -> Describe
         subnet: topology.map(|topology| topology.pool),
         gateway: topology.map(|topology| topology.gateway_address()),
         ip_range: None,
+        subnet6: topology.and_then(|topology| topology.pool6()),
+        gateway6: topology.and_then(|topology| topology.gateway_address6()),
+        ip_range6: None,
         internal: false,
         isolate: true,
         mtu: topology.map(|topology| topology.mtu),
@@ -207,11 +225,13 @@ fn list(json: bool, quiet: bool) -> Result<String> {
             (!one.no_masquerade.is_empty(), "no-masquerade"),
         ];
         let options: Vec<_> = options.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
+        let (four, six) = (one.subnet.map(IpNet::V4), one.subnet6.map(IpNet::V6));
+        let subnets: Vec<_> = four.iter().chain(&six).map(ToString::to_string).collect();
         let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
         vec![
             one.name.clone(),
             one.driver.to_owned(),
-            or_none(one.subnet.map(|subnet| subnet.to_string()).unwrap_or_default()),
+            or_none(subnets.join(",")),
             one.boxes.len().to_string(),
             or_none(options.join(",")),
         ]

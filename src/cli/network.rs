@@ -7,28 +7,30 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::{Stop, text};
 use crate::error::{Error, Result};
-use crate::spec::network::{
-    self, NetworkName, NetworkRequest, NewNetwork, check_driver, parse_gateway, parse_ip_range, parse_label,
-    parse_subnet,
-};
+use crate::spec::network::{self, NetworkName, NetworkRequest, NewNetwork, check_driver, parse_label};
 use crate::spec::routed::parse_no_masquerade;
+use crate::spec::subnet::{self, New6, parse_gateway, parse_ip_range, parse_subnet};
 use crate::spec::{Request, mtu};
 
 pub(super) const NAME: &str = "network";
 
 #[derive(Debug, Args)]
 struct CreateArgs {
-    /// The range of its addresses, /8 to /29 [default: a free /24]
-    #[arg(long, value_name = "CIDR", allow_hyphen_values = true)]
-    subnet: Option<OsString>,
+    /// Its boxes have IPv6 too
+    #[arg(long)]
+    ipv6: bool,
 
-    /// The gateway's address in it [default: the first]
+    /// The range of its addresses, one for each family [default: a free /24; a random /64]
+    #[arg(long, value_name = "CIDR", allow_hyphen_values = true)]
+    subnet: Vec<OsString>,
+
+    /// The gateway's address in it, likewise [default: the first]
     #[arg(long, value_name = "IP", allow_hyphen_values = true)]
-    gateway: Option<OsString>,
+    gateway: Vec<OsString>,
 
-    /// Give boxes addresses from this part of it
+    /// Give boxes addresses from this part of it, likewise
     #[arg(long, value_name = "CIDR", allow_hyphen_values = true)]
-    ip_range: Option<OsString>,
+    ip_range: Vec<OsString>,
 
     /// No way out, and none in
     #[arg(long)]
@@ -152,11 +154,19 @@ impl TryFrom<CreateArgs> for NewNetwork {
             let (key, value) = parse_label(text("--label", label)?)?;
             labels.insert(key, value);
         }
+        let (subnet, subnet6) =
+            subnet::networks("--subnet", &every("--subnet", &args.subnet, parse_subnet)?)?;
+        let (gateway, gateway6) =
+            subnet::addresses("--gateway", &every("--gateway", &args.gateway, parse_gateway)?)?;
+        let (ip_range, ip_range6) =
+            subnet::networks("--ip-range", &every("--ip-range", &args.ip_range, parse_ip_range)?)?;
+        let six = New6 { subnet: subnet6, gateway: gateway6, ip_range: ip_range6 };
         let new = Self {
             name: not_nat(text("NAME", &args.name.ok_or_else(needs_name)?)?, "create")?,
-            subnet: parsed("--subnet", args.subnet, parse_subnet)?,
-            gateway: parsed("--gateway", args.gateway, parse_gateway)?,
-            ip_range: parsed("--ip-range", args.ip_range, parse_ip_range)?,
+            subnet,
+            gateway,
+            ip_range,
+            ipv6: six.of(args.ipv6)?,
             internal: args.internal,
             isolate: args.isolate,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
@@ -171,6 +181,10 @@ impl TryFrom<CreateArgs> for NewNetwork {
 
 fn parsed<T>(option: &str, value: Option<OsString>, parse: fn(&str) -> Result<T>) -> Result<Option<T>> {
     value.map(|value| parse(text(option, &value)?)).transpose()
+}
+
+fn every<T>(option: &str, values: &[OsString], parse: fn(&str) -> Result<T>) -> Result<Vec<T>> {
+    values.iter().map(|value| parse(text(option, value)?)).collect()
 }
 
 /// The values of an option that may be given more than once, each once.

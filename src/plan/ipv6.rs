@@ -87,12 +87,19 @@ pub fn is_global(address: IpAddr) -> bool {
 
 /// The prefix with this random part, or the next one that neither an address nor a route of the host overlaps.
 fn free_prefix(facts: &Facts, random: GlobalId) -> Ipv6Net {
-    let [a, b, c, d, e] = random;
-    let start = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]);
     let is_free = |prefix: &Ipv6Net| pool::overlap(IpNet::V6(*prefix), facts).is_none();
-    let after = |step: u64| prefix(start.wrapping_add(step));
     // A host that routes all of fd00::/8 elsewhere leaves no better choice than the random one.
-    (0..=TRIES).map(after).find(is_free).unwrap_or_else(|| after(0))
+    prefixes(random).find(is_free).unwrap_or_else(|| prefix(number(random)))
+}
+
+/// Unique local prefixes to be tried, from the one with this random part on (RFC 4193).
+pub fn prefixes(random: GlobalId) -> impl Iterator<Item = Ipv6Net> {
+    (0..=TRIES).map(move |step| prefix(number(random).wrapping_add(step)))
+}
+
+fn number(random: GlobalId) -> u64 {
+    let [a, b, c, d, e] = random;
+    u64::from_be_bytes([0, 0, 0, a, b, c, d, e])
 }
 
 /// How many prefixes are tried: more than a host can have taken without taking all.

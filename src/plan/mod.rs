@@ -16,6 +16,7 @@ pub mod listing;
 pub mod membership;
 pub mod mounts;
 pub mod network;
+pub mod network6;
 pub mod output;
 pub mod place;
 pub mod pool;

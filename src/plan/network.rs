@@ -1,21 +1,24 @@
 //! Named networks: what is kept of one, which addresses it gets, and a box's place in it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
+use super::ipv6::{self, GlobalId};
+use super::network6::Network6;
 use super::pool;
 use super::record::Bridge;
 use super::routed;
-use super::topology::{MOST_LINKS, MOST_PORTS, Mac, eth};
+use super::topology::{MOST_LINKS, MOST_PORTS, Mac, Topology, eth};
 use crate::error::{Error, Result};
 use crate::spec::name::BoxId;
-use crate::spec::network::{NetworkName, NewNetwork, PREFIXES};
+use crate::spec::network::{NetworkName, NewNetwork};
 use crate::spec::routed::{OutsideRoute, is_outside};
+use crate::spec::subnet::{New6, PREFIXES, is_host};
 
 /// A network as it is kept, reboots included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub struct Network {
     pub gateway: Ipv4Addr,
     /// Where boxes get their addresses from; `None` for all of the range.
     pub ip_range: Option<Ipv4Net>,
+    /// Its IPv6; `None` for a network without, as earlier ones of netbox made them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Network6>,
     /// Whether it has no way out.
     pub internal: bool,
     /// Whether its boxes do not reach each other.
@@ -55,6 +61,8 @@ struct Written {
     subnet: Ipv4Net,
     gateway: Ipv4Addr,
     ip_range: Option<Ipv4Net>,
+    #[serde(default)]
+    ipv6: Option<Network6>,
     internal: bool,
     isolate: bool,
     mtu: Option<u32>,
@@ -71,14 +79,26 @@ impl TryFrom<Written> for Network {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { id, name, subnet, gateway, ip_range, internal, isolate, mtu, labels, created, .. } =
-            written;
+        let Written {
+            id,
+            name,
+            subnet,
+            gateway,
+            ip_range,
+            ipv6,
+            internal,
+            isolate,
+            mtu,
+            labels,
+            created,
+            ..
+        } = written;
         let (routes, no_masquerade) = (written.routes, written.no_masquerade);
         let whole = subnet.trunc() == subnet && PREFIXES.contains(&subnet.prefix_len());
         let range = ip_range.is_none_or(|range| subnet.contains(&range));
         let mtu_fits = mtu.is_none_or(|mtu| crate::spec::mtu::MTU.contains(&mtu));
         let outside = no_masquerade.iter().all(|net| is_outside(*net) && !subnet.contains(net));
-        if !whole || !range || !mtu_fits || !outside || !is_host(subnet, gateway) {
+        if !whole || !range || !mtu_fits || !outside || !is_host(subnet.into(), gateway.into()) {
             return Err("no such network was ever made");
         }
         Ok(Self {
@@ -87,6 +107,7 @@ impl TryFrom<Written> for Network {
             subnet,
             gateway,
             ip_range,
+            ipv6,
             internal,
             isolate,
             mtu,
@@ -98,11 +119,6 @@ impl TryFrom<Written> for Network {
     }
 }
 
-/// Whether it is an address that a host can have in that range.
-fn is_host(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
-    subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast()
-}
-
 /// What else is there that a network's addresses must keep clear of.
 #[derive(Debug, Default)]
 pub struct Others<'a> {
@@ -110,43 +126,53 @@ pub struct Others<'a> {
     pub networks: &'a [Network],
     /// The pool of the boxes, if there is a gateway.
     pub pool: Option<Ipv4Net>,
+    /// Their IPv6 pool, likewise.
+    pub pool6: Option<Ipv6Net>,
+}
+
+/// What a network has that nobody gave it.
+#[derive(Debug, Clone)]
+pub struct Birth {
+    /// Its id.
+    pub id: BoxId,
+    /// What becomes part of its IPv6 addresses.
+    pub random: GlobalId,
+    /// When; RFC 3339.
+    pub created: String,
 }
 
 /// Plans a network.
 ///
 /// # Errors
 /// A name that is taken, a range that overlaps another's: naming that one. No free range.
-pub fn plan(
-    new: &NewNetwork,
-    id: BoxId,
-    created: String,
-    facts: &Facts,
-    others: &Others<'_>,
-) -> Result<Network> {
+pub fn plan(new: &NewNetwork, birth: Birth, facts: &Facts, others: &Others<'_>) -> Result<Network> {
     if others.networks.iter().any(|other| other.name == new.name) {
         return Err(Error::new(format!("cannot create network {}", new.name))
             .because("there is a network of that name")
             .hint(format!("netbox network rm {}, or choose another name", new.name)));
     }
+    let none_is_free = |kind: &str| {
+        Error::new(format!("cannot create network {}", new.name))
+            .because(format!("every {kind} range that could serve is taken"))
+            .hint("give one: --subnet CIDR")
+    };
     let subnet = match new.subnet {
-        Some(subnet) => match overlap(subnet, &new.no_masquerade, facts, others) {
-            None => subnet,
-            Some(cause) => {
-                return Err(Error::new(format!("cannot create network {} with {subnet}", new.name))
-                    .because(cause)
-                    .hint("choose another --subnet; without one, netbox chooses"));
-            }
-        },
-        None => choose(facts, others).ok_or_else(|| {
-            Error::new(format!("cannot create network {}", new.name))
-                .because("every private range that could serve is taken")
-                .hint("give one: --subnet CIDR")
-        })?,
+        Some(subnet) => check_free(new, subnet.into(), facts, others).map(|()| subnet)?,
+        None => choose(facts, others).ok_or_else(|| none_is_free("private"))?,
+    };
+    let ipv6 = |six: New6| -> Result<Network6> {
+        let subnet = match six.subnet {
+            Some(subnet) => check_free(new, subnet.into(), facts, others).map(|()| subnet)?,
+            None => choose6(birth.random, facts, others).ok_or_else(|| none_is_free("unique local"))?,
+        };
+        let first = || Ipv6Addr::from(u128::from(subnet.network()) + 1);
+        Ok(Network6 { subnet, gateway: six.gateway.unwrap_or_else(first), ip_range: six.ip_range })
     };
     routed::check_new(new, facts, others)?;
     Ok(Network {
-        id,
+        id: birth.id,
         name: new.name.clone(),
+        ipv6: new.ipv6.map(ipv6).transpose()?,
         subnet,
         gateway: new.gateway.unwrap_or_else(|| nth(subnet, 1)),
         ip_range: new.ip_range,
@@ -154,44 +180,64 @@ pub fn plan(
         isolate: new.isolate,
         mtu: new.mtu,
         labels: new.labels.clone(),
-        created,
+        created: birth.created,
         routes: new.routes.clone(),
         no_masquerade: new.no_masquerade.clone(),
     })
 }
 
+fn check_free(new: &NewNetwork, subnet: IpNet, facts: &Facts, others: &Others<'_>) -> Result<()> {
+    overlap(subnet, &new.no_masquerade, facts, others).map_or(Ok(()), |cause| {
+        Err(Error::new(format!("cannot create network {} with {subnet}", new.name))
+            .because(cause)
+            .hint("choose another --subnet; without one, netbox chooses"))
+    })
+}
+
 /// What a range overlaps, in words.
-fn overlap(subnet: Ipv4Net, no_masquerade: &[Ipv4Net], facts: &Facts, others: &Others<'_>) -> Option<String> {
-    let overlaps = |other: &Ipv4Net| subnet.contains(&other.network()) || other.contains(&subnet.network());
-    if let Some(other) = others.networks.iter().find(|other| overlaps(&other.subnet)) {
-        return Some(format!("network {} has {}", other.name, other.subnet));
-    }
-    if let Some(pool) = others.pool.filter(|pool| overlaps(pool)) {
-        return Some(format!("boxes without a network have their addresses from {pool}"));
-    }
-    let routes =
-        others.networks.iter().flat_map(|other| other.routes.iter().map(move |route| (other, route)));
-    if let Some((other, route)) = routes.clone().find(|(_, route)| overlaps(&route.destination)) {
-        return Some(format!("network {} has --route {route}", other.name));
-    }
-    let may_cover = |route: &IpNet| routed::may_cover(route, subnet, no_masquerade);
-    pool::overlap_but(IpNet::V4(subnet), facts, may_cover).map(|cause| cause.to_string())
+fn overlap(subnet: IpNet, no_masquerade: &[Ipv4Net], facts: &Facts, others: &Others<'_>) -> Option<String> {
+    let overlaps = |other: &IpNet| subnet.contains(&other.network()) || other.contains(&subnet.network());
+    let its_range = |other: &Network| {
+        let taken = other.subnets().find(overlaps)?;
+        Some(format!("network {} has {taken}", other.name))
+    };
+    let pools = [others.pool.map(IpNet::V4), others.pool6.map(IpNet::V6)];
+    let of_pools = || {
+        let pool = pools.into_iter().flatten().find(overlaps)?;
+        Some(format!("boxes without a network have their addresses from {pool}"))
+    };
+    let its_route = |other: &Network| {
+        let route = other.routes.iter().find(|route| overlaps(&route.destination.into()))?;
+        Some(format!("network {} has --route {route}", other.name))
+    };
+    let may_cover = |route: &IpNet| match subnet {
+        IpNet::V4(four) => routed::may_cover(route, four, no_masquerade),
+        IpNet::V6(_) => false,
+    };
+    let of_host = || pool::overlap_but(subnet, facts, may_cover).map(|cause| cause.to_string());
+    let of_networks = others.networks.iter().find_map(its_range);
+    of_networks.or_else(of_pools).or_else(|| others.networks.iter().find_map(its_route)).or_else(of_host)
 }
 
 fn choose(facts: &Facts, others: &Others<'_>) -> Option<Ipv4Net> {
-    pool::networks().find(|subnet| overlap(*subnet, &[], facts, others).is_none())
+    pool::networks().find(|subnet| overlap(IpNet::V4(*subnet), &[], facts, others).is_none())
+}
+
+fn choose6(random: GlobalId, facts: &Facts, others: &Others<'_>) -> Option<Ipv6Net> {
+    ipv6::prefixes(random).find(|subnet| overlap(IpNet::V6(*subnet), &[], facts, others).is_none())
 }
 
 /// Whether a network can be used now: the host may have changed since it was made.
 ///
 /// # Errors
 /// Naming what of the host's, or of the pool, is in its range.
-pub fn check_usable(network: &Network, facts: &Facts, pool: Ipv4Net) -> Result<()> {
-    let others = Others { networks: &[], pool: Some(pool) };
-    match overlap(network.subnet, &network.no_masquerade, facts, &others) {
+pub fn check_usable(network: &Network, facts: &Facts, topology: &Topology) -> Result<()> {
+    let others = Others { networks: &[], pool: Some(topology.pool), pool6: topology.pool6() };
+    let taken = |subnet: IpNet| Some((subnet, overlap(subnet, &network.no_masquerade, facts, &others)?));
+    match network.subnets().find_map(taken) {
         None => Ok(()),
-        Some(cause) => {
-            Err(Error::new(format!("cannot use network {} with {}", network.name, network.subnet))
+        Some((subnet, cause)) => {
+            Err(Error::new(format!("cannot use network {} with {subnet}", network.name))
                 .because(cause)
                 .hint(format!("netbox network rm {0}, and create it with another --subnet", network.name)))
         }
@@ -199,6 +245,12 @@ pub fn check_usable(network: &Network, facts: &Facts, pool: Ipv4Net) -> Result<(
 }
 
 impl Network {
+    /// Its ranges, one in each family that it has.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> + use<> {
+        let six = self.ipv6.map(|six| IpNet::V6(six.subnet));
+        [IpNet::V4(self.subnet)].into_iter().chain(six)
+    }
+
     /// The addresses that a box could get, beginning somewhere in the range: so many that one of them is free, if one is.
     pub fn candidates(&self, start: u32) -> impl Iterator<Item = Ipv4Addr> + use<> {
         let (range, subnet, gateway) = (self.ip_range.unwrap_or(self.subnet), self.subnet, self.gateway);
@@ -207,7 +259,9 @@ impl Network {
         let first = u32::from(range.network());
         let all = (0..count).map(move |step| Ipv4Addr::from(first + (start % count + step) % count));
         // The bridge's ports are all, the gateway and the ends of the range are none.
-        all.filter(move |address| is_host(subnet, *address) && *address != gateway).take(MOST_PORTS + 1)
+        let is_for_boxes =
+            move |address: &Ipv4Addr| is_host(subnet.into(), (*address).into()) && *address != gateway;
+        all.filter(is_for_boxes).take(MOST_PORTS + 1)
     }
 
     /// Refuses an address that no box can have here.
@@ -215,7 +269,7 @@ impl Network {
     /// # Errors
     /// Naming the range.
     pub fn check_address(&self, address: Ipv4Addr) -> Result<()> {
-        if is_host(self.subnet, address) && address != self.gateway {
+        if is_host(self.subnet.into(), address.into()) && address != self.gateway {
             return Ok(());
         }
         let cause = match address {
@@ -367,7 +421,8 @@ mod tests {
     }
 
     fn planned(new: &NewNetwork, facts: &Facts, others: &Others<'_>) -> Result<Network> {
-        plan(new, BoxId::from_random([1; 5]), "now".to_owned(), facts, others)
+        let (id, created) = (BoxId::from_random([1; 5]), "now".to_owned());
+        plan(new, Birth { id, random: [1, 2, 3, 4, 5], created }, facts, others)
     }
 
     fn host() -> Facts {
@@ -385,7 +440,8 @@ mod tests {
         let db = planned(&new("db", "10.9.0.0/24"), &facts, &Others::default()).unwrap();
         assert_eq!(db.gateway.to_string(), "10.9.0.1");
         let networks = [db];
-        let others = Others { networks: &networks, pool: "10.77.128.0/18".parse().ok() };
+        let (pool, pool6) = ("10.77.128.0/18".parse().ok(), "fd12::/64".parse().ok());
+        let others = Others { networks: &networks, pool, pool6 };
         for (name, subnet, words) in [
             ("db", "10.10.0.0/24", "a network of that name"),
             ("web", "10.9.0.128/25", "network db has 10.9.0.0/24"),
@@ -402,13 +458,51 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_range_that_is_taken_is_refused_with_the_name_of_who_has_it() {
+        let mut facts = host();
+        facts.routes.push("fd20::/48".parse().unwrap());
+        let six = |name: &str, subnet: &str| {
+            let ipv6 = Some(New6 { subnet: subnet.parse().ok(), ..New6::default() });
+            NewNetwork { ipv6, ..new(name, "") }
+        };
+        let db = planned(&six("db", "fd09::/64"), &facts, &Others::default()).unwrap();
+        assert_eq!(db.ipv6.unwrap().gateway.to_string(), "fd09::1");
+        let networks = [db.clone()];
+        let others = Others { networks: &networks, pool: None, pool6: "fd12::/64".parse().ok() };
+        for (subnet, words) in [
+            ("fd09::/80", "network db has fd09::/64"),
+            ("fd12::/48", "from fd12::/64"),
+            ("fd20:0:0:7::/64", "a route to fd20::/48"),
+        ] {
+            let error = planned(&six("web", subnet), &facts, &others).unwrap_err();
+            assert!(error.to_string().contains(words) && error.exit_status() == 125, "{error}");
+        }
+        let topology = Topology {
+            pool: "10.77.128.0/18".parse().unwrap(),
+            ipv6: crate::plan::topology::Ipv6::Closed,
+            number: 0,
+            mtu: 1500,
+        };
+        assert_eq!(check_usable(&db, &facts, &topology), Ok(()));
+        facts.routes.push("fd09::7/128".parse().unwrap());
+        let error = check_usable(&db, &facts, &topology).unwrap_err().to_string();
+        assert!(error.contains("with fd09::/64") && error.contains("fd09::7/128"), "{error}");
+    }
+
+    #[test]
     fn ranges_that_netbox_chooses_overlap_nothing_and_no_pool() {
         let facts = host();
         let mut networks = Vec::new();
         for number in 0..50 {
-            let others = Others { networks: &networks, pool: Some(pool::choose(&facts).unwrap()) };
-            let one = planned(&new(&format!("n{number}"), ""), &facts, &others).unwrap();
+            let (pool, pool6) = (pool::choose(&facts).ok(), "fd01:203:405::/64".parse().ok());
+            let others = Others { networks: &networks, pool, pool6 };
+            let dual = NewNetwork { ipv6: Some(New6::default()), ..new(&format!("n{number}"), "") };
+            let one = planned(&dual, &facts, &others).unwrap();
             assert_eq!(one.subnet.prefix_len(), 24);
+            let six = one.ipv6.unwrap();
+            assert_eq!((six.subnet.prefix_len(), six.subnet.contains(&six.gateway)), (64, true));
+            assert!(six.subnet.addr().is_unique_local() && Some(six.subnet) != pool6);
+            assert!(networks.iter().all(|other: &Network| other.ipv6.unwrap().subnet != six.subnet));
             networks.push(one);
         }
     }
@@ -435,6 +529,7 @@ mod tests {
         let network = planned(&new("db", "10.9.0.0/24"), &Facts::default(), &Others::default()).unwrap();
         let text = serde_json::to_string(&network).unwrap();
         assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+        assert!(!text.contains("ipv6"), "as an earlier netbox wrote it: {text}");
         let earlier = text.replace(",\"routes\":[],\"no_masquerade\":[]", "");
         assert_ne!(earlier, text);
         assert_eq!(serde_json::from_str::<Network>(&earlier).unwrap(), network);

@@ -1,7 +1,7 @@
 //! DNS messages as the box's resolver sees them (RFC 1035, RFC 6891): which are passed on, what counts as an answer to
 //! which, and what the resolver says itself. Bytes in, bytes out; every byte may be hostile.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use domain::base::header::{Header, HeaderSection};
@@ -10,7 +10,7 @@ use domain::base::message_builder::{AdditionalBuilder, MessageBuilder};
 use domain::base::name::Name;
 use domain::base::rdata::ComposeRecordData;
 use domain::base::{Message, Rtype, Ttl};
-use domain::rdata::{A, Ptr};
+use domain::rdata::{A, Aaaa, Ptr};
 
 /// What a datagram may hold where the asker says nothing of it (RFC 1035, 4.2.1).
 const PLAIN_DATAGRAM: u16 = 512;
@@ -196,8 +196,12 @@ impl Question {
 
     /// What is known of a name: this address, or that there is nothing of the kind. Not to be remembered: it may change at once.
     #[must_use]
-    pub fn address(&self, address: Option<Ipv4Addr>) -> Vec<u8> {
-        self.known(address.map(A::new))
+    pub fn address(&self, address: Option<IpAddr>) -> Vec<u8> {
+        match address {
+            Some(IpAddr::V4(four)) => self.known(Some(A::new(four))),
+            Some(IpAddr::V6(six)) => self.known(Some(Aaaa::new(six))),
+            None => self.known(None::<A>),
+        }
     }
 
     /// What an address is called, likewise.

@@ -176,7 +176,7 @@ pub fn may_cover(route: &IpNet, subnet: Ipv4Net, no_masquerade: &[Ipv4Net]) -> b
 mod tests {
     use super::*;
     use crate::plan::facts::HostAddress;
-    use crate::plan::network::plan;
+    use crate::plan::network::{Birth, plan};
     use crate::plan::topology::Ipv6;
     use crate::spec::network::NetworkName;
 
@@ -190,7 +190,8 @@ mod tests {
     }
 
     fn planned(new: &NewNetwork, facts: &Facts, others: &Others<'_>) -> Result<Network> {
-        plan(new, BoxId::from_random([1; 5]), "now".to_owned(), facts, others)
+        let (id, created) = (BoxId::from_random([1; 5]), "now".to_owned());
+        plan(new, Birth { id, random: [1; 5], created }, facts, others)
     }
 
     fn host() -> Facts {
@@ -207,7 +208,7 @@ mod tests {
         let none = Facts::default();
         let front = new("front", "10.2.10.0/24", &["10.2.20.0/24=192.0.2.2"], &["10.2.0.0/16"]);
         let networks = [planned(&front, &none, &Others::default()).unwrap()];
-        let others = Others { networks: &networks, pool: "10.77.128.0/18".parse().ok() };
+        let others = Others { networks: &networks, pool: "10.77.128.0/18".parse().ok(), pool6: None };
         for (subnet, routes, words) in [
             ("10.3.0.0/24", &["10.2.10.0/25=192.0.2.2"][..], "network front has 10.2.10.0/24"),
             ("10.3.0.0/24", &["10.2.20.0/24=192.0.2.3"], "front has --route 10.2.20.0/24=192.0.2.2"),

@@ -27,15 +27,24 @@ pub fn parse_ip(text: &str) -> Result<Ipv4Addr> {
 /// Reads the IPv6 address of a box: `--ip6`.
 ///
 /// # Errors
-/// When it is no unique local address (RFC 4193), which those of boxes are.
+/// When it is no IPv6 address.
 pub fn parse_ip6(text: &str) -> Result<Ipv6Addr> {
-    let invalid = |cause: &str| Error::usage(format!("invalid address {text:?} for --ip6")).because(cause);
-    let address: Ipv6Addr = text.parse().map_err(|_| invalid("it is not an IPv6 address"))?;
-    if !address.is_unique_local() {
-        return Err(invalid("it is not a unique local address, of fd00::/8, as those of boxes are")
-            .hint("boxes reach the outside by an address of the host's; --snat chooses which"));
+    text.parse().map_err(|_| {
+        Error::usage(format!("invalid address {text:?} for --ip6")).because("it is not an IPv6 address")
+    })
+}
+
+/// Refuses an address that no box outside of networks has.
+///
+/// # Errors
+/// When it is no unique local address (RFC 4193), which theirs are.
+pub fn check_ip6_of_pool(address: Ipv6Addr) -> Result<()> {
+    if address.is_unique_local() {
+        return Ok(());
     }
-    Ok(address)
+    Err(Error::usage(format!("invalid address {address} for --ip6"))
+        .because("it is not a unique local address, of fd00::/8, as those of boxes are")
+        .hint("boxes reach the outside by an address of the host's; --snat chooses which"))
 }
 
 /// Reads the hardware address of a box: `--mac`.
@@ -125,9 +134,9 @@ mod tests {
         assert_eq!(parse_ip("10.77.128.16"), Ok(Ipv4Addr::new(10, 77, 128, 16)));
         refused(parse_ip("fd00::1"), "IPv6 address");
         refused(parse_ip("10.77.128.16/18"), "not an IPv4 address");
-        assert_eq!(parse_ip6("fd00::10").unwrap().to_string(), "fd00::10");
+        assert_eq!(check_ip6_of_pool(parse_ip6("fd00::10").unwrap()), Ok(()));
         for text in ["2001:db8::1", "fe80::1", "::1", "::"] {
-            refused(parse_ip6(text), "unique local");
+            refused(check_ip6_of_pool(parse_ip6(text).unwrap()), "unique local");
         }
         refused(parse_ip6("10.0.0.1"), "not an IPv6 address");
     }

@@ -24,6 +24,7 @@ pub mod reference;
 pub mod request;
 pub mod routed;
 pub mod signal;
+pub mod subnet;
 pub mod timeout;
 pub mod unpublish;
 pub mod unshare;

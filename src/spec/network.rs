@@ -2,23 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::address::{parse_ip, parse_mac};
+use super::address::{parse_ip, parse_ip6, parse_mac};
 use super::name::BoxName;
 use super::routed::{self, OutsideRoute};
+use super::subnet::{self, New6};
 use crate::error::{Error, Result};
 
 /// What `--net` says that is no network's name, or will not be.
 pub const RESERVED: [&str; 7] = ["nat", "none", "host", "default", "box", "container", "netns"];
-
-/// The lengths of prefix that a network can have, in bits.
-pub const PREFIXES: RangeInclusive<u8> = 8..=29;
 
 /// The name of a network: as that of a box, but for those that `--net` has another meaning for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,13 +68,15 @@ impl From<NetworkName> for String {
     }
 }
 
-/// How a box joins a network: `--net NETWORK[:ip=…,mac=…]`.
+/// How a box joins a network: `--net NETWORK[:ip=…,ip6=…,mac=…]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
     /// The network.
     pub name: NetworkName,
     /// The address that the box is to have there.
     pub ip: Option<Ipv4Addr>,
+    /// The IPv6 address that it is to have.
+    pub ip6: Option<Ipv6Addr>,
     /// The hardware address that it is to have.
     pub mac: Option<[u8; 6]>,
 }
@@ -90,12 +89,12 @@ impl FromStr for Join {
             Some((name, options)) => (name, Some(options)),
             None => (text, None),
         };
-        let mut join = Self { name: NetworkName::parse(name)?, ip: None, mac: None };
+        let mut join = Self { name: NetworkName::parse(name)?, ip: None, ip6: None, mac: None };
         for option in options.into_iter().flat_map(|options| options.split(',')) {
             let invalid = |cause: String| {
                 Error::usage(format!("invalid network {text:?}"))
                     .because(cause)
-                    .hint("a network is given as NAME[:ip=ADDRESS,mac=ADDRESS]")
+                    .hint("a network is given as NAME[:ip=ADDRESS,ip6=ADDRESS,mac=ADDRESS]")
             };
             let twice = || invalid(format!("{option:?} is the second of its kind"));
             match option.split_once('=') {
@@ -104,12 +103,17 @@ impl FromStr for Join {
                         return Err(twice());
                     }
                 }
+                Some(("ip6", value)) => {
+                    if join.ip6.replace(parse_ip6(value)?).is_some() {
+                        return Err(twice());
+                    }
+                }
                 Some(("mac", value)) => {
                     if join.mac.replace(parse_mac(value)?).is_some() {
                         return Err(twice());
                     }
                 }
-                _ => return Err(invalid(format!("{option:?} is neither ip=… nor mac=…"))),
+                _ => return Err(invalid(format!("{option:?} is none of ip=…, ip6=… and mac=…"))),
             }
         }
         Ok(join)
@@ -127,6 +131,8 @@ pub struct NewNetwork {
     pub gateway: Option<Ipv4Addr>,
     /// Where boxes get their addresses from; `None` for all of the range.
     pub ip_range: Option<Ipv4Net>,
+    /// Its IPv6; `None` for a network without.
+    pub ipv6: Option<New6>,
     /// Whether it has no way out.
     pub internal: bool,
     /// Whether its boxes do not reach each other.
@@ -159,59 +165,6 @@ pub enum NetworkRequest {
     Remove(Vec<NetworkName>),
     /// Remove all that no box uses.
     Prune,
-}
-
-/// Reads the range of a network's addresses: `--subnet`.
-///
-/// # Errors
-/// When it is no IPv4 network of a size that one can have, or means something else.
-pub fn parse_subnet(text: &str) -> Result<Ipv4Net> {
-    let subnet = parse_range("--subnet", text)?;
-    let invalid =
-        |cause: String| Error::usage(format!("invalid network {text:?} for --subnet")).because(cause);
-    if !PREFIXES.contains(&subnet.prefix_len()) {
-        let (largest, smallest) = PREFIXES.into_inner();
-        return Err(invalid(format!("it is a /{}", subnet.prefix_len()))
-            .hint(format!("a network is a /{largest} to a /{smallest}")));
-    }
-    let first = subnet.network();
-    // Of 0/8 and of 240/4 no packet is routed (RFC 1122 §3.2.1.3, RFC 1112 §4).
-    if first.is_loopback() || first.is_link_local() || first.octets()[0] == 0 || first.octets()[0] >= 224 {
-        return Err(invalid("addresses of that range are never routed, or mean something else".to_owned())
-            .hint("a range of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16 that nobody here uses serves"));
-    }
-    Ok(subnet)
-}
-
-/// Reads where in its range a network's boxes get their addresses: `--ip-range`.
-///
-/// # Errors
-/// When it is no IPv4 network.
-pub fn parse_ip_range(text: &str) -> Result<Ipv4Net> {
-    parse_range("--ip-range", text)
-}
-
-fn parse_range(option: &str, text: &str) -> Result<Ipv4Net> {
-    let invalid =
-        |cause: String| Error::usage(format!("invalid network {text:?} for {option}")).because(cause);
-    let range: Ipv4Net = text.parse().map_err(|_| {
-        invalid("it is not an IPv4 network".to_owned()).hint(format!("one is given as {option} 10.10.7.0/24"))
-    })?;
-    if range.trunc() != range {
-        return Err(invalid(format!("the network of that size around it begins at {}", range.network()))
-            .hint(format!("{option} {}", range.trunc())));
-    }
-    Ok(range)
-}
-
-/// Reads what the gateway is in a network: `--gateway`.
-///
-/// # Errors
-/// When it is no IPv4 address.
-pub fn parse_gateway(text: &str) -> Result<Ipv4Addr> {
-    text.parse().map_err(|_| {
-        Error::usage(format!("invalid address {text:?} for --gateway")).because("it is not an IPv4 address")
-    })
 }
 
 /// Reads a label: `--label KEY[=VALUE]`.
@@ -258,6 +211,7 @@ impl NewNetwork {
             subnet: None,
             gateway: None,
             ip_range: None,
+            ipv6: None,
             internal: false,
             isolate: false,
             mtu: None,
@@ -273,31 +227,7 @@ impl NewNetwork {
     /// The first such pair (exit 2).
     pub fn contradictions(&self) -> Result<()> {
         routed::contradictions(self)?;
-        let Some(subnet) = self.subnet else {
-            let first = [(self.gateway.is_some(), "--gateway"), (self.ip_range.is_some(), "--ip-range")];
-            return match first.into_iter().find(|(given, _)| *given) {
-                Some((_, option)) => Err(Error::usage(format!("{option} needs --subnet"))
-                    .because("netbox would choose another range of addresses")),
-                None => Ok(()),
-            };
-        };
-        if let Some(gateway) = self.gateway
-            && (!subnet.contains(&gateway) || gateway == subnet.network() || gateway == subnet.broadcast())
-        {
-            return Err(Error::usage(format!(
-                "--gateway {gateway} and --subnet {subnet} contradict each other"
-            ))
-            .because("it is no address that can be used in that network"));
-        }
-        if let Some(range) = self.ip_range
-            && !(subnet.contains(&range.network()) && range.prefix_len() >= subnet.prefix_len())
-        {
-            return Err(Error::usage(format!(
-                "--ip-range {range} and --subnet {subnet} contradict each other"
-            ))
-            .because("the one is not within the other"));
-        }
-        Ok(())
+        subnet::contradictions(self)
     }
 }
 
@@ -326,33 +256,23 @@ mod tests {
 
     #[test]
     fn a_box_joins_by_name_and_may_choose_its_addresses() {
-        let join: Join = "db:ip=10.9.0.7,mac=02:00:00:00:00:07".parse().unwrap();
+        let join: Join = "db:ip=10.9.0.7,ip6=fd09::7,mac=02:00:00:00:00:07".parse().unwrap();
         assert_eq!(
-            (join.name.as_str(), join.ip, join.mac),
-            ("db", "10.9.0.7".parse().ok(), Some([2, 0, 0, 0, 0, 7]))
+            (join.name.as_str(), join.ip, join.ip6, join.mac),
+            ("db", "10.9.0.7".parse().ok(), "fd09::7".parse().ok(), Some([2, 0, 0, 0, 0, 7]))
         );
         assert_eq!("db".parse::<Join>().unwrap().ip, None);
-        for bad in ["db:", "db:ip", "db:ip=x", "db:ip=10.9.0.7,ip=10.9.0.8", "db:port=7", ":ip=10.9.0.7"] {
-            assert_eq!(bad.parse::<Join>().unwrap_err().exit_status(), 2, "{bad}");
-        }
-    }
-
-    #[test]
-    fn ranges_of_networks() {
-        for text in ["10.10.0.0/16", "192.168.9.0/24", "172.30.0.8/29"] {
-            assert_eq!(parse_subnet(text).unwrap().to_string(), text);
-        }
-        for (text, words) in [
-            ("10.10.0.1/16", "begins at 10.10.0.0"),
-            ("10.10.0.0/30", "it is a /30"),
-            ("8.0.0.0/7", "it is a /7"),
-            ("127.0.0.0/24", "mean something else"),
-            ("224.0.0.0/24", "mean something else"),
-            ("fd00::/64", "not an IPv4 network"),
+        for bad in [
+            "db:",
+            "db:ip",
+            "db:ip=x",
+            "db:ip=10.9.0.7,ip=10.9.0.8",
+            "db:port=7",
+            ":ip=10.9.0.7",
+            "db:ip6=10.9.0.7",
+            "db:ip6=fd09::7,ip6=fd09::8",
         ] {
-            let error = parse_subnet(text).unwrap_err();
-            assert_eq!(error.exit_status(), 2);
-            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(bad.parse::<Join>().unwrap_err().exit_status(), 2, "{bad}");
         }
     }
 
@@ -366,29 +286,5 @@ mod tests {
             let error = check_driver(driver).unwrap_err();
             assert!(error.exit_status() == 2 && error.remedy().is_some(), "{driver}");
         }
-    }
-
-    #[test]
-    fn addresses_that_do_not_belong_together_contradict_each_other() {
-        let new = |subnet: &str, gateway: &str, range: &str| NewNetwork {
-            subnet: subnet.parse().ok(),
-            gateway: gateway.parse().ok(),
-            ip_range: range.parse().ok(),
-            ..NewNetwork::called(NetworkName::parse("db").unwrap())
-        };
-        for (subnet, gateway, range) in [
-            ("", "10.9.0.1", ""),
-            ("", "", "10.9.0.0/25"),
-            ("10.9.0.0/24", "10.9.1.1", ""),
-            ("10.9.0.0/24", "10.9.0.0", ""),
-            ("10.9.0.0/24", "10.9.0.255", ""),
-            ("10.9.0.0/24", "", "10.9.0.0/16"),
-            ("10.9.0.0/24", "", "10.10.0.0/25"),
-        ] {
-            let error = new(subnet, gateway, range).contradictions().unwrap_err();
-            assert_eq!(error.exit_status(), 2);
-        }
-        assert_eq!(new("10.9.0.0/24", "10.9.0.254", "10.9.0.128/25").contradictions(), Ok(()));
-        assert_eq!(new("", "", "").contradictions(), Ok(()));
     }
 }

@@ -11,7 +11,7 @@ use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, Hostname,
     InsidePort, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec, SearchDomain,
-    SignalNumber, UnpublishSpec, Unshare, UserSpec, Which,
+    SignalNumber, UnpublishSpec, Unshare, UserSpec, Which, address,
 };
 use crate::error::{Error, Result};
 
@@ -243,7 +243,7 @@ impl RunRequest {
     /// Whether the box is to have a certain address of the pool.
     #[must_use]
     pub const fn has_address(&self) -> bool {
-        self.pool_ip().is_some() || self.ip6.is_some()
+        self.pool_ip().is_some() || self.pool_ip6().is_some()
     }
 
     /// The address of the pool that it is to have.
@@ -253,6 +253,21 @@ impl RunRequest {
             Net::Network(_) => None,
             Net::Nat | Net::None | Net::Host | Net::Netns(_) | Net::Box(_) => self.ip,
         }
+    }
+
+    /// The IPv6 address of the pool that it is to have.
+    #[must_use]
+    pub const fn pool_ip6(&self) -> Option<Ipv6Addr> {
+        match self.net {
+            Net::Network(_) => None,
+            Net::Nat | Net::None | Net::Host | Net::Netns(_) | Net::Box(_) => self.ip6,
+        }
+    }
+
+    /// The IPv6 address of its network that it is to have.
+    #[must_use]
+    pub fn seat6(&self) -> Option<Ipv6Addr> {
+        self.net.network().and_then(|join| join.ip6.or(self.ip6))
     }
 
     /// The address of its network that it is to have, and the hardware address.
@@ -299,10 +314,13 @@ impl RunRequest {
                     "--mtu",
                     "the MTU is that of all its boxes: netbox network create --mtu",
                 ),
-                (self.ip6.is_some(), "--ip6", "networks have no IPv6"),
+                (self.no_ipv6 && join.ip6.is_some(), "--no-ipv6", "a box without IPv6 has no such address"),
             ];
             if let Some((_, option, cause)) = of_the_network.into_iter().find(|(given, ..)| *given) {
                 return contradict(&net, option, cause);
+            }
+            if join.ip6.is_some() && self.ip6.is_some() {
+                return contradict(&format!("{net}:ip6=…"), "--ip6", "the box has one IPv6 address");
             }
             if join.ip.is_some() && self.ip.is_some() {
                 return contradict(&format!("{net}:ip=…"), "--ip", "the box has one address");
@@ -336,6 +354,7 @@ impl RunRequest {
                 return contradict(net, option, cause);
             }
         }
+        self.pool_ip6().map_or(Ok(()), address::check_ip6_of_pool)?;
         if !self.has_own_network() && self.export_netns.is_some() {
             return contradict(&other, "--export-netns", "the box has no network of its own");
         }

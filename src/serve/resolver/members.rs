@@ -1,6 +1,6 @@
 //! What a box's resolver knows of the boxes of its network: what is in the network's directory at that moment.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 use ipnet::Ipv4Net;
@@ -23,15 +23,18 @@ pub struct Members {
 impl Members {
     /// What there is to say to a question about a member. `None`: it is about none, and others may know.
     pub(super) fn answer(&self, question: &Question) -> Option<Vec<u8>> {
-        match wanted(question, &self.network, self.subnet)? {
-            Wanted::Address(name) => self.find(&name).map(|address| question.address(Some(address))),
+        match wanted(question, &self.network, &[self.subnet.into()])? {
+            Wanted::Address(name) => self.find(&name).map(|address| question.address(Some(address.into()))),
             // Who asked the host's name servers would hear that there is no such name.
-            Wanted::Other(name) => self.find(&name).map(|_| question.address(None)),
+            Wanted::Address6(name) | Wanted::Other(name) => self.find(&name).map(|_| question.address(None)),
             // Nobody else knows who has these addresses.
-            Wanted::Name(address) => Some(match seats::name_of(&self.directory, address) {
-                Some(name) => question.pointer(&name),
-                None => question.unknown(),
-            }),
+            Wanted::Name(address) => {
+                let IpAddr::V4(address) = address else { return Some(question.unknown()) };
+                Some(match seats::name_of(&self.directory, address) {
+                    Some(name) => question.pointer(&name),
+                    None => question.unknown(),
+                })
+            }
         }
     }
 
