@@ -326,8 +326,8 @@ impl<'a> Keeper<'a> {
         if let Some(place) = place {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found, place)?);
             let attachment =
-                self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request)?);
-            attachment.networks = bridge::join(&locked, host, gateway, lease, &networks, request)?;
+                self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request));
+            attachment.join(bridge::join(&locked, host, gateway, lease, &networks, request)?)?;
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
                 tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
             }

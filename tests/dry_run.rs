@@ -59,7 +59,7 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
         PortMap { protocol, host_address, host_port, box_port }
     };
     let ports = [port(Ipv4Addr::UNSPECIFIED, 8080, 80), port(Ipv4Addr::LOCALHOST, 0, 443)];
-    let attachment = Attachment::new(topology, 0, &request()).unwrap();
+    let attachment = Attachment::new(topology, 0, &request());
     let end = LinkEnd::new(&attachment, &request());
     let let_in = attach::gateway_elements(&attachment, "example0", &[]);
     let all = attach::gateway_elements(&attachment, "example0", &ports);

@@ -82,6 +82,7 @@ fn the_gateways_rules() {
         ruleset::host_address(HOST6.into()),
         ruleset::asks(BOX, "169.254.64.16".parse().unwrap()),
         ruleset::itself("10.9.0.7".parse().unwrap()),
+        ruleset::itself("fd09::7".parse().unwrap()),
         ruleset::internal("br7qx0k9a3"),
     ];
     elements.extend(routed());

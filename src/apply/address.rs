@@ -161,7 +161,7 @@ pub fn wait_until_left(
     launcher: BorrowedFd<'_>,
 ) -> Result<()> {
     let (ip, mac) = request.net.network().map_or((None, None), |_| request.seat());
-    if !request.has_address() && ip.is_none() && mac.is_none() {
+    if !request.has_address() && ip.is_none() && request.seat6().is_none() && mac.is_none() {
         return Ok(());
     }
     let locked = State::open_locked(state)?;

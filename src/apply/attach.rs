@@ -1,7 +1,7 @@
 //! A box's link to the gateway, and its undo.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::kernel::nft::{Batch, NftError};
 use crate::kernel::route::link;
 use crate::plan;
 use crate::plan::network::Member;
-use crate::plan::record::{Attachment, PortMap};
+use crate::plan::record::{Attachment, PortMap, Reached};
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
 use crate::plan::topology::{TABLE, Topology, box_link};
 use crate::plan::wiring::LinkEnd;
@@ -104,7 +104,9 @@ pub fn shut_out(
 /// # Errors
 /// Those of RTM_DELNEIGH; one that is forgotten is no error.
 pub fn leave(_locked: &Locked<'_>, gateway: &mut Gateway, member: &Member) -> io::Result<()> {
-    gateway.route.remove_neighbour(member.bridge, member.address)
+    let six = member.address6().filter(|_| gateway.record.topology.pool6().is_some());
+    let removed = six.map_or(Ok(()), |six| gateway.route.remove_neighbour(member.bridge, six));
+    gateway.route.remove_neighbour(member.bridge, member.address).and(removed)
 }
 
 /// To be called when the box's ends are up too: from here on packets reach the box.
@@ -135,16 +137,25 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
         ruleset::asks(address, resolver),
     ];
     if way_out.is_some() {
-        let outside = ruleset::known_outside_as(address.into(), attachment.pool_address().into());
-        elements.extend(outside.into_iter().flatten());
-        elements.push(ruleset::itself(address));
+        let (own, pool) = (attachment.inside(), attachment.outside());
+        let six = own.ipv6.zip(pool.ipv6).map(|(own, pool)| (IpAddr::V6(own), IpAddr::V6(pool)));
+        let both = [(IpAddr::V4(own.ipv4), IpAddr::V4(pool.ipv4))].into_iter().chain(six);
+        elements.extend(both.filter_map(|(own, pool)| ruleset::known_outside_as(own, pool)).flatten());
+        elements.push(ruleset::itself(address.into()));
     } else {
         elements.extend(attachment.address6.map(|address| ruleset::boxes6(&own_link, address)));
     }
     let others = attachment.networks.iter().filter(|member| member.link != 0);
     elements.extend(others.flat_map(|member| {
-        [ruleset::boxes4(&member.bridge_name(), member.address), ruleset::itself(member.address)]
+        [ruleset::boxes4(&member.bridge_name(), member.address), ruleset::itself(member.address.into())]
     }));
+    // Where boxes have no way out over IPv6 the gateway takes none.
+    let networks = attachment.networks.iter().filter(|_| attachment.topology.pool6().is_some());
+    let six = |member: &Member| {
+        let address = member.address6()?;
+        Some([ruleset::boxes6(&member.bridge_name(), address), ruleset::itself(address.into())])
+    };
+    elements.extend(networks.filter_map(six).flatten());
     elements.extend(in_gateway(attachment, ports));
     elements
 }
@@ -153,7 +164,15 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
 #[must_use]
 pub fn port_elements(attachment: &Attachment, id: &str) -> Vec<Element> {
     let mark = Topology::mark(attachment.slot);
-    let of = |member: &Member| ruleset::port(&box_link(id, member.link), member.mac, member.address, mark);
+    let of = |member: &Member| {
+        let link = box_link(id, member.link);
+        let mut elements = ruleset::port(&link, member.mac, member.address, mark);
+        let reached = (!member.isolated).then_some(member.mac);
+        // The bridge's own number tells it from others.
+        let six = |address| ruleset::port6(&link, member.bridge, address, reached);
+        elements.extend(member.address6().into_iter().flat_map(six));
+        elements
+    };
     attachment.networks.iter().flat_map(of).collect()
 }
 
@@ -167,7 +186,7 @@ fn counts(attachment: &Attachment, id: &str) -> Vec<Element> {
 
 /// The elements of the gateway's sets and maps for the ports of a box.
 pub(super) fn in_gateway(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
-    let ports = translated(attachment, ports, attachment.address());
+    let ports = translated(ports, attachment.inside());
     let mut elements = ruleset::translations(&ports);
     elements.extend(ruleset::admissions(&ports));
     elements
@@ -176,26 +195,19 @@ pub(super) fn in_gateway(attachment: &Attachment, ports: &[PortMap]) -> Vec<Elem
 /// The elements of the host's maps for a box: its ports, and the address that it sends with.
 #[must_use]
 pub fn host_elements(attachment: &Attachment, ports: &[PortMap]) -> Vec<Element> {
-    let Attachment { address6, snat, .. } = *attachment;
-    let address = attachment.pool_address();
-    let mut elements = ruleset::translations(&translated(attachment, ports, address));
-    if let Some(source) = snat {
-        let own = [Some(IpAddr::V4(address)), address6.map(IpAddr::V6)];
-        elements.extend(own.into_iter().flatten().find_map(|address| ruleset::leaves_as(address, source)));
+    let reached = attachment.outside();
+    let mut elements = ruleset::translations(&translated(ports, reached));
+    if let Some(source) = attachment.snat {
+        elements.extend(reached.like(source).and_then(|address| ruleset::leaves_as(address, source)));
     }
     elements
 }
 
-/// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it. `address`: that which
-/// leads to the box from where the rules are.
-pub(super) fn translated(
-    attachment: &Attachment,
-    ports: &[PortMap],
-    address: Ipv4Addr,
-) -> Vec<PublishedPort> {
-    let address6 = attachment.address6;
+/// The ports that rules know: those on loopback are relayed only, and those over IPv6 to a box without it. `reached`: what leads
+/// to the box from where the rules are.
+pub(super) fn translated(ports: &[PortMap], reached: Reached) -> Vec<PublishedPort> {
     let translated = ports.iter().filter(|port| !port.is_loopback_only()).filter_map(|port| {
-        let target = if port.host_address.is_ipv4() { IpAddr::V4(address) } else { IpAddr::V6(address6?) };
+        let target = reached.like(port.host_address)?;
         Some(PublishedPort {
             host_address: port.one_address(),
             protocol: port.protocol.number(),

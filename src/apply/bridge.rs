@@ -7,6 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::kernel::namespace;
 use crate::kernel::nft::Batch;
 use crate::plan::network::{self, Member, Network, bridge_name};
+use crate::plan::network6;
 use crate::plan::record::Bridge;
 use crate::plan::ruleset::{self, Family};
 use crate::plan::settings;
@@ -34,11 +35,12 @@ pub fn join(
     networks: &[Kept],
     request: &RunRequest,
 ) -> Result<Vec<Member>> {
-    let mtu = gateway.record.topology.mtu;
+    let topology = gateway.record.topology;
     for (Kept { network, .. }, link) in networks.iter().zip(0..) {
+        let ((ip, mac), ip6) = (request.seat(), request.seat6());
+        let ipv6 = network6::is_had(network, &topology, ip6, request.no_ipv6)?;
         let bridge = join_or_make(locked, host, gateway, network)?;
-        let (ip, mac) = request.seat();
-        lease.sit_down(locked, network, (bridge, mtu), Wanted { link, ip, mac })?;
+        lease.sit_down(locked, network, (bridge, topology.mtu), Wanted { link, ip, ipv6, ip6, mac })?;
     }
     Ok(lease.networks.clone())
 }

@@ -1,7 +1,7 @@
 //! Tracked connections: a later box must not inherit those of one that has ended with its address or a port.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -52,18 +52,23 @@ pub fn forget(
         let mut inside = Conntrack::on(&gateway.nft)?;
         if inside.count()? != 0 {
             // What is only between a box of a network and others never had the other address.
-            let own = attachment.networks.iter().map(|member| Selector::Address(member.address.into()));
+            let networks = attachment.networks.iter();
+            let own = networks.clone().map(|member| Selector::Address(member.address.into()));
             inside.flush(&four.iter().copied().chain(own).collect::<Vec<_>>())?;
-            had_six = had_six && got_ipv6(gateway, host, id)?;
+            // A port of a bridge counts no packets of IPv6: who has an address there may have got some.
+            let own6: Vec<_> =
+                networks.filter_map(Member::address6).map(|six| Selector::Address(six.into())).collect();
+            had_six = had_six && (!own6.is_empty() || got_ipv6(gateway, host, id)?);
             if had_six {
-                inside.flush(&six)?;
+                inside.flush(&six.iter().copied().chain(own6).collect::<Vec<_>>())?;
             }
         } else if age.is_some_and(|age| age < REMEMBERED) {
             // What the gateway has not seen has not reached the host either. What it has forgotten by now may be there still:
             // the host's timeouts are others, and what ends a connection here need not come as far as there.
             return Ok(());
         } else {
-            had_six = had_six && got_ipv6(gateway, host, id)?;
+            let has_six = attachment.networks.iter().any(|member| member.ipv6.is_some());
+            had_six = had_six && (has_six || got_ipv6(gateway, host, id)?);
         }
     }
     // Where other machines reach the network, or nobody knows, the host has seen the box's own address too.
@@ -112,10 +117,9 @@ pub fn cut(
     attachment: &Attachment,
     ports: &[PortMap],
 ) -> Result<()> {
-    let (own_address, pool_address) = (attachment.address(), attachment.pool_address());
-    let mut tracking = [(Conntrack::on(host)?, pool_address), (Conntrack::on(gateway)?, own_address)];
-    let translated_to = |address| translated(attachment, ports, address);
-    let in_gateway = translated_to(own_address);
+    let (inside_gateway, outside) = (attachment.inside(), attachment.outside());
+    let mut tracking = [(Conntrack::on(host)?, outside), (Conntrack::on(gateway)?, inside_gateway)];
+    let in_gateway = translated(ports, inside_gateway);
     let tcp: Vec<_> = in_gateway.iter().filter(|port| port.protocol == Protocol::Tcp.number()).collect();
     let in_box: BTreeSet<_> = tcp.iter().map(|port| port.target.port()).collect();
     for port in in_box {
@@ -129,10 +133,11 @@ pub fn cut(
                         && port.host_address.is_none_or(|address| address == asked.ip())
                 })
             };
-            for (place, address) in &mut tracking {
-                let known_as = if own.is_ipv4() { SocketAddr::from((*address, own.port())) } else { own };
+            for (place, reached) in &mut tracking {
+                let known_as = SocketAddr::new(reached.like(own.ip()).unwrap_or(own.ip()), own.port());
                 // Not translated here: in the gateway that is what the host has translated, and what the relay carries.
-                let not_here = |asked: &SocketAddr| *asked == own || asked.ip() == IpAddr::V4(pool_address);
+                let not_here =
+                    |asked: &SocketAddr| *asked == own || outside.like(asked.ip()) == Some(asked.ip());
                 let asked = place.began_at(known_as, peer)?.filter(|asked| !not_here(asked));
                 let Some(asked) = asked else { continue };
                 if led_here(asked) && inside.end(&connection).is_err() {
@@ -143,8 +148,8 @@ pub fn cut(
             }
         }
     }
-    tracking.iter_mut().try_for_each(|(place, address)| {
-        let all = translated_to(*address);
+    tracking.iter_mut().try_for_each(|(place, reached)| {
+        let all = translated(ports, *reached);
         let others = all.iter().filter(|port| port.protocol != Protocol::Tcp.number());
         let selector = |port: &PublishedPort| Selector::Translated {
             protocol: port.protocol,

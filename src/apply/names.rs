@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
@@ -55,8 +55,8 @@ pub struct MemberNames {
     pub directory: OwnedFd,
     /// Its name.
     pub network: String,
-    /// The range of its addresses.
-    pub subnet: Ipv4Net,
+    /// The ranges of its addresses.
+    pub subnets: Vec<IpNet>,
 }
 
 impl MemberNames {
@@ -67,7 +67,9 @@ impl MemberNames {
     fn open(state: &State, member: &Member) -> Result<Self> {
         let directory = seats::open(state.root(), &member.network)
             .context(|| format!("cannot open the state of network {}", member.name))?;
-        Ok(Self { directory, network: member.name.to_string(), subnet: member.subnet })
+        let six = member.ipv6.map(|six| IpNet::V6(six.subnet));
+        let subnets = [IpNet::V4(member.subnet)].into_iter().chain(six).collect();
+        Ok(Self { directory, network: member.name.to_string(), subnets })
     }
 }
 

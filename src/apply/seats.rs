@@ -5,13 +5,14 @@
 //! address is registered likewise.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::plan::network::{MAC_PREFIX, Network, Seat, mac_of};
+use crate::plan::network6::Network6;
 use crate::plan::topology::{MOST_LINKS, Mac};
 use crate::plan::wiring::written;
 use crate::spec::address::parse_mac;
@@ -33,6 +34,10 @@ pub struct Wanted {
     pub link: u32,
     /// The address that was asked for.
     pub ip: Option<Ipv4Addr>,
+    /// Whether it gets an IPv6 address.
+    pub ipv6: bool,
+    /// The one that was asked for.
+    pub ip6: Option<Ipv6Addr>,
     /// The hardware address that was.
     pub mac: Option<Mac>,
 }
@@ -50,11 +55,14 @@ pub struct Taken {
     pub name: String,
     /// Which of its links leads there.
     pub link: u32,
+    /// Its IPv6 address, where it has one.
+    pub address6: Option<Ipv6Addr>,
 }
 
 impl Taken {
     fn text(&self) -> String {
-        format!("{} {} {} {} {}", self.id, self.slot, written(self.mac), self.name, self.link)
+        let six = self.address6.map_or_else(String::new, |six| format!(" {six}"));
+        format!("{} {} {} {} {}{six}", self.id, self.slot, written(self.mac), self.name, self.link)
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -63,7 +71,8 @@ impl Taken {
         let (id, mac) = (BoxId::parse(id).ok()?, parse_mac(mac).ok()?);
         let name = BoxName::parse(name).ok()?.as_str().to_owned();
         let link = words.next()?.parse().ok().filter(|link| *link < MOST_LINKS)?;
-        Some(Self { id, slot: slot.parse().ok()?, mac, name, link })
+        let address6 = words.next().map(|six| six.parse().ok().ok_or(())).transpose().ok()?;
+        Some(Self { id, slot: slot.parse().ok()?, mac, name, link, address6 })
     }
 }
 
@@ -76,7 +85,7 @@ impl Taken {
 pub fn take(
     locked: &Locked<'_>,
     network: &Network,
-    Wanted { link, ip, mac }: Wanted,
+    Wanted { link, ip, ipv6, ip6, mac }: Wanted,
     (id, slot, name): (BoxId, u32, Option<&BoxName>),
 ) -> Result<Seat> {
     let root = locked.root();
@@ -95,11 +104,14 @@ pub fn take(
     }
     let try_one = |address: Ipv4Addr| -> Result<Option<Seat>> {
         let mac = mac.unwrap_or_else(|| mac_of(address));
-        let own = Taken { id, slot, mac, name: name.clone(), link };
+        let six = network.ipv6.filter(|_| ipv6);
+        let address6 = six.map(|six| free6(locked, network, &six, ip6, address)).transpose()?;
+        let own = Taken { id, slot, mac, name: name.clone(), link, address6 };
         match put(root, &format!("{directory}/{address}"), &own) {
             Ok(()) => {
-                let seat = Seat { network: network.id, link, address, mac };
+                let seat = Seat { network: network.id, link, address, address6, mac };
                 register_mac(root, &seat, &own)
+                    .and_then(|()| register6(root, &seat, &own))
                     .and_then(|()| register_names(locked, network, &seat, &own))
                     .inspect_err(|_| drop(give_back(locked, &seat, id.as_str())))?;
                 Ok(Some(seat))
@@ -119,9 +131,38 @@ pub fn take(
             return Ok(seat);
         }
     }
-    Err(Error::new(format!("cannot start another box in network {}", network.name))
-        .because("all of its addresses are taken")
-        .hint(format!("`netbox network inspect {}` lists its boxes", network.name)))
+    Err(is_full(network, "addresses"))
+}
+
+/// The IPv6 address that was asked for, or a free one: at the place of the IPv4 address, where that is free. Nobody else takes one
+/// meanwhile: the caller holds the run lock.
+fn free6(
+    locked: &Locked<'_>,
+    network: &Network,
+    six: &Network6,
+    asked: Option<Ipv6Addr>,
+    four: Ipv4Addr,
+) -> Result<Ipv6Addr> {
+    let is_free = |address: &Ipv6Addr| find(locked.root(), &network.id, &address.to_string()).is_none();
+    if let Some(address) = asked {
+        let taken = || taken_by(locked, network, &format!("the address {address}"), &address.to_string());
+        return Some(address).filter(is_free).ok_or_else(taken);
+    }
+    let place = u32::from(four) - u32::from(network.subnet.network());
+    six.candidates(place).find(is_free).ok_or_else(|| is_full(network, "IPv6 addresses"))
+}
+
+fn is_full(network: &Network, what: &str) -> Error {
+    Error::new(format!("cannot start another box in network {}", network.name))
+        .because(format!("all of its {what} are taken"))
+        .hint(format!("`netbox network inspect {}` lists its boxes", network.name))
+}
+
+/// After the other address, by which the sweep finds it.
+fn register6(root: &OwnedFd, seat: &Seat, taken: &Taken) -> Result<()> {
+    let Some(address) = seat.address6 else { return Ok(()) };
+    put(root, &format!("{}/{address}", path_of(&seat.network)), taken)
+        .context(|| format!("cannot register the address {address}"))
 }
 
 /// After the address, by which the sweep finds both. One that follows from the address is nobody else's.
@@ -204,11 +245,21 @@ pub fn address_of(directory: &OwnedFd, name: &str) -> Option<Ipv4Addr> {
     link(directory, &format!("{NAME}{name}"))?.parse().ok()
 }
 
+/// Which IPv6 address the box of a network has that has this one.
+#[must_use]
+pub fn address6_of(directory: &OwnedFd, address: Ipv4Addr) -> Option<Ipv6Addr> {
+    Taken::parse(&link(directory, &address.to_string())?)?.address6
+}
+
 /// What the box of a network is called that has this address, unless it has just ended.
 #[must_use]
-pub fn name_of(directory: &OwnedFd, address: Ipv4Addr) -> Option<String> {
+pub fn name_of(directory: &OwnedFd, address: IpAddr) -> Option<String> {
     let taken = Taken::parse(&link(directory, &address.to_string())?)?;
-    let is_found = address_of(directory, &taken.name.to_ascii_lowercase()) == Some(address);
+    let found = address_of(directory, &taken.name.to_ascii_lowercase())?;
+    let is_found = match address {
+        IpAddr::V4(four) => found == four,
+        IpAddr::V6(six) => address6_of(directory, found) == Some(six),
+    };
     is_found.then_some(taken.name)
 }
 
@@ -269,7 +320,7 @@ pub fn of_box(locked: &Locked<'_>, id: &str) -> Vec<Seat> {
     let networks = networks.iter().filter_map(|name| BoxId::parse(name).ok());
     let in_one = |network: BoxId| {
         let own = taken(root, &network).into_iter().find(|(_, taken)| taken.id.as_str() == id);
-        own.map(|(address, Taken { mac, link, .. })| Seat { network, link, address, mac })
+        own.map(|(address, Taken { mac, link, address6, .. })| Seat { network, link, address, address6, mac })
     };
     networks.filter_map(in_one).collect()
 }
@@ -278,9 +329,11 @@ pub fn of_box(locked: &Locked<'_>, id: &str) -> Vec<Seat> {
 pub fn give_back(locked: &Locked<'_>, seat: &Seat, id: &str) -> Vec<String> {
     let mut problems = forget_names(locked, seat, id);
     // The address last: it is what the others are found by.
-    let names = [written(seat.mac), seat.address.to_string()];
+    let six = seat.address6.map(|six| six.to_string());
+    let names = [Some(written(seat.mac)), six, Some(seat.address.to_string())];
     let own = names
         .iter()
+        .flatten()
         .filter(|name| find(locked.root(), &seat.network, name).is_some_and(|taken| taken.id.as_str() == id));
     problems.extend(own.filter_map(|name| {
         let removed = state::remove(locked.root(), &format!("{}/{name}", path_of(&seat.network)));
@@ -310,8 +363,11 @@ mod tests {
     #[test]
     fn a_link_says_who_has_a_seat_and_what_it_cannot_say_is_nobodys() {
         let (id, name) = (BoxId::from_random([7; 5]), "web".to_owned());
-        let taken = Taken { id, slot: 12, mac: [2, 0, 0, 0, 0, 7], name, link: 3 };
-        assert_eq!(Taken::parse(&taken.text()), Some(taken.clone()));
+        let taken = Taken { id, slot: 12, mac: [2, 0, 0, 0, 0, 7], name, link: 3, address6: None };
+        let with_six = Taken { address6: "fd09::7".parse().ok(), ..taken.clone() };
+        for taken in [&taken, &with_six] {
+            assert_eq!(Taken::parse(&taken.text()).as_ref(), Some(taken));
+        }
         for text in [
             "",
             "x",
@@ -320,6 +376,7 @@ mod tests {
             "aaaaaaaa 1 02:00",
             "aaaaaaaa 1 02:00:00:00:00:07",
             "aaaaaaaa 1 02:00:00:00:00:07 web 16",
+            "aaaaaaaa 1 02:00:00:00:00:07 web 0 10.9.0.7",
         ] {
             assert_eq!(Taken::parse(text), None, "{text}");
         }

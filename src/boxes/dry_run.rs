@@ -15,6 +15,7 @@ use crate::plan::gateway::{self, GatewayPlan};
 use crate::plan::identity::{Caller, Identity};
 use crate::plan::ipv6::GlobalId;
 use crate::plan::network::{Member, Network, Seat, mac_of};
+use crate::plan::network6;
 use crate::plan::place::Wanted;
 use crate::plan::privileges::privileges;
 use crate::plan::record::{Attachment, PortMap};
@@ -131,12 +132,12 @@ fn attached<'a>(
     ports: &'a [PortMap],
     networks: &'a [Kept],
 ) -> Result<BoxPlan<'a>> {
-    let mut attachment = Attachment::new(*topology, slot, request)?;
+    let mut attachment = Attachment::new(*topology, slot, request);
     let networks = networks.iter().zip(0..).map(|(Kept { network, .. }, link)| {
         member_of(request, network, link, topology).map(|member| (network, member))
     });
     let networks = networks.collect::<Result<Vec<_>>>()?;
-    attachment.networks = networks.iter().map(|(_, member)| member.clone()).collect();
+    attachment.join(networks.iter().map(|(_, member)| member.clone()).collect())?;
     let end = LinkEnd::new(&attachment, request);
     let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
     let all = attach::gateway_elements(&attachment, EXAMPLE, ports);
@@ -163,7 +164,12 @@ fn member_of(request: &RunRequest, network: &Network, link: u32, topology: &Topo
     let (ip, mac) = request.seat();
     ip.map_or(Ok(()), |address| network.check_address(address))?;
     let address = ip.or_else(|| network.candidates(SLOT).next()).unwrap_or(network.gateway);
-    let seat = Seat { network: network.id, link, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
+    let has_six = network6::is_had(network, topology, request.seat6(), request.no_ipv6)?;
+    let place = u32::from(address) - u32::from(network.subnet.network());
+    let six = network.ipv6.filter(|_| has_six);
+    let address6 = six.and_then(|six| request.seat6().or_else(|| six.candidates(place).next()));
+    let mac = mac.unwrap_or_else(|| mac_of(address));
+    let seat = Seat { network: network.id, link, address, address6, mac };
     Ok(Member::new(network, &seat, FIRST_BRIDGE_INDEX + link, topology.mtu))
 }
 

@@ -132,6 +132,7 @@ struct DescribedBox {
     id: String,
     name: String,
     ipv4: Ipv4Addr,
+    ipv6: Option<Ipv6Addr>,
     mac: Option<String>,
     /// The gateway's end of its link: the bridge's port.
     link: String,
@@ -145,6 +146,7 @@ fn describe(network: Network, record: Option<&GatewayRecord>, boxes: &[BoxRecord
             id: one.id.clone(),
             name: one.name.clone(),
             ipv4: member.address,
+            ipv6: member.address6(),
             mac: Some(written(member.mac)),
             link: box_link(&one.id, member.link),
         })
@@ -176,7 +178,8 @@ fn describe_nat(record: Option<&GatewayRecord>, boxes: &[BoxRecord]) -> Describe
     let in_it = boxes.iter().filter_map(|one| {
         let attachment = one.attachment.as_ref().filter(|attachment| attachment.way_out().is_none())?;
         let (id, name) = (one.id.clone(), one.name.clone());
-        Some(DescribedBox { id, name, ipv4: attachment.address(), mac: None, link: box_link(&one.id, 0) })
+        let (ipv4, ipv6) = (attachment.address(), attachment.own_address6());
+        Some(DescribedBox { id, name, ipv4, ipv6, mac: None, link: box_link(&one.id, 0) })
     });
     let topology = record.map(|record| record.topology);
     Described {

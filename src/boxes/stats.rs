@@ -132,7 +132,7 @@ fn row(record: BoxRecord, counters: Option<Traffic>, tracked: Option<&HashMap<Ip
     let of = |address: IpAddr| tracked.and_then(|tracked| tracked.get(&address)).copied().unwrap_or(0);
     let connections = record.attachment.filter(|_| counters.is_some()).map(|attachment| {
         let address = attachment.address();
-        of(address.into()) + attachment.address6.map_or(0, |address| of(address.into()))
+        of(address.into()) + attachment.own_address6().map_or(0, |address| of(address.into()))
     });
     Row { id: record.id, name: record.name, counters, connections }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::apply::names::Questions;
 use crate::error::{Context, Result};
 use crate::kernel::namespace;
-use crate::plan::record::Attachment;
+use crate::plan::record::{Attachment, Reached};
 use crate::serve::relay::{self, Target, Waiting};
 use crate::serve::resolver::{self, Asks, Members};
 use crate::spec::names::Nameserver;
@@ -52,8 +52,8 @@ pub fn helpers<'a>(
 /// The relay from the host's loopback to the published ports of the box.
 fn relay<'a>(waiting: &'a Waiting, place: &Place<'a>) -> Errand<'a> {
     let network = place.network;
-    let Attachment { slot, address6, .. } = place.attachment;
-    let target = Target { ipv4: place.attachment.address(), ipv6: address6 };
+    let (slot, Reached { ipv4, ipv6 }) = (place.attachment.slot, place.attachment.inside());
+    let target = Target { ipv4, ipv6 };
     Errand {
         name: "netbox-relay",
         activity: Box::new(|| waiting.activity().into_iter().collect()),
@@ -94,7 +94,7 @@ fn resolver<'a>(questions: &'a Questions, asks: Asks<'a>, slot: u32) -> Errand<'
                 let members = kept.zip(&questions.members).map(|(directory, of)| Members {
                     directory,
                     network: of.network.clone(),
-                    subnet: of.subnet,
+                    subnets: of.subnets.clone(),
                 });
                 // Nobody is told: the box asks again, and this is started again.
                 drop(resolver::serve(udp, tcp, asks, members.collect()));

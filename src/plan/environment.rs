@@ -77,7 +77,7 @@ pub fn own(id: &str, name: &str, link: Option<&BoxLink>) -> Vec<(&'static str, S
     if let Some(link) = link {
         own.push(("NETBOX_IPV4", link.address.to_string()));
         own.push(("NETBOX_GATEWAY", link.gateway.to_string()));
-        own.extend(link.ipv6.map(|(address, _)| ("NETBOX_IPV6", address.to_string())));
+        own.extend(link.ipv6.map(|six| ("NETBOX_IPV6", six.address.to_string())));
     }
     own
 }

@@ -137,9 +137,8 @@ impl Inspected {
     #[must_use]
     pub fn new(record: BoxRecord, seen: Seen) -> Self {
         let attachment = record.attachment.as_ref();
-        let topology = attachment.map(|attachment| attachment.topology);
         let link = attachment.map(|attachment| BoxLink::new(attachment, attachment.topology.mtu));
-        let address6 = attachment.and_then(|attachment| attachment.address6);
+        let six = link.as_ref().and_then(|link| link.ipv6);
         Self {
             id: record.id,
             name: record.name,
@@ -150,12 +149,15 @@ impl Inspected {
             net: record.net,
             namespaces: seen.namespaces,
             interfaces: seen.interfaces,
-            addresses: Addresses { ipv4: link.as_ref().map(|link| link.address), ipv6: address6 },
+            addresses: Addresses {
+                ipv4: link.as_ref().map(|link| link.address),
+                ipv6: six.map(|six| six.address),
+            },
             gateways: Addresses {
                 // Nor has one in an internal network, which reaches its resolver alone.
                 ipv4: link.as_ref().filter(|link| link.resolver.is_none()).map(|link| link.gateway),
                 // A box without IPv6 has no way out by it.
-                ipv6: address6.and(topology).and_then(|topology| topology.gateway_address6()),
+                ipv6: six.filter(|six| six.only.is_none()).map(|six| six.gateway),
             },
             mtu: seen.end.map(|(mtu, _)| mtu),
             mac: seen.end.and_then(|(_, mac)| mac).map(written),

@@ -45,7 +45,7 @@ impl From<BoxRecord> for Listed {
             command: record.command,
             started: record.started,
             ipv4: record.attachment.as_ref().map(Attachment::address),
-            ipv6: record.attachment.as_ref().and_then(|attachment| attachment.address6),
+            ipv6: record.attachment.as_ref().and_then(Attachment::own_address6),
             ports: record.ports,
         }
     }

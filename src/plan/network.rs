@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::ipv6::{self, GlobalId};
-use super::network6::Network6;
+use super::network6::{Member6, Network6};
 use super::pool;
 use super::record::Bridge;
 use super::routed;
 use super::topology::{MOST_LINKS, MOST_PORTS, Mac, Topology, eth};
 use crate::error::{Error, Result};
+use crate::spec::mtu::{LEAST_MTU6, MTU};
 use crate::spec::name::BoxId;
 use crate::spec::network::{NetworkName, NewNetwork};
 use crate::spec::routed::{OutsideRoute, is_outside};
@@ -96,7 +97,8 @@ impl TryFrom<Written> for Network {
         let (routes, no_masquerade) = (written.routes, written.no_masquerade);
         let whole = subnet.trunc() == subnet && PREFIXES.contains(&subnet.prefix_len());
         let range = ip_range.is_none_or(|range| subnet.contains(&range));
-        let mtu_fits = mtu.is_none_or(|mtu| crate::spec::mtu::MTU.contains(&mtu));
+        let least = if ipv6.is_some() { LEAST_MTU6 } else { *MTU.start() };
+        let mtu_fits = mtu.is_none_or(|mtu| MTU.contains(&mtu) && mtu >= least);
         let outside = no_masquerade.iter().all(|net| is_outside(*net) && !subnet.contains(net));
         if !whole || !range || !mtu_fits || !outside || !is_host(subnet.into(), gateway.into()) {
             return Err("no such network was ever made");
@@ -310,6 +312,9 @@ pub struct Member {
     pub gateway: Ipv4Addr,
     /// The box's.
     pub address: Ipv4Addr,
+    /// What it has of IPv6; `None` where the network has none, or the box.
+    #[serde(default)]
+    pub ipv6: Option<Member6>,
     /// The hardware address of the box's end.
     pub mac: Mac,
     /// The MTU of both ends, in bytes.
@@ -335,6 +340,8 @@ pub struct Seat {
     pub link: u32,
     /// The address.
     pub address: Ipv4Addr,
+    /// The IPv6 address, where it has one.
+    pub address6: Option<Ipv6Addr>,
     /// The hardware address.
     pub mac: Mac,
 }
@@ -352,6 +359,7 @@ impl Member {
             subnet: network.subnet,
             gateway: network.gateway,
             address: seat.address,
+            ipv6: network.ipv6.zip(seat.address6).map(|(six, address)| Member6::new(&six, address)),
             mac: seat.mac,
             mtu: network.mtu.unwrap_or(mtu),
             internal: network.internal,
@@ -363,7 +371,7 @@ impl Member {
     #[must_use]
     pub fn of(seat: &Seat, bridges: &[Bridge]) -> Option<Self> {
         let bridge = bridges.iter().find(|bridge| bridge.network == seat.network)?.index;
-        let Seat { network, link, address, mac } = *seat;
+        let Seat { network, link, address, address6, mac } = *seat;
         let (subnet, gateway) = (address.into(), address);
         Some(Self {
             network,
@@ -375,6 +383,7 @@ impl Member {
             subnet,
             gateway,
             address,
+            ipv6: address6.map(Member6::alone),
             mac,
             mtu: 0,
             internal: false,
@@ -384,8 +393,15 @@ impl Member {
 
     /// What it holds.
     #[must_use]
-    pub const fn seat(&self) -> Seat {
-        Seat { network: self.network, link: self.link, address: self.address, mac: self.mac }
+    pub fn seat(&self) -> Seat {
+        let Self { network, link, address, mac, .. } = *self;
+        Seat { network, link, address, address6: self.address6(), mac }
+    }
+
+    /// The box's IPv6 address there.
+    #[must_use]
+    pub fn address6(&self) -> Option<Ipv6Addr> {
+        self.ipv6.map(|six| six.address)
     }
 
     /// The name of the network's bridge in the gateway.

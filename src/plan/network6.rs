@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::topology::MOST_PORTS;
+use super::network::Network;
+use super::topology::{Ipv6, LEAST_MTU6, MOST_PORTS, Topology};
 use crate::error::{Error, Result};
 use crate::spec::network::NetworkName;
 use crate::spec::subnet::{PREFIXES6, is_host};
@@ -40,6 +41,65 @@ impl TryFrom<Written> for Network6 {
             return Err("no network with such IPv6 addresses was ever made");
         }
         Ok(Self { subnet, gateway, ip_range })
+    }
+}
+
+/// A box's place in that of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member6 {
+    /// The range of its addresses.
+    pub subnet: Ipv6Net,
+    /// The gateway's address in it.
+    pub gateway: Ipv6Addr,
+    /// The box's.
+    pub address: Ipv6Addr,
+}
+
+impl Member6 {
+    /// That of the box with this address.
+    #[must_use]
+    pub const fn new(network: &Network6, address: Ipv6Addr) -> Self {
+        Self { subnet: network.subnet, gateway: network.gateway, address }
+    }
+
+    /// As much of it as taking it down needs.
+    #[must_use]
+    pub fn alone(address: Ipv6Addr) -> Self {
+        Self { subnet: address.into(), gateway: address, address }
+    }
+}
+
+/// Whether a box gets an IPv6 address in a network. `asked`: the one that it is to have. `no_ipv6`: it is to have none.
+///
+/// # Errors
+/// When it is to have one that it cannot have there.
+pub fn is_had(
+    network: &Network,
+    topology: &Topology,
+    asked: Option<Ipv6Addr>,
+    no_ipv6: bool,
+) -> Result<bool> {
+    let mtu = network.mtu.unwrap_or(topology.mtu);
+    let cannot = |address: Ipv6Addr| {
+        Error::new(format!("cannot give the box the address {address} in network {}", network.name))
+    };
+    match (network.ipv6, asked) {
+        (None, None) => Ok(false),
+        (None, Some(address)) => Err(cannot(address)
+            .because("the network has no IPv6")
+            .hint("netbox network create --ipv6 makes one that has")),
+        (Some(six), _) => {
+            asked.map_or(Ok(()), |address| six.check_address(&network.name, address))?;
+            match asked.filter(|_| !topology.link_has_ipv6(mtu)) {
+                None => Ok(topology.link_has_ipv6(mtu) && !no_ipv6),
+                Some(address) if topology.ipv6 == Ipv6::Absent => {
+                    Err(cannot(address).because("the kernel has no IPv6"))
+                }
+                Some(address) => Err(cannot(address)
+                    .because(format!("the MTU, {mtu}, is less than IPv6 needs, {LEAST_MTU6}"))
+                    .hint("netbox network create --mtu")),
+            }
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub struct Attachment {
     pub topology: Topology,
     /// The box's slot in the pool, one that the pool has.
     pub slot: u32,
-    /// Its IPv6 address in the pool, where it has one.
+    /// Its IPv6 address in the pool, where it has one: the host knows it by that, and it has another itself in a network.
     pub address6: Option<Ipv6Addr>,
     /// The address of the host's that what it sends leaves with; `None`: that of the interface that a packet leaves by.
     pub snat: Option<IpAddr>,
@@ -83,20 +83,28 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// How the box of a request is attached in `slot`.
-    ///
-    /// # Errors
-    /// When it is to send with an IPv6 address, and gets none.
-    pub fn new(topology: Topology, slot: u32, request: &RunRequest) -> Result<Self> {
+    /// How the box of a request is attached in `slot`, before it is in a network.
+    #[must_use]
+    pub fn new(topology: Topology, slot: u32, request: &RunRequest) -> Self {
         let address6 = ipv6::of_box(&topology, slot, request.mtu.unwrap_or(topology.mtu));
         let address6 = address6.filter(|_| !request.no_ipv6);
-        if let (Some(source @ IpAddr::V6(_)), None) = (request.snat, address6) {
+        Self { topology, slot, address6, snat: request.snat, networks: Vec::new() }
+    }
+
+    /// Puts it into its networks, if any.
+    ///
+    /// # Errors
+    /// When it is to send with an IPv6 address, and has none.
+    pub fn join(&mut self, networks: Vec<Member>) -> Result<()> {
+        self.networks = networks;
+        let lacks_six = self.way_out().is_some_and(|member| member.ipv6.is_none());
+        self.address6 = self.address6.filter(|_| !lacks_six);
+        if let (Some(source @ IpAddr::V6(_)), None) = (self.snat, self.address6) {
             return Err(Error::new(format!("cannot send with the address {source}"))
                 .because("the box has no IPv6")
                 .hint("--verbose says why"));
         }
-        let address6 = address6.filter(|_| request.net.network().is_none());
-        Ok(Self { topology, slot, address6, snat: request.snat, networks: Vec::new() })
+        Ok(())
     }
 
     /// Its place in the network that its way out leads through; `None`: it has a link of its own for that.
@@ -117,6 +125,24 @@ impl Attachment {
         self.topology.box_address(self.slot)
     }
 
+    /// The IPv6 address that the box itself has, on its way out. In a network it may have one though it reaches nothing outside.
+    #[must_use]
+    pub fn own_address6(&self) -> Option<Ipv6Addr> {
+        self.way_out().map_or(self.address6, Member::address6)
+    }
+
+    /// The addresses by which the gateway reaches the box.
+    #[must_use]
+    pub fn inside(&self) -> Reached {
+        Reached { ipv4: self.address(), ipv6: self.address6.and(self.own_address6()) }
+    }
+
+    /// Those by which the host does.
+    #[must_use]
+    pub fn outside(&self) -> Reached {
+        Reached { ipv4: self.pool_address(), ipv6: self.address6 }
+    }
+
     /// Its links, each by its number.
     pub fn links(&self) -> impl Iterator<Item = u32> {
         let own = self.way_out().is_none().then_some(0);
@@ -129,17 +155,37 @@ impl Attachment {
         self.way_out().map_or_else(|| Topology::link_index(self.slot, 0), |member| member.bridge)
     }
 
-    /// The box's addresses on its way out.
+    /// The box's addresses that others than members of its networks reach.
     #[must_use]
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let four = IpAddr::V4(self.address());
-        [four].into_iter().chain(self.address6.map(IpAddr::V6)).collect()
+        let Reached { ipv4, ipv6 } = self.inside();
+        [IpAddr::V4(ipv4)].into_iter().chain(ipv6.map(IpAddr::V6)).collect()
     }
 
     /// All that a box in `slot` can have in the gateway: what has to be removed there after one of which nothing else is known.
     #[must_use]
     pub fn at_most(topology: Topology, slot: u32, networks: Vec<Member>) -> Self {
         Self { topology, slot, address6: topology.box_address6(slot), snat: None, networks }
+    }
+}
+
+/// The addresses by which a box is reached from one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Its IPv4 address there.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 address; `None`: it is not reached over IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl Reached {
+    /// That of the same family as `address`.
+    #[must_use]
+    pub fn like(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => Some(IpAddr::V4(self.ipv4)),
+            IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+        }
     }
 }
 
@@ -301,7 +347,7 @@ mod tests {
     #[test]
     fn a_box_has_ipv6_where_its_gateway_has_and_it_may() {
         let six = topology(Ipv6::Pool("fd12::/64".parse().unwrap()));
-        let of = |topology, request: RunRequest| Attachment::new(topology, 3, &request).unwrap().address6;
+        let of = |topology, request: RunRequest| Attachment::new(topology, 3, &request).address6;
         assert_eq!(of(six, RunRequest::default()), "fd12::13".parse().ok());
         for (topology, request) in [
             (six, RunRequest { no_ipv6: true, ..Default::default() }),
@@ -315,10 +361,14 @@ mod tests {
     #[test]
     fn a_box_without_ipv6_cannot_send_with_an_ipv6_address() {
         let snat = |text: &str| RunRequest { snat: text.parse().ok(), ..Default::default() };
-        let error = Attachment::new(topology(Ipv6::Closed), 0, &snat("2001:db8::1")).unwrap_err();
+        let of = |request| {
+            let mut attachment = Attachment::new(topology(Ipv6::Closed), 0, &request);
+            attachment.join(Vec::new()).map(|()| attachment)
+        };
+        let error = of(snat("2001:db8::1")).unwrap_err();
         assert_eq!(error.exit_status(), 125);
         assert!(error.to_string().contains("2001:db8::1"), "{error}");
-        let four = Attachment::new(topology(Ipv6::Closed), 0, &snat("192.0.2.1")).unwrap();
+        let four = of(snat("192.0.2.1")).unwrap();
         assert_eq!(four.snat, "192.0.2.1".parse().ok());
     }
 

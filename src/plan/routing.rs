@@ -172,9 +172,15 @@ pub fn box_route(address: impl Into<IpAddr>, link: &str) -> Route {
 /// A box's route by `dev` to everywhere in the family of the gateway's address.
 #[must_use]
 pub fn box_way_out(gateway: IpAddr, dev: &str) -> Route {
+    by_gateway(anywhere(gateway.into()), gateway, dev)
+}
+
+/// A box's route by `dev` to a network, of the family of the gateway's address.
+#[must_use]
+pub fn by_gateway(destination: IpNet, gateway: IpAddr, dev: &str) -> Route {
     Route {
         kind: Kind::Unicast,
-        destination: anywhere(gateway.into()),
+        destination,
         via: Some(gateway),
         dev: Some(dev.to_owned()),
         table: None,

@@ -6,12 +6,13 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::request::RunRequest;
 
 use super::network::{Member, Network, bridge_name};
+use super::network6::Member6;
 use super::record::Attachment;
 use super::routing::{self, PROTOCOL, Route, Rule};
 use super::topology::{
@@ -143,12 +144,30 @@ pub struct BoxLink {
     pub prefix: u8,
     /// `NETBOX_GATEWAY`, the next hop.
     pub gateway: Ipv4Addr,
-    /// `NETBOX_IPV6`, and the next hop there; `None` for a box without IPv6.
-    pub ipv6: Option<(Ipv6Addr, Ipv6Addr)>,
+    /// What it has of IPv6; `None` for a box without.
+    pub ipv6: Option<BoxLink6>,
     /// The one address outside that it reaches, of its resolver; `None` for a box that has a way out.
     pub resolver: Option<Ipv4Addr>,
     /// Whether the link has IPv6, be it closed.
     pub has_ipv6: bool,
+}
+
+/// The same of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxLink6 {
+    /// `NETBOX_IPV6`
+    pub address: Ipv6Addr,
+    /// The next hop, of everything.
+    pub gateway: Ipv6Addr,
+    /// Where the box has no way out: the network that it reaches.
+    pub only: Option<Ipv6Net>,
+}
+
+impl BoxLink6 {
+    fn in_network(member: &Member, way_out: bool) -> Option<Self> {
+        let Member6 { subnet, gateway, address } = member.ipv6?;
+        Some(Self { address, gateway, only: (!way_out).then_some(subnet) })
+    }
 }
 
 impl BoxLink {
@@ -165,7 +184,13 @@ impl BoxLink {
             prefix: member.map_or(32, |member| member.subnet.prefix_len()),
             gateway: member.map_or_else(|| topology.gateway_address(), |member| member.gateway),
             resolver: internal.then(|| Topology::resolver_address(slot)),
-            ipv6: attachment.address6.zip(topology.gateway_address6()),
+            ipv6: match member {
+                Some(member) => BoxLink6::in_network(member, attachment.address6.is_some() && !internal),
+                None => attachment
+                    .address6
+                    .zip(topology.gateway_address6())
+                    .map(|(address, gateway)| BoxLink6 { address, gateway, only: None }),
+            },
             has_ipv6: topology.link_has_ipv6(mtu),
         }
     }
@@ -180,7 +205,7 @@ impl BoxLink {
             prefix: member.subnet.prefix_len(),
             gateway: member.gateway,
             resolver: None,
-            ipv6: None,
+            ipv6: BoxLink6::in_network(member, false),
             has_ipv6: topology.link_has_ipv6(member.mtu),
         }
     }
@@ -289,6 +314,11 @@ pub fn bridge(network: &Network, index: u32, topology: &Topology) -> Vec<Wire> {
         wires.push(Wire::NoAddressOfItsOwn { dev: dev() });
     }
     wires.extend([Wire::Address { dev: dev(), address }, up(&dev())]);
+    if let Some(six) = network.ipv6.filter(|_| topology.pool6().is_some()) {
+        let address = IpNet::V6(Ipv6Net::new_assert(six.gateway, six.subnet.prefix_len()));
+        wires.push(Wire::Address { dev: dev(), address });
+        wires.push(Wire::Deliver { dev: dev(), address: six.gateway });
+    }
     wires
 }
 
@@ -297,7 +327,8 @@ pub fn bridge(network: &Network, index: u32, topology: &Topology) -> Vec<Wire> {
 #[must_use]
 pub fn to_box(id: &str, attachment: &Attachment, end: LinkEnd) -> Vec<(Pair, Vec<Wire>)> {
     let own = attachment.way_out().is_none().then(|| own_link(id, attachment, end));
-    let networks = attachment.networks.iter().map(|member| to_member(id, attachment.slot, member));
+    let to_member = |member| to_member(id, attachment.slot, member, &attachment.topology);
+    let networks = attachment.networks.iter().map(to_member);
     own.into_iter().chain(networks).collect()
 }
 
@@ -315,18 +346,21 @@ fn box_pair(id: &str, slot: u32, link: u32, peer: String, end: LinkEnd) -> Pair 
 
 /// The link to a box in a network.
 #[must_use]
-pub fn to_member(id: &str, slot: u32, member: &Member) -> (Pair, Vec<Wire>) {
+pub fn to_member(id: &str, slot: u32, member: &Member, topology: &Topology) -> (Pair, Vec<Wire>) {
     let Member { mac, mtu, .. } = *member;
     let pair = box_pair(id, slot, member.link, member.interface.clone(), LinkEnd { mac, mtu });
     let dev = || pair.name.clone();
-    let wires = vec![
+    // Not the box's alone: they have to be removed after it.
+    let neighbour = |address| Wire::Neighbour { dev: member.bridge_name(), address, mac };
+    let mut wires = vec![
         // Before it is up: what it was not told it would learn.
         Wire::Port { dev: dev(), isolated: member.isolated },
         up(&pair.name),
         Wire::Behind { dev: dev(), mac },
-        // Not the box's alone: it has to be removed after it.
-        Wire::Neighbour { dev: member.bridge_name(), address: member.address.into(), mac },
+        neighbour(member.address.into()),
     ];
+    let six = member.address6().filter(|_| topology.pool6().is_some());
+    wires.extend(six.map(|address| neighbour(address.into())));
     (Pair { bridge: Some((member.bridge_name(), member.bridge)), ..pair }, wires)
 }
 
@@ -383,10 +417,17 @@ pub fn of_link(link: &BoxLink) -> Vec<Wire> {
             wires.extend([next_hop(link.gateway.into()), Wire::Route { route, replace: false }]);
         }
     }
-    if let Some((address, gateway)) = link.ipv6 {
+    if let Some(BoxLink6 { address, gateway, only }) = link.ipv6 {
         wires.push(Wire::Address { dev: dev(), address: IpAddr::V6(address).into() });
         wires.push(Wire::Deliver { dev: dev(), address });
-        wires.extend(way_out(gateway.into()));
+        match only {
+            None => wires.extend(way_out(gateway.into())),
+            // The bridge sends on what is for another box of it.
+            Some(subnet) => {
+                let route = routing::by_gateway(subnet.into(), gateway.into(), &link.interface);
+                wires.extend([next_hop(gateway.into()), Wire::Route { route, replace: false }]);
+            }
+        }
     }
     wires
 }

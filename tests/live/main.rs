@@ -37,6 +37,7 @@ mod names;
 mod namespaces;
 mod netns;
 mod networks;
+mod networks6;
 mod port_changes;
 mod ports;
 mod privileges;
@@ -97,6 +98,7 @@ fn main() -> std::process::ExitCode {
         ending::TESTS,
         machines::TESTS,
         networks::TESTS,
+        networks6::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

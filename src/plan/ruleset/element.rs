@@ -109,8 +109,9 @@ pub fn asks(address: Ipv4Addr, resolver: Ipv4Addr) -> Element {
 
 /// Gateway: the box of a network that has `address` may tell of errors in connections of its own.
 #[must_use]
-pub fn itself(address: Ipv4Addr) -> Element {
-    Element::of_set("selves4", [Datum::Ipv4(address), Datum::Ipv4(address)])
+pub fn itself(address: IpAddr) -> Element {
+    let set = if address.is_ipv4() { "selves4" } else { "selves6" };
+    Element::of_set(set, [Datum::from(address), Datum::from(address)])
 }
 
 /// Gateway: the network behind this bridge has no way out.

@@ -186,6 +186,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         sets.extend([
             Set::of("boxes6", &[Type::Ifname, Type::Ipv6]),
             Set::of("hosts6", &[Type::Ipv6]),
+            Set::of("selves6", &[Type::Ipv6, Type::Ipv6]),
             Set::of("pub6", PUBLISHED_AT6),
             Set::of("pub6b", PUBLISHED_AT6),
         ]);
@@ -223,16 +224,22 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
 /// (net/netfilter/nf_conntrack_proto_icmp.c, `nf_conntrack_inet_error`): of boxes only those that take part in it are heard.
 /// Outside, any router may be the one that has something to tell.
 fn errors(topology: &Topology) -> Vec<Rule> {
-    use Field::{Answerer, Answerer6, InputInterface, Opener, Opener6, SourceAddress};
+    use Field::{Answerer, Answerer6, InputInterface, Opener, Opener6, SourceAddress, SourceAddress6};
     let mut rules = vec![
         Rule::from([iifname(OUT), Accept]),
         // All of a network come by one interface, so its boxes go by their addresses, which the bridge has seen to be theirs.
         Rule::from([Lookup(&[SourceAddress, Opener], "selves4"), Accept]),
         Rule::from([Lookup(&[SourceAddress, Answerer], "selves4"), Accept]),
+    ];
+    if topology.pool6().is_some() {
+        rules.push(Rule::from([Lookup(&[SourceAddress6, Opener6], "selves6"), Accept]));
+        rules.push(Rule::from([Lookup(&[SourceAddress6, Answerer6], "selves6"), Accept]));
+    }
+    rules.extend([
         Rule::from([iifname(&format!("{BRIDGE_PREFIX}*")), Drop]),
         Rule::from([Lookup(&[InputInterface, Opener], "boxes4"), Accept]),
         Rule::from([Lookup(&[InputInterface, Answerer], "boxes4"), Accept]),
-    ];
+    ]);
     if topology.pool6().is_some() {
         rules.push(Rule::from([Lookup(&[InputInterface, Opener6], "boxes6"), Accept]));
         rules.push(Rule::from([Lookup(&[InputInterface, Answerer6], "boxes6"), Accept]));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::apply::seats;
 use crate::plan::membership::{Wanted, wanted};
@@ -16,25 +16,26 @@ pub struct Members {
     pub directory: OwnedFd,
     /// Its name.
     pub network: String,
-    /// The range of its addresses.
-    pub subnet: Ipv4Net,
+    /// The ranges of its addresses.
+    pub subnets: Vec<IpNet>,
 }
 
 impl Members {
     /// What there is to say to a question about a member. `None`: it is about none, and others may know.
     pub(super) fn answer(&self, question: &Question) -> Option<Vec<u8>> {
-        match wanted(question, &self.network, &[self.subnet.into()])? {
+        match wanted(question, &self.network, &self.subnets)? {
             Wanted::Address(name) => self.find(&name).map(|address| question.address(Some(address.into()))),
-            // Who asked the host's name servers would hear that there is no such name.
-            Wanted::Address6(name) | Wanted::Other(name) => self.find(&name).map(|_| question.address(None)),
-            // Nobody else knows who has these addresses.
-            Wanted::Name(address) => {
-                let IpAddr::V4(address) = address else { return Some(question.unknown()) };
-                Some(match seats::name_of(&self.directory, address) {
-                    Some(name) => question.pointer(&name),
-                    None => question.unknown(),
-                })
+            Wanted::Address6(name) => {
+                let six = |address| seats::address6_of(&self.directory, address).map(IpAddr::V6);
+                self.find(&name).map(|address| question.address(six(address)))
             }
+            // Who asked the host's name servers would hear that there is no such name.
+            Wanted::Other(name) => self.find(&name).map(|_| question.address(None)),
+            // Nobody else knows who has these addresses.
+            Wanted::Name(address) => Some(match seats::name_of(&self.directory, address) {
+                Some(name) => question.pointer(&name),
+                None => question.unknown(),
+            }),
         }
     }
 

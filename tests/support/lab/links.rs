@@ -151,6 +151,15 @@ pub(crate) fn route(to: IpAddr, prefix: u8, via: IpAddr) {
     );
 }
 
+/// A route by way of `via`, which is on this link whatever the addresses there say.
+pub(crate) fn route_by(name: &str, to: IpAddr, prefix: u8, via: IpAddr) {
+    let ((family, to), (_, via)) = (wire(to), wire(via));
+    // The flag is RTNH_F_ONLINK, the attribute RTA_OIF.
+    let header = [family, prefix, 0, 0, MAIN, 4, 0, 1, 4, 0, 0, 0];
+    let message = Message::new(NEW_ROUTE, MAKE, &header).attr(1, &to).attr(4, &index(name).to_ne_bytes());
+    must("a route", Netlink::route().ask(&[message.attr(5, &via)]));
+}
+
 /// Removes every IPv4 route that `like` picks, by its table and its kind (1 unicast, 6 blackhole, 7 unreachable).
 pub(crate) fn remove_routes(like: impl Fn(u32, u8) -> bool) {
     remove_routes_that(|table, header| like(table, header[7]));
