@@ -35,7 +35,7 @@ struct RunArgs {
     #[arg(
         long,
         visible_alias = "network",
-        value_name = "NETWORK[:ip=IP,mac=MAC]",
+        value_name = "NETWORK[:ip=IP,ip6=IP,mac=MAC]",
         default_value = "nat",
         allow_hyphen_values = true,
         help_heading = "Network"

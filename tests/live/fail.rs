@@ -164,7 +164,7 @@ fn every_step_of_the_keepers_threads_fails() {
 }
 
 fn every_step_of_the_keeper_fails_in_a_network() {
-    let options = &["--net", "db:ip=10.9.0.7,mac=02:00:5e:00:00:07"];
+    let options = &["--net", "db:ip=10.9.0.7,ip6=fd09::8:7,mac=02:00:5e:00:00:07"];
     fail_in(World::with(Start::BesideAnother, options), Role::Keeper, 3);
 }
 

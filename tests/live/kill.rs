@@ -156,7 +156,7 @@ fn everybody_killed_with_a_network_that_has_a_name() {
     world.end();
 }
 
-const IN_A_NETWORK: &[&str] = &["--net", "db:ip=10.9.0.7,mac=02:00:5e:00:00:07"];
+const IN_A_NETWORK: &[&str] = &["--net", "db:ip=10.9.0.7,ip6=fd09::8:7,mac=02:00:5e:00:00:07"];
 
 /// L2: as above, of its addresses in a network and of its place at the bridge.
 fn everybody_killed_in_a_network() {

@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::lab::{
-    Capture, ECHO, HOST, HOST_LAN6, HOST6, Lab, Packet, RunningBox, Shape, WAN6, links, live_tests, probe,
-    send, sysctl, words,
+    Capture, ECHO, HOST, HOST_LAN6, HOST6, Lab, PROBE, Packet, RunningBox, Shape, WAN6, links, live_tests,
+    probe, send, sysctl, words,
 };
 use crate::names;
 use crate::networks::{
@@ -25,11 +25,13 @@ live_tests![
     isolated_boxes_do_not_reach_each_other_over_ipv6,
     a_member_cannot_send_with_anothers_ipv6_addresses,
     no_member_hears_neighbours_or_routers,
+    a_member_tells_of_errors_in_connections_of_its_own_only,
     members_find_each_others_ipv6_addresses_by_name_at_once,
     ipv6_addresses_of_a_network_are_had_or_refused,
     ranges_of_ipv6_are_chosen_kept_and_described,
     ranges_of_ipv6_that_conflict_are_refused_naming_the_other,
     nothing_is_left_of_members_with_ipv6_that_were_killed,
+    nobody_gets_the_connections_of_a_member_before,
     a_dry_run_shows_the_ipv6_of_a_network,
 ];
 
@@ -218,6 +220,7 @@ fn isolated_boxes_do_not_reach_each_other_over_ipv6() {
 const IP: u16 = 0x86dd;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
+const GATEWAY: [u8; 6] = [0x02, 0x6e, 0x62, 0xff, 0xff, 0x01];
 
 /// A packet (RFC 8200) of UDP or ICMPv6, whose checksum is right (RFC 8200, 8.1). `sum`: where in the payload it belongs.
 fn packet(from: Ipv6Addr, to: Ipv6Addr, next: u8, payload: &[u8], sum: usize) -> Vec<u8> {
@@ -251,19 +254,18 @@ fn a_member_cannot_send_with_anothers_ipv6_addresses() {
     let listener = receiver.inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 5000)).expect("to bind"));
     listener.set_read_timeout(Some(Duration::from_secs(2))).expect("a time-out");
     let stranger = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77);
-    let (gateway, gateways) =
-        ([0x02, 0x6e, 0x62, 0xff, 0xff, 0x01], Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1));
+    let gateways = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
     spoofer.inside(|| {
         for source in [victims, stranger, gateways, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7)] {
-            for mac in [theirs, gateway] {
+            for mac in [theirs, GATEWAY] {
                 inject(&ethernet(mac, own, IP, &datagram(source, to, 5000)));
             }
-            inject(&ethernet(gateway, own, IP, &datagram(source, WAN6, ECHO)));
+            inject(&ethernet(GATEWAY, own, IP, &datagram(source, WAN6, ECHO)));
         }
         inject(&ethernet(theirs, his, IP, &datagram(from, to, 5000)));
-        inject(&ethernet(gateway, his, IP, &datagram(victims, WAN6, ECHO)));
+        inject(&ethernet(GATEWAY, his, IP, &datagram(victims, WAN6, ECHO)));
         // By the same way: when this arrives, those before it would have.
-        inject(&ethernet(gateway, own, IP, &datagram(from, to, 5000)));
+        inject(&ethernet(GATEWAY, own, IP, &datagram(from, to, 5000)));
     });
     let (_, source) = listener.recv_from(&mut [0; 64]).expect("the honest one");
     assert_eq!(source.ip(), IpAddr::V6(from));
@@ -330,6 +332,37 @@ fn no_member_hears_neighbours_or_routers() {
     assert_eq!(neighbours().lines().count(), before.lines().count());
     let reached = hearer.inside(|| probe::icmp(about));
     assert!(reached.reached(), "{reached}");
+}
+
+/// I2: though all of the network come to the gateway by one interface.
+fn a_member_tells_of_errors_in_connections_of_its_own_only() {
+    let lab = Lab::new(Shape::OwnLan);
+    create(&lab, "db", 0, &[]);
+    let [victim, forger] = [(); 2].map(|()| member(&lab, "db", &["sleep"]));
+    let peer = lab.wan(|| UdpSocket::bind((WAN6, 0)).expect("to bind"));
+    peer.set_read_timeout(Some(Duration::from_secs(2))).expect("a time-out");
+    let there = peer.local_addr().expect("an address");
+    let socket = victim.inside(|| UdpSocket::bind((address_of(&victim), 0)).expect("to bind"));
+    let at = socket.local_addr().expect("an address");
+    socket.send_to(b"hello", there).expect("to send");
+    let (_, from) = peer.recv_from(&mut [0; 64]).expect("a datagram");
+    peer.connect(from).expect("to connect");
+    let udp = [&[there.port(), at.port(), 16, 0].map(u16::to_be_bytes).concat()[..], b"a packet"].concat();
+    let about = packet(WAN6, address_of(&victim), UDP, &udp, 6);
+    // Destination unreachable, port unreachable (RFC 4443, 3.1).
+    let error = [&[1, 4, 0, 0, 0, 0, 0, 0][..], &about].concat();
+    forger.inside(|| {
+        let lie = packet(address_of(&forger), WAN6, ICMPV6, &error, 2);
+        inject(&ethernet(GATEWAY, mac_of(&forger), IP, &lie));
+        // By the same way: when this is answered, the other would have arrived.
+        assert!(probe::udp(WAN.into()).reached());
+    });
+    let heard = peer.take_error().expect("a socket");
+    assert!(heard.is_none(), "an error in the name of another box: {heard:?}");
+    drop(socket);
+    peer.send(b"are you there?").expect("to send");
+    let told = peer.recv(&mut [0; 64]).expect_err("nobody is there");
+    assert_eq!(told.kind(), std::io::ErrorKind::ConnectionRefused, "{told}");
 }
 
 /// N4: AAAA and PTR; a name without an IPv6 address is there all the same.
@@ -473,6 +506,31 @@ fn nothing_is_left_of_members_with_ipv6_that_were_killed() {
     again.end();
     let gone = staying.inside(|| probe::icmp("fd09::8:7".parse::<Ipv6Addr>().expect("an address")));
     assert!(!gone.reached(), "{gone}");
+}
+
+/// I2, L1: gateway and host forget them before the address is had again.
+fn nobody_gets_the_connections_of_a_member_before() {
+    let lab = Lab::new(Shape::OwnLan);
+    create(&lab, "db", 0, &[]);
+    let staying = member(&lab, "db", &["sleep"]);
+    let own = "fd09:0000:0000:0000:0000:0000:0008:0007";
+    let tracked = || {
+        let inside = lab.netbox(&["gateway", "--", PROBE, "cat", "/proc/net/nf_conntrack"]).output();
+        let inside = String::from_utf8(inside.expect("netbox gateway").stdout).expect("text");
+        [inside, fs::read_to_string("/proc/net/nf_conntrack").expect("the host's")]
+    };
+    let before = lab.start(&["--net", "db:ip6=fd09::8:7"], &["sleep"]);
+    let known = record_of(&lab, &before)["attachment"]["address6"].as_str().expect("an address").to_owned();
+    let known: Ipv6Addr = known.parse().expect("an address");
+    let known = known.segments().map(|part| format!("{part:04x}")).join(":");
+    assert!(before.inside(|| probe::udp(WAN.into())).reached());
+    let [inside, outside] = tracked();
+    assert!(inside.contains(own) && outside.contains(&known), "{inside}\n{outside}");
+    before.end();
+    let again = lab.start(&["--net", "db:ip6=fd09::8:7"], &["sleep"]);
+    let [inside, outside] = tracked();
+    assert!(!inside.contains(own) && !outside.contains(&known), "{inside}\n{outside}");
+    assert!(again.inside(|| probe::icmp(address_of(&staying))).reached());
 }
 
 fn a_dry_run_shows_the_ipv6_of_a_network() {

@@ -125,7 +125,8 @@ impl World {
         let is_routed = network == Some(ROUTED);
         if let Some(name) = network {
             let options: &[&str] = if is_routed { &OF_ROUTED } else { &[] };
-            let create = ["network", "create", name, "--subnet", "10.9.0.0/24"];
+            let create =
+                ["network", "create", name, "--ipv6", "--subnet", "10.9.0.0/24", "--subnet", "fd09::/64"];
             let made = lab.netbox(&[&create, options].concat()).output();
             assert!(made.expect("netbox can be started").status.success());
         }
