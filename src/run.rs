@@ -329,7 +329,11 @@ impl<'a> Keeper<'a> {
                 self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request));
             attachment.join(bridge::join(&locked, host, gateway, lease, &networks, request)?)?;
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
-                tell(self.launcher, &ToLauncher::Log(format!("boxes have no IPv6: {reason}")));
+                let who = match attachment.own_address6() {
+                    None => "boxes have no IPv6",
+                    Some(_) => "the box has IPv6 in its network alone",
+                };
+                tell(self.launcher, &ToLauncher::Log(format!("{who}: {reason}")));
             }
             attach::let_in(&locked, gateway, lease.id.as_str(), attachment)?;
             lease.announce(&locked, Shared::Network, gateway.network.as_fd());
