@@ -768,7 +768,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__network__subcmd__create)
-            opts="-d -h --ipv6 --subnet --gateway --ip-range --internal --isolate --mtu --label --driver --help"
+            opts="-d -h --ipv6 --subnet --gateway --ip-range --internal --isolate --mtu --label --route --no-masquerade --driver --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
