@@ -13,28 +13,27 @@
 //! ```
 //! Everything is opened without following links, and refused when it belongs to somebody else. The last keeper removes it.
 
+mod files;
+
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RawMode, StatxFlags};
-use serde::{Serialize, de::DeserializeOwned};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::net_cookie::netns_cookie;
 use crate::kernel::slots::Slots;
 use crate::plan::topology::SLOTS;
 
+pub(super) use files::{
+    check, half_written, make_directory, open_checked, open_directory, open_parent, read_json,
+    read_open_json, remove, take_room, write_half, write_into_room, write_json,
+};
+
 /// Where the directories of all users are.
 pub const PARENT: &str = "/run/netbox";
-
-/// No state file of ours is larger: what is, is not ours. The largest is the record of a box with a command line of 2 MiB (execve(2))
-/// in which every byte has to be escaped.
-const LARGEST: u64 = 16 << 20;
-
-const DIRECTORY: OFlags =
-    OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
 /// The opened state directory of one user.
 #[derive(Debug)]
@@ -350,126 +349,4 @@ fn is_cookie_name(name: &str) -> bool {
 pub fn cookie_here() -> Result<u64> {
     let probe = UnixDatagram::unbound().context(|| "cannot make a socket")?;
     netns_cookie(probe.as_fd()).context(|| "cannot identify the network namespace")
-}
-
-/// Opens a directory that must be this user's own.
-pub(super) fn open_checked(at: impl AsFd, name: &str, path: &str) -> Result<OwnedFd> {
-    let directory = open_directory(at, name).context(|| format!("cannot open {path}"))?;
-    check(&directory, path)?;
-    Ok(directory)
-}
-
-/// Opens the directory in which those of all users are: root's, as a rule, or this user's own.
-pub(super) fn open_parent(path: &str) -> Result<OwnedFd> {
-    let directory = open_directory(CWD, path).context(|| format!("cannot open {path}"))?;
-    check_of(&directory, path, |owner| owner == 0 || owner == own_user())?;
-    Ok(directory)
-}
-
-/// Opens a directory without following a link.
-pub(super) fn open_directory(at: impl AsFd, path: &str) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(at, path, DIRECTORY, Mode::empty())?)
-}
-
-/// Makes a directory, which may be there already.
-pub(super) fn make_directory(at: impl AsFd, path: &str, mode: RawMode) -> io::Result<()> {
-    match rustix::fs::mkdirat(at, path, Mode::from_raw_mode(mode)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-pub(super) fn check(file: &impl AsFd, path: &str) -> Result<()> {
-    check_of(file, path, |owner| owner == own_user())
-}
-
-fn own_user() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-fn check_of(file: &impl AsFd, path: &str, may_own: impl Fn(u32) -> bool) -> Result<()> {
-    let stat =
-        rustix::fs::fstat(file).map_err(io::Error::from).context(|| format!("cannot look at {path}"))?;
-    if !may_own(stat.st_uid) {
-        return Err(Error::new(format!("cannot use {path}"))
-            .because(format!("it belongs to user {}, not to user {}", stat.st_uid, own_user()))
-            .hint(format!("look who made it, and remove it: rm -r {path}")));
-    }
-    if stat.st_mode & 0o022 != 0 {
-        return Err(Error::new(format!("cannot use {path}"))
-            .because(format!("others may write to it (mode {:04o})", stat.st_mode & 0o7777))
-            .hint(format!("chmod go-w {path}")));
-    }
-    Ok(())
-}
-
-/// Reads a JSON file. `None`: not there, or not what we write (cut short, foreign, garbage, too large).
-pub(super) fn read_json<T: DeserializeOwned>(at: impl AsFd, name: &str) -> Option<T> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    read_open_json(rustix::fs::openat(at, name, flags, Mode::empty()).ok()?)
-}
-
-/// The same of a file that is open.
-pub(super) fn read_open_json<T: DeserializeOwned>(file: OwnedFd) -> Option<T> {
-    let mut bytes = Vec::new();
-    File::from(file).take(LARGEST).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
-/// Writes a JSON file so that whoever reads it sees the old one, this one, or none: never half of one.
-pub(super) fn write_json(at: impl AsFd + Copy, name: &str, value: &impl Serialize) -> io::Result<()> {
-    let new = half_written(name);
-    let written =
-        write_half(at, name, value).and_then(|()| Ok(rustix::fs::renameat(at, new.as_str(), at, name)?));
-    if written.is_err() {
-        // What cannot be removed either, the next one that is written replaces.
-        let _ = remove(at, &new);
-    }
-    written
-}
-
-/// Writes what has yet to be renamed.
-pub(super) fn write_half(at: impl AsFd, name: &str, value: &impl Serialize) -> io::Result<()> {
-    let bytes = serde_json::to_vec(value)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(at, half_written(name), flags, Mode::from_raw_mode(0o600))?;
-    File::from(file).write_all(&bytes)
-}
-
-/// Takes room on the disk for what [`write_into_room`] writes.
-pub(super) fn take_room(at: impl AsFd, name: &str, length: usize) -> io::Result<()> {
-    open_half(at, name)?.write_all(&vec![b' '; length])
-}
-
-/// As [`write_json`], into the room that was taken for it, if any was: also where the disk is full by now.
-pub(super) fn write_into_room(
-    at: impl AsFd + Copy,
-    name: &str,
-    value: &impl Serialize,
-    length: usize,
-) -> io::Result<()> {
-    let mut bytes = serde_json::to_vec(value)?;
-    // Whatever was there is written over: JSON may end in spaces.
-    bytes.resize(bytes.len().max(length), b' ');
-    open_half(at, name)?.write_all(&bytes)?;
-    Ok(rustix::fs::renameat(at, half_written(name).as_str(), at, name)?)
-}
-
-/// What is there of it stays.
-fn open_half(at: impl AsFd, name: &str) -> io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    Ok(rustix::fs::openat(at, half_written(name), flags, Mode::from_raw_mode(0o600))?.into())
-}
-
-/// What a file is called until it is whole.
-pub(super) fn half_written(name: &str) -> String {
-    format!("{name}.new")
-}
-
-/// Removes a file, which may be gone already.
-pub(super) fn remove(at: impl AsFd, name: &str) -> io::Result<()> {
-    match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
 }
