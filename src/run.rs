@@ -14,6 +14,7 @@
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::unistd::Pid;
 
@@ -44,9 +45,9 @@ use crate::launch::first_process::FirstProcess;
 use crate::launch::inside::Inside;
 use crate::launch::launcher::{Launcher, Outcome, after_keeper, takes_terminal_at_once};
 use crate::launch::linger::linger;
+use crate::launch::living::Living;
 use crate::launch::message::{BoxFacts, FromBox, ToLauncher, introduce, tell};
 use crate::launch::output::{self, CommandEnds};
-use crate::launch::ports::Ports;
 use crate::launch::publish_all::Publisher;
 use crate::launch::status_stream::StatusStream;
 use crate::launch::supervise::{Care, End, kill_box, launcher_is_there, status_of, supervise, wake};
@@ -312,6 +313,8 @@ impl<'a> Keeper<'a> {
         let request = self.start.request;
         address::wait_until_left(&mut self.state, request, self.launcher.as_fd())?;
         let host = self.host.insert(Host::open()?);
+        // Before the run lock, as who removes a network takes them.
+        let networks = networks::keep_for(request)?;
         let mut locked = State::open_locked(&mut self.state)?;
         let (swept, found) = sweep(&locked, host, census(locked.slots()), false);
         if !swept.is_empty() {
@@ -320,14 +323,13 @@ impl<'a> Keeper<'a> {
         for problem in swept.problems {
             tell(self.launcher, &ToLauncher::Warning(problem));
         }
-        let networks = networks::keep_for(request)?;
         let place = address::settle(&locked, request, &found)?;
         let lease = self.lease.insert(Lease::take(&mut locked, request.name.as_ref(), place.as_ref())?);
         if let Some(place) = place {
             let gateway = self.gateway.insert(gateway::join_or_make(&locked, host, &found, place)?);
             let attachment =
                 self.attachment.insert(Attachment::new(gateway.record.topology, lease.slot, request));
-            attachment.join(bridge::join(&locked, host, gateway, lease, &networks, request)?)?;
+            bridge::join(&locked, host, gateway, lease, attachment, &networks, request)?;
             if let Some(reason) = gateway.record.without_ipv6.as_ref().filter(|_| request.verbose > 0) {
                 let who = match attachment.own_address6() {
                     None => "boxes have no IPv6",
@@ -424,22 +426,23 @@ impl<'a> Keeper<'a> {
     fn watch(&mut self, mut signals: Signals) -> Result<End> {
         let Self { start, first, waiting, files, .. } = self;
         let (lease, mounts) = (self.lease.as_ref(), self.record.as_ref().and_then(|record| record.mounts));
-        let gateway = self.gateway.as_mut();
-        let (network, nft) = gateway.map(|gateway| (gateway.network.as_fd(), &mut gateway.nft)).unzip();
-        let attachment = self.attachment.as_ref();
-        let place =
-            network.zip(attachment.cloned()).map(|(network, attachment)| Place { network, attachment });
+        let place = self.gateway.as_ref().zip(self.attachment.as_ref()).map(|(gateway, attachment)| Place {
+            network: Arc::clone(&gateway.network),
+            attachment: attachment.clone(),
+        });
+        self.watch = place.as_ref().map(|place| Watch::new(place.attachment.slot));
         let helpers = errands::helpers(place, waiting, self.questions.as_ref(), &start.request.dns)?;
         let files = Some(&files[..]).filter(|files| !files.is_empty());
         let files = files.map(|files| Files::new(files, first.process.pid));
-        let ports = (|| {
-            let (gateway, attachment, lease) = (nft?, attachment?.clone(), lease?);
+        let gateway = self.gateway.as_mut();
+        let living = (|| {
+            let (gateway, attachment, lease) = (gateway?, self.attachment.as_mut()?, lease?);
             let (state, host, record) = (self.state.as_mut()?, self.host.as_mut()?, self.record.as_mut()?);
-            let first = first.process.pid;
-            Some(Ports { state, host, gateway, lease, first, attachment, record, waiting })
+            let (first, members) = (&first.process, &self.questions.as_ref()?.members);
+            let no_ipv6 = start.request.no_ipv6;
+            Some(Living { state, host, gateway, lease, first, attachment, record, waiting, no_ipv6, members })
         })();
-        let duties = Duties::new(helpers, files, ports, self.publisher.as_mut());
-        self.watch = attachment.map(|attachment| Watch::new(attachment.slot));
+        let duties = Duties::new(helpers, files, living, self.publisher.as_mut());
         let care = Care { duties, watch: self.watch.as_mut(), control: &mut self.control, lease, mounts };
         supervise(first, self.launcher, &mut signals, start.request.timeout, care)
     }

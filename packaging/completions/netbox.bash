@@ -124,8 +124,14 @@ _netbox() {
             netbox__subcmd__help,wait)
                 cmd="netbox__subcmd__help__subcmd__wait"
                 ;;
+            netbox__subcmd__help__subcmd__network,connect)
+                cmd="netbox__subcmd__help__subcmd__network__subcmd__connect"
+                ;;
             netbox__subcmd__help__subcmd__network,create)
                 cmd="netbox__subcmd__help__subcmd__network__subcmd__create"
+                ;;
+            netbox__subcmd__help__subcmd__network,disconnect)
+                cmd="netbox__subcmd__help__subcmd__network__subcmd__disconnect"
                 ;;
             netbox__subcmd__help__subcmd__network,inspect)
                 cmd="netbox__subcmd__help__subcmd__network__subcmd__inspect"
@@ -148,8 +154,14 @@ _netbox() {
             netbox__subcmd__help__subcmd__port,rm)
                 cmd="netbox__subcmd__help__subcmd__port__subcmd__rm"
                 ;;
+            netbox__subcmd__network,connect)
+                cmd="netbox__subcmd__network__subcmd__connect"
+                ;;
             netbox__subcmd__network,create)
                 cmd="netbox__subcmd__network__subcmd__create"
+                ;;
+            netbox__subcmd__network,disconnect)
+                cmd="netbox__subcmd__network__subcmd__disconnect"
                 ;;
             netbox__subcmd__network,help)
                 cmd="netbox__subcmd__network__subcmd__help"
@@ -172,8 +184,14 @@ _netbox() {
             netbox__subcmd__network,rm)
                 cmd="netbox__subcmd__network__subcmd__rm"
                 ;;
+            netbox__subcmd__network__subcmd__help,connect)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__connect"
+                ;;
             netbox__subcmd__network__subcmd__help,create)
                 cmd="netbox__subcmd__network__subcmd__help__subcmd__create"
+                ;;
+            netbox__subcmd__network__subcmd__help,disconnect)
+                cmd="netbox__subcmd__network__subcmd__help__subcmd__disconnect"
                 ;;
             netbox__subcmd__network__subcmd__help,help)
                 cmd="netbox__subcmd__network__subcmd__help__subcmd__help"
@@ -426,7 +444,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__help__subcmd__network)
-            opts="create ls inspect rm prune"
+            opts="create ls inspect rm prune connect disconnect"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -439,7 +457,35 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__help__subcmd__network__subcmd__connect)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__help__subcmd__network__subcmd__create)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__help__subcmd__network__subcmd__disconnect)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -754,12 +800,46 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__network)
-            opts="-h --help create ls list inspect rm remove prune help"
+            opts="-h --help create ls list inspect rm remove prune connect disconnect help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__connect)
+            opts="-h --ip --ip6 --mac --alias --ifname --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --ip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ip6)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mac)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --alias)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ifname)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -817,8 +897,8 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        netbox__subcmd__network__subcmd__help)
-            opts="create ls inspect rm prune help"
+        netbox__subcmd__network__subcmd__disconnect)
+            opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -831,7 +911,49 @@ _netbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        netbox__subcmd__network__subcmd__help)
+            opts="create ls inspect rm prune connect disconnect help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__connect)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         netbox__subcmd__network__subcmd__help__subcmd__create)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        netbox__subcmd__network__subcmd__help__subcmd__disconnect)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

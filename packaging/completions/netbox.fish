@@ -40,12 +40,12 @@ complete -c netbox -n "__fish_netbox_needs_command" -f -a "stats" -d 'Show the t
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "monitor" -d 'Tell when boxes start and end, and when their ports change'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "stop" -d 'End boxes: SIGTERM to the command, and after a while SIGKILL'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "kill" -d 'Send a signal to the commands of boxes'
-complete -c netbox -n "__fish_netbox_needs_command" -f -a "network" -d 'Make, list and remove networks that boxes share'
+complete -c netbox -n "__fish_netbox_needs_command" -f -a "network" -d 'Make, list and remove networks that boxes share, and change who is in them'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "gc" -d 'Remove what boxes left that were killed together with netbox'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "gateway" -d 'Start a command in the gateway\'s network, to look at it'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s p -l publish -d 'Publish a port of the box on the host: [[IP:][HOSTPORT[-END]]:]BOXPORT[-END][/tcp|udp|sctp]' -r
-complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`, box:NAME (another box\'s), netns:NAME or netns:PATH (a network namespace that is there)' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`, box:NAME (another box\'s), netns:NAME or netns:PATH (a network namespace that is there). More than once for a box in several networks: eth0, eth1, …, the first with the way out' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of the box\'s link in bytes [default: the uplink\'s]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip -d 'Give the box this address of the pool' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip6 -d 'Give the box this IPv6 address; the first box chooses the pool by it' -r
@@ -127,15 +127,17 @@ complete -c netbox -n "__fish_netbox_using_subcommand stop" -l all -d 'Every box
 complete -c netbox -n "__fish_netbox_using_subcommand stop" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_using_subcommand kill" -s s -l signal -d 'Which signal: a name or a number [default: KILL]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand kill" -s h -l help -d 'Print help'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -s h -l help -d 'Print help'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "create" -d 'Make a network'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "ls" -d 'List the networks'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "list" -d 'List the networks'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "inspect" -d 'Say everything about networks, as JSON'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "rm" -d 'Remove networks'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "remove" -d 'Remove networks'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "prune" -d 'Remove the networks that no box is in'
-complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "create" -d 'Make a network'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "ls" -d 'List the networks'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "list" -d 'List the networks'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "inspect" -d 'Say everything about networks, as JSON'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "rm" -d 'Remove networks'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "remove" -d 'Remove networks'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "prune" -d 'Remove the networks that no box is in'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "connect" -d 'Take a box that runs into a further network'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "disconnect" -d 'Take a box that runs out of a network'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and not __fish_seen_subcommand_from create ls list inspect rm remove prune connect disconnect help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l subnet -d 'The range of its addresses, one for each family [default: a free /24; a random /64]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l gateway -d 'The gateway\'s address in it, likewise [default: the first]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from create" -l ip-range -d 'Give boxes addresses from this part of it, likewise' -r
@@ -158,11 +160,20 @@ complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_s
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from connect" -l ip -d 'The address that the box is to have there' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from connect" -l ip6 -d 'The IPv6 address that it is to have there' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from connect" -l mac -d 'The hardware address of its link' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from connect" -l alias -d 'What the network\'s other boxes find it by besides' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from connect" -l ifname -d 'The name of its interface [default: the next of eth1, eth2, …]' -r
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from connect" -s h -l help -d 'Print help'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from disconnect" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "create" -d 'Make a network'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "ls" -d 'List the networks'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "inspect" -d 'Say everything about networks, as JSON'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "rm" -d 'Remove networks'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "prune" -d 'Remove the networks that no box is in'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "connect" -d 'Take a box that runs into a further network'
+complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "disconnect" -d 'Take a box that runs out of a network'
 complete -c netbox -n "__fish_netbox_using_subcommand network; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c netbox -n "__fish_netbox_using_subcommand gc" -s h -l help -d 'Print help'
 complete -c netbox -n "__fish_netbox_using_subcommand gateway" -s h -l help -d 'Print help'
@@ -180,7 +191,7 @@ complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_
 complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "monitor" -d 'Tell when boxes start and end, and when their ports change'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "stop" -d 'End boxes: SIGTERM to the command, and after a while SIGKILL'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "kill" -d 'Send a signal to the commands of boxes'
-complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "network" -d 'Make, list and remove networks that boxes share'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "network" -d 'Make, list and remove networks that boxes share, and change who is in them'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "gc" -d 'Remove what boxes left that were killed together with netbox'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "gateway" -d 'Start a command in the gateway\'s network, to look at it'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and not __fish_seen_subcommand_from run exec ps port logs wait rm inspect pids identify stats monitor stop kill network gc gateway help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -192,3 +203,5 @@ complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subc
 complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subcommand_from network" -f -a "inspect" -d 'Say everything about networks, as JSON'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subcommand_from network" -f -a "rm" -d 'Remove networks'
 complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subcommand_from network" -f -a "prune" -d 'Remove the networks that no box is in'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subcommand_from network" -f -a "connect" -d 'Take a box that runs into a further network'
+complete -c netbox -n "__fish_netbox_using_subcommand help; and __fish_seen_subcommand_from network" -f -a "disconnect" -d 'Take a box that runs out of a network'

@@ -14,6 +14,7 @@ use crate::plan::pool;
 use crate::plan::record::GatewayRecord;
 use crate::plan::topology::{POOL6_PREFIX, SLOTS, Topology, slots_of};
 use crate::plan::wiring::written;
+use crate::spec::network::Join;
 use crate::spec::request::RunRequest;
 
 use super::census::{Census, census};
@@ -160,32 +161,43 @@ pub fn wait_until_left(
     request: &RunRequest,
     launcher: BorrowedFd<'_>,
 ) -> Result<()> {
-    let (ip, mac) = request.net.network().map_or((None, None), |_| request.seat());
-    if !request.has_address() && ip.is_none() && request.seat6().is_none() && mac.is_none() {
+    let mut joins = request.joins();
+    joins.retain(|(_, join)| join.ip.is_some() || join.ip6.is_some() || join.mac.is_some());
+    if !request.has_address() && joins.is_empty() {
         return Ok(());
     }
     let locked = State::open_locked(state)?;
     let slots = locked.slots();
-    let slot = match request.net.network() {
-        Some(join) => {
-            let network = networks::keep(&join.name)?.network.id;
-            let ip6 = request.seat6().map(|ip6| ip6.to_string());
-            let names = [ip.map(|ip| ip.to_string()), ip6, mac.map(written)];
-            let mut holders =
-                names.iter().flatten().filter_map(|name| seats::find(locked.root(), &network, name));
-            holders.next().map(|taken| taken.slot)
-        }
-        None => settle(&locked, request, &census(slots))?.and_then(|place| place.slot).map(|(slot, _)| slot),
-    };
+    let mut wanted = Vec::new();
+    if request.has_address() {
+        let place = settle(&locked, request, &census(slots))?;
+        wanted.extend(place.and_then(|place| place.slot).map(|(slot, _)| slot));
+    }
+    for (_, join) in joins {
+        wanted.extend(holders(&locked, &join)?);
+    }
     // A damaged link may name any.
-    let Some(slot) = slot.filter(|slot| *slot < SLOTS) else { return Ok(()) };
-    let (now, note) = (slots.state(slot as usize), slots.note(slot as usize));
+    wanted.retain(|slot| *slot < SLOTS);
+    let of = |slot: u32| (slots.state(slot as usize), slots.note(slot as usize));
+    let seen: Vec<_> = wanted.into_iter().map(of).collect();
     drop(locked);
-    if let SlotState::Alive(keeper) = now
-        && note.bits & DRAINING != 0
-    {
-        // What cannot be waited for shows when the slot is taken.
-        let _ = wait_for_end(keeper, launcher, LEAVES);
+    for (now, note) in seen {
+        if let SlotState::Alive(keeper) = now
+            && note.bits & DRAINING != 0
+        {
+            // What cannot be waited for shows when the slot is taken.
+            let _ = wait_for_end(keeper, launcher, LEAVES);
+        }
     }
     Ok(())
+}
+
+/// The slots of the boxes that have what was asked for in a network.
+fn holders(locked: &Locked<'_>, join: &Join) -> Result<Vec<u32>> {
+    // Without its lock: who removes a network takes that before the run lock.
+    let network = networks::find(&join.name)?.id;
+    let names =
+        [join.ip.map(|ip| ip.to_string()), join.ip6.map(|ip6| ip6.to_string()), join.mac.map(written)];
+    let holders = names.iter().flatten().filter_map(|name| seats::find(locked.root(), &network, name));
+    Ok(holders.map(|taken| taken.slot).collect())
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Error, Result};
 use crate::kernel::nft::{Batch, NftError};
-use crate::kernel::route::link;
+use crate::kernel::route::link::{self, LinkChange};
 use crate::plan;
 use crate::plan::network::Member;
 use crate::plan::record::{Attachment, PortMap, Reached};
@@ -99,6 +99,43 @@ pub fn shut_out(
     gateway.nft.commit(batch)
 }
 
+/// Shuts a box that lives out of one of its networks.
+///
+/// # Errors
+/// Those of nf_tables; elements that are gone are no error.
+pub fn let_out(
+    _locked: &Locked<'_>,
+    gateway: &mut Gateway,
+    id: &str,
+    attachment: &Attachment,
+    member: &Member,
+) -> Result<(), NftError> {
+    let networks = attachment.networks.iter().filter(|other| other.link != member.link);
+    let left = Attachment { networks: networks.cloned().collect(), ..attachment.clone() };
+    let stays: Vec<_> = elements(&left, id, &[]).collect();
+    let mut batch = Batch::new();
+    for (family, element) in elements(attachment, id, &[]).filter(|element| !stays.contains(element)) {
+        batch.delete_element(family, TABLE, &element);
+    }
+    let count = ruleset::conns(&member.bridge_name(), Topology::mark(attachment.slot));
+    batch.delete_element(Family::Inet, TABLE, &count);
+    gateway.nft.commit(batch)
+}
+
+/// Has a link of the gateway's carry nothing any more.
+///
+/// # Errors
+/// Those of RTM_SETLINK; one that is gone is no error.
+pub fn shut_link(gateway: &mut Gateway, name: &str) -> io::Result<()> {
+    let Some(own) = gateway.route.link_by_name(name)? else { return Ok(()) };
+    let down = LinkChange { up: Some(false), ..LinkChange::default() };
+    match gateway.route.set_link(own.index, &down) {
+        // It went meanwhile.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        other => other,
+    }
+}
+
 /// Has the gateway forget where in a network a box was: unlike its own link, the bridge stays.
 ///
 /// # Errors
@@ -144,6 +181,10 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
         elements.push(ruleset::itself(address.into()));
     } else {
         elements.extend(attachment.address6.map(|address| ruleset::boxes6(&own_link, address)));
+    }
+    if attachment.links().count() > 1 {
+        // Those that it is published at.
+        elements.extend(attachment.addresses().into_iter().map(ruleset::several));
     }
     let others = attachment.networks.iter().filter(|member| member.link != 0);
     elements.extend(others.flat_map(|member| {

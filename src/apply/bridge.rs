@@ -8,7 +8,7 @@ use crate::kernel::namespace;
 use crate::kernel::nft::Batch;
 use crate::plan::network::{self, Member, Network, bridge_name};
 use crate::plan::network6;
-use crate::plan::record::Bridge;
+use crate::plan::record::{Attachment, Bridge};
 use crate::plan::ruleset::{self, Family};
 use crate::plan::settings;
 use crate::plan::topology::{FIRST_BRIDGE_INDEX, TABLE};
@@ -19,30 +19,31 @@ use super::gateway::{self, Gateway};
 use super::host::Host;
 use super::lease::Lease;
 use super::networks::Kept;
-use super::seats::Wanted;
 use super::state::Locked;
 use super::{routed, seats, wiring};
 
 /// Gives a box a place in each network that it is to be in, at a bridge that is there then. The caller holds the run lock.
 ///
 /// # Errors
-/// Those of making the bridge, and of [`Lease::sit_down`].
+/// Those of making the bridge, and of [`seats::take`].
 pub fn join(
     locked: &Locked<'_>,
     host: &mut Host,
     gateway: &mut Gateway,
-    lease: &mut Lease,
+    lease: &Lease,
+    attachment: &mut Attachment,
     networks: &[Kept],
     request: &RunRequest,
-) -> Result<Vec<Member>> {
+) -> Result<()> {
     let topology = gateway.record.topology;
-    for (Kept { network, .. }, link) in networks.iter().zip(0..) {
-        let ((ip, mac), ip6) = (request.seat(), request.seat6());
-        let ipv6 = network6::is_had(network, &topology, ip6, request.no_ipv6)?;
+    for (Kept { network, .. }, (link, join)) in networks.iter().zip(request.joins()) {
+        let ipv6 = network6::is_had(network, &topology, join.ip6, request.no_ipv6)?;
         let bridge = join_or_make(locked, host, gateway, network)?;
-        lease.sit_down(locked, network, (bridge, topology.mtu), Wanted { link, ip, ipv6, ip6, mac })?;
+        let own = (lease.id, lease.slot, lease.name.as_ref());
+        let seat = seats::take(locked, network, (link, &join, ipv6), own)?;
+        attachment.networks.push(Member::new(network, &seat, &join, bridge, topology.mtu));
     }
-    Ok(lease.networks.clone())
+    attachment.look_at_ipv6()
 }
 
 /// The index of a network's bridge, which is made where it is not there yet. The caller holds the run lock.
@@ -51,7 +52,7 @@ pub fn join(
 ///
 /// # Errors
 /// When something of the host's is in the network's range; those of netlink.
-fn join_or_make(
+pub fn join_or_make(
     locked: &Locked<'_>,
     host: &mut Host,
     gateway: &mut Gateway,
@@ -97,6 +98,16 @@ fn join_or_make(
     wiring::pipeline(&mut gateway.route, &requests, "the gateway")?;
     gateway::rewrite(locked, gateway, |record| record.bridges.push(Bridge { network: network.id, index }))?;
     Ok(index)
+}
+
+/// To be called by who joined the gateway a while ago: others have made bridges since. The caller holds the run lock.
+///
+/// # Errors
+/// When another gateway has taken its place.
+pub fn look_again(locked: &Locked<'_>, gateway: &mut Gateway) -> Result<()> {
+    gateway.record = gateway::newest(locked, &gateway.record)
+        .ok_or_else(|| Error::new("cannot use the gateway").because("another one has taken its place"))?;
+    Ok(())
 }
 
 /// Removes the bridge of a network that no box is in, if there is one. The caller holds the run lock. Waits 20 ms or more for RCU.

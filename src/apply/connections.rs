@@ -17,7 +17,7 @@ use crate::plan::topology::box_link;
 use crate::spec::port::Protocol;
 
 use super::attach::translated;
-use super::census::Census;
+use super::census::{Census, census};
 use super::gateway::Gateway;
 use super::host::Host;
 use super::state::Locked;
@@ -81,6 +81,21 @@ pub fn forget(
     let mut outside = Conntrack::on(host.nft(locked, census)?)?;
     outside.flush(&four.into_iter().chain(own).collect::<Vec<_>>())?;
     if had_six { outside.flush(&six) } else { Ok(()) }
+}
+
+/// Deletes what is tracked of the addresses of a box in one network, which it leaves.
+///
+/// # Errors
+/// Those of ctnetlink.
+pub fn forget_member(locked: &Locked<'_>, host: &mut Host, gateway: &Gateway, member: &Member) -> Result<()> {
+    let four = Selector::Address(member.address.into());
+    let six = member.address6().map(|six| Selector::Address(six.into()));
+    Conntrack::on(&gateway.nft)?.flush(&[four].into_iter().chain(six).collect::<Vec<_>>())?;
+    // Where other machines reach the network, the host has seen that address too.
+    if gateway.record.routed.iter().any(|one| one.network == member.network) {
+        Conntrack::on(host.nft(locked, &census(locked.slots()))?)?.flush(&[four])?;
+    }
+    Ok(())
 }
 
 /// Whether anything was sent to the box over IPv6, but for multicasts, which every link has. To forget connections over IPv6 takes the

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::namespace;
@@ -34,7 +35,7 @@ pub struct Gateway {
     /// What it is.
     pub record: GatewayRecord,
     /// Its network namespace.
-    pub network: OwnedFd,
+    pub network: Arc<OwnedFd>,
     /// A socket inside it.
     pub route: Route,
     /// A socket inside it.
@@ -136,7 +137,7 @@ pub fn join(record: &GatewayRecord, host: &Host, census: &Census) -> Result<Opti
         None => namespace::inside(network.as_fd(), host.network().as_fd(), Nft::open)
             .context(|| "cannot enter the gateway")??,
     };
-    Ok(Some(Gateway { record: record.clone(), network, route, nft }))
+    Ok(Some(Gateway { record: record.clone(), network: Arc::new(network), route, nft }))
 }
 
 /// A look at the gateway that lives, without the run lock: what is written down of it, its namespace, which lives as long as

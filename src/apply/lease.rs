@@ -10,14 +10,14 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::slots::{SlotNote, SlotState, Slots};
-use crate::plan::network::{Member, Network, Seat};
+use crate::plan::network::{Member, Seat};
 use crate::plan::record::BoxRecord;
 use crate::spec::name::{BoxId, BoxName};
 
 use super::address::Place;
 use super::kept;
 use super::registry;
-use super::seats::{self, Wanted};
+use super::seats;
 use super::state::{self, Locked, State};
 
 /// The box hangs off the gateway, which must live as long as it does.
@@ -63,8 +63,6 @@ pub struct Lease {
     pub id: BoxId,
     /// Its name, where the user gave one.
     pub name: Option<BoxName>,
-    /// Its places in networks, from when it has them.
-    pub networks: Vec<Member>,
     /// boxes/ID, locked.
     directory: OwnedFd,
     /// When it was taken.
@@ -107,14 +105,7 @@ impl Lease {
         match Self::make_directory(locked, &id, name) {
             Ok(directory) => {
                 let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-                Ok(Self {
-                    slot,
-                    id,
-                    name: name.cloned(),
-                    networks: Vec::new(),
-                    directory,
-                    since: Instant::now(),
-                })
+                Ok(Self { slot, id, name: name.cloned(), directory, since: Instant::now() })
             }
             Err(error) => {
                 let problems = remove(locked, slot, id.as_str(), name.map(BoxName::as_str), &[]);
@@ -146,26 +137,6 @@ impl Lease {
     #[must_use]
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
-    }
-
-    /// Takes a place in a network, whose bridge has this index in a gateway with this MTU.
-    ///
-    /// # Errors
-    /// Those of [`seats::take`].
-    pub fn sit_down(
-        &mut self,
-        locked: &Locked<'_>,
-        network: &Network,
-        (bridge, mtu): (u32, u32),
-        wanted: Wanted,
-    ) -> Result<()> {
-        let seat = seats::take(locked, network, wanted, (self.id, self.slot, self.name.as_ref()))?;
-        self.networks.push(Member::new(network, &seat, bridge, mtu));
-        Ok(())
-    }
-
-    fn seats(&self) -> Vec<Seat> {
-        self.networks.iter().map(Member::seat).collect()
     }
 
     /// Tells the other runs under which numbers this process holds what they may share. The caller holds the run lock.
@@ -214,8 +185,9 @@ impl Lease {
     }
 
     /// Ends the box for everybody else: its name can be used, it counts no more for the gateway, and nobody
-    /// finds it. Slot and directory stay until [`Lease::give_back`], because its link may live a moment longer.
-    pub fn end(&mut self, locked: &Locked<'_>) -> Vec<String> {
+    /// finds it. Slot, directory and its places in `networks` stay until [`Lease::give_back`], because its links may live a moment
+    /// longer.
+    pub fn end(&mut self, locked: &Locked<'_>, networks: &[Member]) -> Vec<String> {
         let slot = self.slot as usize;
         let note = locked.slots().note(slot);
         locked.slots().set_note(slot, &SlotNote { bits: DRAINING, ..note });
@@ -223,8 +195,8 @@ impl Lease {
         if let Some(name) = &self.name {
             problems.extend(free_name(locked, self.id.as_str(), name.as_str()));
         }
-        for seat in self.seats() {
-            problems.extend(seats::forget_names(locked, &seat, self.id.as_str()));
+        for member in networks {
+            problems.extend(seats::forget_names(locked, &member.seat(), self.id.as_str()));
         }
         match rustix::fs::renameat(&self.directory, RECORD, &self.directory, ENDED) {
             // ENOENT: it was not written yet, or somebody removed it.
@@ -241,9 +213,10 @@ impl Lease {
     }
 
     /// Gives the directory and the slot back, the last things that a box holds. What fails stays, and is swept.
-    pub fn give_back(self, state: &mut State) {
+    pub fn give_back(self, state: &mut State, networks: &[Member]) {
         let Ok(locked) = state.lock() else { return };
-        let _ = remove(&locked, self.slot as usize, self.id.as_str(), None, &self.seats());
+        let seats: Vec<_> = networks.iter().map(Member::seat).collect();
+        let _ = remove(&locked, self.slot as usize, self.id.as_str(), None, &seats);
         locked.remove_if_idle();
     }
 }

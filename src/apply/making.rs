@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::thread;
 
 use crate::error::{Context, Error, Result};
@@ -64,7 +65,7 @@ pub(super) fn make(
         routed: Vec::new(),
     };
     gateway::write_record(locked, &record)?;
-    let mut gateway = Gateway { record, network, route, nft };
+    let mut gateway = Gateway { record, network: Arc::new(network), route, nft };
     match build(&mut gateway, &mut host_route, host, locked, census) {
         Ok(()) => Ok(gateway),
         Err(error) => {

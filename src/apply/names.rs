@@ -1,5 +1,6 @@
 //! A box's way to names: the sockets of its resolver, and its own resolv.conf(5) and hosts(5).
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -45,7 +46,7 @@ pub struct Questions {
     /// For connections, listening.
     pub tcp: OwnedFd,
     /// The boxes of the networks that it is in.
-    pub members: Vec<MemberNames>,
+    pub members: RefCell<Vec<MemberNames>>,
 }
 
 /// Where the boxes of a network have their names.
@@ -64,7 +65,7 @@ impl MemberNames {
     ///
     /// # Errors
     /// Those of openat(2).
-    fn open(state: &State, member: &Member) -> Result<Self> {
+    pub fn open(state: &State, member: &Member) -> Result<Self> {
         let directory = seats::open(state.root(), &member.network)
             .context(|| format!("cannot open the state of network {}", member.name))?;
         let six = member.ipv6.map(|six| IpNet::V6(six.subnet));
@@ -86,7 +87,8 @@ pub fn listen_for(
 ) -> Result<Questions> {
     let networks =
         state.into_iter().flat_map(|state| attachment.networks.iter().map(move |one| (state, one)));
-    let members = networks.map(|(state, member)| MemberNames::open(state, member)).collect::<Result<_>>()?;
+    let members =
+        networks.map(|(state, member)| MemberNames::open(state, member)).collect::<Result<Vec<_>>>()?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let open = |kind| socket(AddressFamily::Inet, kind, flags, None);
     let both = || -> nix::Result<_> { Ok((open(SockType::Datagram)?, open(SockType::Stream)?)) };
@@ -104,7 +106,7 @@ pub fn listen_for(
         Ok(listen(&tcp, Backlog::new(BACKLOG)?)?)
     };
     ready().context(|| format!("cannot listen on {address} port {PORT} for the box's resolver"))?;
-    Ok(Questions { udp, tcp, members })
+    Ok(Questions { udp, tcp, members: RefCell::new(members) })
 }
 
 /// A file of the box's own, in the place of one of the host's. It is in the box's state directory for as long as it may
@@ -184,7 +186,7 @@ fn own_resolv_conf(
     let resolver = Topology::resolver_address(lease.slot);
     match host {
         Some(host) => {
-            let in_network = request.net.network().is_some();
+            let in_network = request.net.links().next().is_some();
             let text = host.for_box(resolver, request.dns_search.as_deref(), in_network);
             BoxFile::new(lease, lease::RESOLV_CONF, RESOLV_CONF, text.as_bytes()).map(Some)
         }

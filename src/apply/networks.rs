@@ -214,8 +214,9 @@ impl Networks {
 /// # Errors
 /// As [`keep`]; an option that it cannot have there.
 pub fn keep_for(request: &RunRequest) -> Result<Vec<Kept>> {
-    let kept = request.net.networks().iter().map(|join| keep(&join.name)).collect::<Result<Vec<_>>>()?;
-    kept.first().map_or(Ok(()), |kept| refusal::in_network(request, &kept.network))?;
+    let kept = request.net.links().map(|(_, join)| keep(&join.name)).collect::<Result<Vec<_>>>()?;
+    let way_out = kept.first().filter(|_| request.net.way_out().is_some());
+    way_out.map_or(Ok(()), |kept| refusal::in_network(request, &kept.network))?;
     Ok(kept)
 }
 
@@ -225,6 +226,14 @@ pub fn keep_for(request: &RunRequest) -> Result<Vec<Kept>> {
 /// When there is none, or its file is not what netbox wrote.
 pub fn keep(name: &NetworkName) -> Result<Kept> {
     Networks::open_existing()?.ok_or_else(|| unknown(name))?.keep(name)
+}
+
+/// The network of that name, as it is now.
+///
+/// # Errors
+/// As [`keep`].
+pub fn find(name: &NetworkName) -> Result<Network> {
+    Networks::open_existing()?.ok_or_else(|| unknown(name))?.find(name)?.ok_or_else(|| unknown(name))
 }
 
 /// There is no such network.

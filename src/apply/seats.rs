@@ -4,6 +4,7 @@
 //! To find a free one takes no look at the others: the kernel says whether the name is taken. One that was asked for as a hardware
 //! address is registered likewise.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -17,6 +18,7 @@ use crate::plan::topology::{MOST_LINKS, Mac};
 use crate::plan::wiring::written;
 use crate::spec::address::parse_mac;
 use crate::spec::name::{BoxId, BoxName};
+use crate::spec::network::Join;
 
 use super::registry;
 use super::state::{self, Locked, make_directory};
@@ -24,23 +26,11 @@ use super::state::{self, Locked, make_directory};
 /// What the links begin with that lead from a name to an address. No address begins so.
 const NAME: &str = "name:";
 
+/// What a link has in the place of an IPv6 address.
+const NO_ADDRESS6: &str = "-";
+
 /// Where they are.
 pub(super) const DIRECTORY: &str = "networks";
-
-/// What a box is to have in a network, by which of its links.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// The number of the link.
-    pub link: u32,
-    /// The address that was asked for.
-    pub ip: Option<Ipv4Addr>,
-    /// Whether it gets an IPv6 address.
-    pub ipv6: bool,
-    /// The one that was asked for.
-    pub ip6: Option<Ipv6Addr>,
-    /// The hardware address that was.
-    pub mac: Option<Mac>,
-}
 
 /// What a link says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +47,17 @@ pub struct Taken {
     pub link: u32,
     /// Its IPv6 address, where it has one.
     pub address6: Option<Ipv6Addr>,
+    /// What else it is found by.
+    pub aliases: Vec<BoxName>,
 }
 
 impl Taken {
+    /// Not too long for a link (PATH_MAX): there are not so many further names.
     fn text(&self) -> String {
-        let six = self.address6.map_or_else(String::new, |six| format!(" {six}"));
-        format!("{} {} {} {} {}{six}", self.id, self.slot, written(self.mac), self.name, self.link)
+        let Self { id, slot, mac, name, link, address6, aliases } = self;
+        let six = address6.map_or_else(|| NO_ADDRESS6.to_owned(), |six| six.to_string());
+        let aliases: String = aliases.iter().map(|alias| format!(" {alias}")).collect();
+        format!("{id} {slot} {} {name} {link} {six}{aliases}", written(*mac))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -71,8 +66,12 @@ impl Taken {
         let (id, mac) = (BoxId::parse(id).ok()?, parse_mac(mac).ok()?);
         let name = BoxName::parse(name).ok()?.as_str().to_owned();
         let link = words.next()?.parse().ok().filter(|link| *link < MOST_LINKS)?;
-        let address6 = words.next().map(|six| six.parse().ok().ok_or(())).transpose().ok()?;
-        Some(Self { id, slot: slot.parse().ok()?, mac, name, link, address6 })
+        let address6 = match words.next()? {
+            NO_ADDRESS6 => None,
+            six => Some(six.parse().ok()?),
+        };
+        let aliases = words.map(|alias| BoxName::parse(alias).ok()).collect::<Option<_>>()?;
+        Some(Self { id, slot: slot.parse().ok()?, mac, name, link, address6, aliases })
     }
 }
 
@@ -85,7 +84,7 @@ impl Taken {
 pub fn take(
     locked: &Locked<'_>,
     network: &Network,
-    Wanted { link, ip, ipv6, ip6, mac }: Wanted,
+    (link, join, ipv6): (u32, &Join, bool),
     (id, slot, name): (BoxId, u32, Option<&BoxName>),
 ) -> Result<Seat> {
     let root = locked.root();
@@ -99,14 +98,15 @@ pub fn take(
         .map_err(io::Error::from)
         .context(|| format!("cannot open the state directory {directory} to resolvers"))?;
     let name = name.map_or_else(|| id.to_string(), |name| name.as_str().to_owned());
-    if let Some(mac) = mac {
+    if let Some(mac) = join.mac {
         check_mac(locked, network, mac)?;
     }
     let try_one = |address: Ipv4Addr| -> Result<Option<Seat>> {
-        let mac = mac.unwrap_or_else(|| mac_of(address));
+        let mac = join.mac.unwrap_or_else(|| mac_of(address));
         let six = network.ipv6.filter(|_| ipv6);
-        let address6 = six.map(|six| free6(locked, network, &six, ip6, address)).transpose()?;
-        let own = Taken { id, slot, mac, name: name.clone(), link, address6 };
+        let address6 = six.map(|six| free6(locked, network, &six, join.ip6, address)).transpose()?;
+        let aliases = join.aliases.clone();
+        let own = Taken { id, slot, mac, name: name.clone(), link, address6, aliases };
         match put(root, &format!("{directory}/{address}"), &own) {
             Ok(()) => {
                 let seat = Seat { network: network.id, link, address, address6, mac };
@@ -120,7 +120,7 @@ pub fn take(
             Err(error) => Err(error).context(|| format!("cannot register the address {address}")),
         }
     };
-    if let Some(address) = ip {
+    if let Some(address) = join.ip {
         network.check_address(address)?;
         let what = format!("the address {address}");
         return try_one(address)?.ok_or_else(|| taken_by(locked, network, &what, &address.to_string()));
@@ -177,10 +177,11 @@ fn register_mac(root: &OwnedFd, seat: &Seat, taken: &Taken) -> Result<()> {
 
 /// The names that other boxes of the network find it by, in small letters (RFC 4343).
 fn names_of(taken: &Taken) -> Vec<String> {
-    let mut names = vec![format!("{NAME}{}", taken.id)];
-    if taken.name != taken.id.as_str() {
-        names.push(format!("{NAME}{}", taken.name.to_ascii_lowercase()));
-    }
+    let all = [taken.id.as_str(), &taken.name].into_iter().chain(taken.aliases.iter().map(BoxName::as_str));
+    let mut names: Vec<_> = all.map(|name| format!("{NAME}{}", name.to_ascii_lowercase())).collect();
+    // A further name that it has already is none.
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     names
 }
 
@@ -191,12 +192,17 @@ fn register_names(locked: &Locked<'_>, network: &Network, seat: &Seat, own: &Tak
             Ok(()) => {}
             // Names of boxes differ by large and small letters; those of DNS do not.
             Err(rustix::io::Errno::EXIST) => {
-                return Err(Error::new(format!(
-                    "cannot call the box {} in network {}",
-                    own.name, network.name
-                ))
-                .because("another of its boxes is found by that name, in large or small letters")
-                .hint("choose another --name"));
+                let name = name.strip_prefix(NAME).unwrap_or(&name);
+                // As it was typed.
+                let mut typed =
+                    [own.name.as_str()].into_iter().chain(own.aliases.iter().map(BoxName::as_str));
+                let name = typed.find(|typed| typed.eq_ignore_ascii_case(name)).unwrap_or(name);
+                let error = Error::new(format!("cannot call the box {name} in network {}", network.name))
+                    .because("another of its boxes is found by that name, in large or small letters");
+                return Err(match own.name.eq_ignore_ascii_case(name) {
+                    true => error.hint("choose another --name"),
+                    false => error.hint("choose another alias"),
+                });
             }
             Err(errno) => {
                 return Err(io::Error::from(errno)).context(|| {
@@ -315,14 +321,16 @@ pub fn taken(root: &OwnedFd, network: &BoxId) -> Vec<(Ipv4Addr, Taken)> {
 /// The seats of a box, looked for among all: for one that died before it wrote its record.
 #[must_use]
 pub fn of_box(locked: &Locked<'_>, id: &str) -> Vec<Seat> {
-    let root = locked.root();
-    let networks = registry::names_in(root, DIRECTORY);
+    let networks = registry::names_in(locked.root(), DIRECTORY);
     let networks = networks.iter().filter_map(|name| BoxId::parse(name).ok());
-    let in_one = |network: BoxId| {
-        let own = taken(root, &network).into_iter().find(|(_, taken)| taken.id.as_str() == id);
-        own.map(|(address, Taken { mac, link, address6, .. })| Seat { network, link, address, address6, mac })
-    };
-    networks.filter_map(in_one).collect()
+    networks.filter_map(|network| in_network(locked, network, id)).collect()
+}
+
+/// The seat of a box in one network, looked for among all.
+#[must_use]
+pub fn in_network(locked: &Locked<'_>, network: BoxId, id: &str) -> Option<Seat> {
+    let own = taken(locked.root(), &network).into_iter().find(|(_, taken)| taken.id.as_str() == id);
+    own.map(|(address, Taken { mac, link, address6, .. })| Seat { network, link, address, address6, mac })
 }
 
 /// Gives a seat back, if it is still that of the box with this id. Returns what could not be undone.
@@ -363,8 +371,10 @@ mod tests {
     #[test]
     fn a_link_says_who_has_a_seat_and_what_it_cannot_say_is_nobodys() {
         let (id, name) = (BoxId::from_random([7; 5]), "web".to_owned());
-        let taken = Taken { id, slot: 12, mac: [2, 0, 0, 0, 0, 7], name, link: 3, address6: None };
-        let with_six = Taken { address6: "fd09::7".parse().ok(), ..taken.clone() };
+        let mac = [2, 0, 0, 0, 0, 7];
+        let taken = Taken { id, slot: 12, mac, name, link: 3, address6: None, aliases: Vec::new() };
+        let aliases = vec![BoxName::parse("sql").unwrap(), BoxName::parse("x-1").unwrap()];
+        let with_six = Taken { address6: "fd09::7".parse().ok(), aliases, ..taken.clone() };
         for taken in [&taken, &with_six] {
             assert_eq!(Taken::parse(&taken.text()).as_ref(), Some(taken));
         }

@@ -133,8 +133,13 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
             Err(error) => problems.push(error.to_string()),
         }
     }
+    let joining = record.as_ref().and_then(|record| record.joining);
     let seats: Vec<_> = match record.as_ref().and_then(|record| record.attachment.as_ref()) {
-        Some(attachment) => attachment.networks.iter().map(Member::seat).collect(),
+        Some(attachment) => {
+            let known = attachment.networks.iter().map(Member::seat);
+            // It was just about to write that down.
+            known.chain(joining.and_then(|network| seats::in_network(locked, network, &id))).collect()
+        }
         // It died before it wrote its record.
         None => seats::of_box(locked, &id),
     };

@@ -27,6 +27,7 @@ use crate::plan::wiring::{BoxLink, LinkEnd};
 use crate::spec::capability::Capabilities;
 use crate::spec::name::BoxName;
 use crate::spec::netns::Export;
+use crate::spec::network::Join;
 use crate::spec::port::{HostPort, PortRequest};
 use crate::spec::request::RunRequest;
 
@@ -133,11 +134,12 @@ fn attached<'a>(
     networks: &'a [Kept],
 ) -> Result<BoxPlan<'a>> {
     let mut attachment = Attachment::new(*topology, slot, request);
-    let networks = networks.iter().zip(0..).map(|(Kept { network, .. }, link)| {
-        member_of(request, network, link, topology).map(|member| (network, member))
+    let networks = networks.iter().zip(request.joins()).map(|(Kept { network, .. }, (link, join))| {
+        member_of(network, (link, &join), request.no_ipv6, topology).map(|member| (network, member))
     });
     let networks = networks.collect::<Result<Vec<_>>>()?;
-    attachment.join(networks.iter().map(|(_, member)| member.clone()).collect())?;
+    attachment.networks = networks.iter().map(|(_, member)| member.clone()).collect();
+    attachment.look_at_ipv6()?;
     let end = LinkEnd::new(&attachment, request);
     let let_in = attach::gateway_elements(&attachment, EXAMPLE, &[]);
     let all = attach::gateway_elements(&attachment, EXAMPLE, ports);
@@ -160,17 +162,22 @@ fn attached<'a>(
 }
 
 /// The box's place in its network, whose first box it might be.
-fn member_of(request: &RunRequest, network: &Network, link: u32, topology: &Topology) -> Result<Member> {
-    let (ip, mac) = request.seat();
+fn member_of(
+    network: &Network,
+    (link, join): (u32, &Join),
+    no_ipv6: bool,
+    topology: &Topology,
+) -> Result<Member> {
+    let Join { ip, mac, .. } = *join;
     ip.map_or(Ok(()), |address| network.check_address(address))?;
     let address = ip.or_else(|| network.candidates(SLOT).next()).unwrap_or(network.gateway);
-    let has_six = network6::is_had(network, topology, request.seat6(), request.no_ipv6)?;
+    let has_six = network6::is_had(network, topology, join.ip6, no_ipv6)?;
     let place = u32::from(address) - u32::from(network.subnet.network());
     let six = network.ipv6.filter(|_| has_six);
-    let address6 = six.and_then(|six| request.seat6().or_else(|| six.candidates(place).next()));
+    let address6 = six.and_then(|six| join.ip6.or_else(|| six.candidates(place).next()));
     let mac = mac.unwrap_or_else(|| mac_of(address));
     let seat = Seat { network: network.id, link, address, address6, mac };
-    Ok(Member::new(network, &seat, FIRST_BRIDGE_INDEX + link, topology.mtu))
+    Ok(Member::new(network, &seat, join, FIRST_BRIDGE_INDEX + link, topology.mtu))
 }
 
 fn environment_of(request: &RunRequest, identity: &Identity, link: Option<&BoxLink>) -> Changes {

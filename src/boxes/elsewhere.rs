@@ -56,7 +56,7 @@ pub fn open(net: &Net, warn: impl Fn(&str)) -> Result<Option<Elsewhere>> {
     match net {
         Net::Netns(netns) => of_name(netns, warn).map(Some),
         Net::Box(other) => of_box(other).map(Some),
-        Net::Nat | Net::None | Net::Host | Net::Network(_) => Ok(None),
+        Net::Nat | Net::None | Net::Host | Net::Networks(_) => Ok(None),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands on running boxes.
 
 pub mod belonging;
+mod connect;
 pub mod control;
 pub mod dry_run;
 pub mod elsewhere;

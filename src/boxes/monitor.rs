@@ -52,7 +52,7 @@ pub fn monitor(json: bool) -> Result<()> {
         let Some(happened) = happened else { return Ok(()) };
         let mut text = String::new();
         for (record, what) in &happened {
-            text.push_str(&line(record, *what, json)?);
+            text.push_str(&line(record, what.clone(), json)?);
         }
         if !text.is_empty() && !report::stream(&text)? {
             return Ok(());

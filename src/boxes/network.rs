@@ -22,12 +22,13 @@ use crate::plan::ipv6::GlobalId;
 use crate::plan::network::{self, Birth, Network, Others, bridge_name};
 use crate::plan::pool;
 use crate::plan::record::{BoxRecord, GatewayRecord};
-use crate::plan::topology::box_link;
+use crate::plan::topology::{box_link, eth};
 use crate::plan::wiring::written;
-use crate::spec::name::BoxId;
+use crate::spec::name::{BoxId, BoxName};
 use crate::spec::network::{NetworkName, NetworkRequest, NewNetwork};
 use crate::spec::routed::OutsideRoute;
 
+use super::connect;
 use super::find;
 use super::shown::columns;
 
@@ -48,6 +49,10 @@ pub fn network(request: &NetworkRequest) -> Result<String> {
         NetworkRequest::Inspect(names) => inspect(names),
         NetworkRequest::Remove(names) => remove_all(names),
         NetworkRequest::Prune => prune(),
+        NetworkRequest::Connect { of, join } => connect::connect(of, join).map(|()| String::new()),
+        NetworkRequest::Disconnect { of, network } => {
+            connect::disconnect(of, network).map(|()| String::new())
+        }
     }
 }
 
@@ -136,6 +141,10 @@ struct DescribedBox {
     mac: Option<String>,
     /// The gateway's end of its link: the bridge's port.
     link: String,
+    /// The box's end.
+    interface: String,
+    /// What the others find it by, besides its name and its id.
+    aliases: Vec<BoxName>,
 }
 
 fn describe(network: Network, record: Option<&GatewayRecord>, boxes: &[BoxRecord]) -> Described {
@@ -149,6 +158,8 @@ fn describe(network: Network, record: Option<&GatewayRecord>, boxes: &[BoxRecord
             ipv6: member.address6(),
             mac: Some(written(member.mac)),
             link: box_link(&one.id, member.link),
+            interface: member.interface.clone(),
+            aliases: member.aliases.clone(),
         })
     });
     Described {
@@ -178,8 +189,16 @@ fn describe_nat(record: Option<&GatewayRecord>, boxes: &[BoxRecord]) -> Describe
     let in_it = boxes.iter().filter_map(|one| {
         let attachment = one.attachment.as_ref().filter(|attachment| attachment.way_out().is_none())?;
         let (id, name) = (one.id.clone(), one.name.clone());
-        let (ipv4, ipv6) = (attachment.address(), attachment.own_address6());
-        Some(DescribedBox { id, name, ipv4, ipv6, mac: None, link: box_link(&one.id, 0) })
+        Some(DescribedBox {
+            id,
+            name,
+            ipv4: attachment.address(),
+            ipv6: attachment.own_address6(),
+            mac: None,
+            link: box_link(&one.id, 0),
+            interface: eth(0),
+            aliases: Vec::new(),
+        })
     });
     let topology = record.map(|record| record.topology);
     Described {

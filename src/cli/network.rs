@@ -5,12 +5,14 @@ use std::ffi::OsString;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use super::{Stop, text};
+use super::{Stop, a_box, text};
 use crate::error::{Error, Result};
-use crate::spec::network::{self, NetworkName, NetworkRequest, NewNetwork, check_driver, parse_label};
+use crate::spec::address::{parse_ip, parse_ip6, parse_mac};
+use crate::spec::joins::parse_interface;
+use crate::spec::network::{self, Join, NetworkName, NetworkRequest, NewNetwork, check_driver, parse_label};
 use crate::spec::routed::parse_no_masquerade;
 use crate::spec::subnet::{self, New6, parse_gateway, parse_ip_range, parse_subnet};
-use crate::spec::{Request, mtu};
+use crate::spec::{BoxRef, Request, mtu};
 
 pub(super) const NAME: &str = "network";
 
@@ -88,8 +90,8 @@ pub(super) fn command() -> Command {
         Command::new(name).about(about).override_usage(format!("netbox network {name} [OPTIONS] [NAME...]"))
     };
     Command::new(NAME)
-        .about("Make, list and remove networks that boxes share")
-        .override_usage("netbox network create|ls|inspect|rm|prune")
+        .about("Make, list and remove networks that boxes share, and change who is in them")
+        .override_usage("netbox network create|ls|inspect|rm|prune|connect|disconnect")
         .subcommand_required(true)
         .subcommand(
             CreateArgs::augment_args(of("create", "Make a network"))
@@ -99,6 +101,14 @@ pub(super) fn command() -> Command {
         .subcommand(NamesArgs::augment_args(of("inspect", "Say everything about networks, as JSON")))
         .subcommand(NamesArgs::augment_args(of("rm", "Remove networks")).visible_alias("remove"))
         .subcommand(of("prune", "Remove the networks that no box is in"))
+        .subcommand(
+            ConnectArgs::augment_args(of("connect", "Take a box that runs into a further network"))
+                .override_usage(CONNECT_USAGE),
+        )
+        .subcommand(
+            NamesArgs::augment_args(of("disconnect", "Take a box that runs out of a network"))
+                .override_usage(DISCONNECT_USAGE),
+        )
 }
 
 pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
@@ -115,6 +125,12 @@ pub(super) fn request(matches: &mut ArgMatches) -> Result<Request, Stop> {
         })?),
         "rm" => NetworkRequest::Remove(all(&mut matches, |name| not_nat(name, "remove"))?),
         "prune" => NetworkRequest::Prune,
+        "connect" => ConnectArgs::from_arg_matches_mut(&mut matches)?.try_into()?,
+        "disconnect" => {
+            let NamesArgs { names } = NamesArgs::from_arg_matches_mut(&mut matches)?;
+            let (network, of) = pair(&names, "disconnect", DISCONNECT_USAGE)?;
+            NetworkRequest::Disconnect { of, network }
+        }
         // clap has refused it already.
         _ => return Err(Error::usage(format!("there is no command network {name:?}")).into()),
     };
@@ -133,6 +149,61 @@ fn needs_name() -> Error {
     Error::usage("which network?")
         .because("its name is missing")
         .hint("netbox network create|inspect|rm NAME")
+}
+
+#[derive(Debug, Args)]
+struct ConnectArgs {
+    /// The address that the box is to have there
+    #[arg(long, value_name = "IP", allow_hyphen_values = true)]
+    ip: Option<OsString>,
+
+    /// The IPv6 address that it is to have there
+    #[arg(long, value_name = "IP", allow_hyphen_values = true)]
+    ip6: Option<OsString>,
+
+    /// The hardware address of its link
+    #[arg(long, value_name = "MAC", allow_hyphen_values = true)]
+    mac: Option<OsString>,
+
+    /// What the network's other boxes find it by besides
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    alias: Vec<OsString>,
+
+    /// The name of its interface [default: the next of eth1, eth2, …]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    ifname: Option<OsString>,
+
+    /// The network, and the box
+    #[arg(value_name = "NAME", hide = true)]
+    names: Vec<OsString>,
+}
+
+const CONNECT_USAGE: &str = "netbox network connect [OPTIONS] NETWORK BOX";
+const DISCONNECT_USAGE: &str = "netbox network disconnect NETWORK BOX";
+
+/// A network and a box.
+fn pair(names: &[OsString], verb: &str, usage: &str) -> Result<(NetworkName, BoxRef)> {
+    let [network, of] = names else {
+        return Err(Error::usage(format!("network {verb} needs a network and a box")).hint(usage));
+    };
+    Ok((not_nat(text("NETWORK", network)?, verb)?, a_box(of)?))
+}
+
+impl TryFrom<ConnectArgs> for NetworkRequest {
+    type Error = Error;
+
+    fn try_from(args: ConnectArgs) -> Result<Self> {
+        let (name, of) = pair(&args.names, "connect", CONNECT_USAGE)?;
+        let mut join = Join::new(name);
+        join.ip = parsed("--ip", args.ip, parse_ip)?;
+        join.ip6 = parsed("--ip6", args.ip6, parse_ip6)?;
+        join.mac = parsed("--mac", args.mac, parse_mac)?;
+        join.interface = parsed("--ifname", args.ifname, parse_interface)?;
+        for alias in &args.alias {
+            join.add_alias(text("--alias", alias)?)?;
+        }
+        Ok(Self::Connect { of, join })
+    }
 }
 
 /// The network of the boxes that share none is there always.

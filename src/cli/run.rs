@@ -31,16 +31,17 @@ struct RunArgs {
     publish_all: bool,
 
     /// The box's network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`,
-    /// box:NAME (another box's), netns:NAME or netns:PATH (a network namespace that is there)
+    /// box:NAME (another box's), netns:NAME or netns:PATH (a network namespace that is there). More than once for a box
+    /// in several networks: eth0, eth1, …, the first with the way out
     #[arg(
         long,
         visible_alias = "network",
-        value_name = "NETWORK[:ip=IP,ip6=IP,mac=MAC]",
+        value_name = "NETWORK[:ip=IP,ip6=IP,mac=MAC,alias=NAME,ifname=NAME]",
         default_value = "nat",
         allow_hyphen_values = true,
         help_heading = "Network"
     )]
-    net: OsString,
+    net: Vec<OsString>,
 
     /// The MTU of the box's link in bytes [default: the uplink's]
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Network")]
@@ -220,7 +221,7 @@ impl TryFrom<RunArgs> for RunRequest {
         let publish = args.publish.iter().map(publish_spec).collect::<Result<Vec<_>>>()?;
         let request = Self {
             name: parsed("--name", args.name, BoxName::parse)?,
-            net: text("--net", &args.net)?.parse::<Net>()?,
+            net: nets(&args.net)?,
             publish: merge(&publish)?,
             publish_all: args.publish_all,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
@@ -295,6 +296,10 @@ fn dns_search(values: &[OsString]) -> Result<Option<Vec<SearchDomain>>> {
 
 fn export(name: Option<OsString>) -> Result<Export> {
     Export::parse(name.as_deref().map(|name| text("--export-netns", name)).transpose()?)
+}
+
+fn nets(words: &[OsString]) -> Result<Net> {
+    Net::of(&words.iter().map(|word| text("--net", word)?.parse()).collect::<Result<Vec<_>>>()?)
 }
 
 fn publish_spec(value: &OsString) -> Result<PublishSpec> {

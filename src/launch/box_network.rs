@@ -29,13 +29,16 @@ pub fn configure(links: &[BoxLink], cover: Option<&Mount>) -> Result<()> {
     let is_ipv6 = |wire: &Wire| matches!(wire, Wire::Address { address: IpNet::V6(_), .. });
     let mut configured = route.pipeline(&requests);
     if let (Err(Refused { index, refusal, .. }), Some(six)) = (&configured, wires.iter().position(is_ipv6))
-        && let Some(Wire::Address { dev, .. }) = wires.get(six)
         && *index == six
         && refusal.errno == libc::EACCES
     {
         // The box inherited that IPv6 is switched off (net.core.devconf_inherit_init_net; ipv6.disable_ipv6 on the kernel's
         // command line). What follows was refused for the same reason, or can be repeated.
-        let switch = || sysctl::write(&["ipv6", "conf", dev, "disable_ipv6"], "0");
+        let mut with_six = links.iter().filter(|link| link.ipv6.is_some());
+        let switch = || {
+            with_six
+                .try_for_each(|link| sysctl::write(&["ipv6", "conf", &link.interface, "disable_ipv6"], "0"))
+        };
         mounts::without(cover, switch)?.context(|| "cannot switch IPv6 on for the link of the box")?;
         configured = route.pipeline(&requests[six..]);
     }

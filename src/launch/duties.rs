@@ -16,9 +16,10 @@ use crate::kernel::memory::REST;
 use crate::kernel::process::{self, Side};
 
 use super::control::message::{Answer, Request};
+use super::errands::{RELAY, RESOLVER};
 use super::helper::Helper;
+use super::living::Living;
 use super::mounts;
-use super::ports::Ports;
 use super::publish_all::Publisher;
 
 /// Between two attempts to put a file back, at first and at last: what was in its place may be gone for a while.
@@ -40,31 +41,33 @@ pub enum Duty {
 pub struct Duties<'a> {
     helpers: Vec<Helper<'a>>,
     files: Option<Files<'a>>,
-    ports: Option<Ports<'a>>,
+    living: Option<Living<'a>>,
     publisher: Option<&'a mut Publisher>,
 }
 
 impl<'a> Duties<'a> {
-    /// To start these helpers when they are asked for, to keep these files, to change the ports of a box that can have any, and
+    /// To start these helpers when they are asked for, to keep these files, to change the ports and networks of a box that can have any, and
     /// to publish what listens.
     #[must_use]
     pub const fn new(
         helpers: Vec<Helper<'a>>,
         files: Option<Files<'a>>,
-        ports: Option<Ports<'a>>,
+        living: Option<Living<'a>>,
         publisher: Option<&'a mut Publisher>,
     ) -> Self {
-        Self { helpers, files, ports, publisher }
+        Self { helpers, files, living, publisher }
     }
 
     /// Does what another netbox command asks.
-    pub(super) fn change_ports(&mut self, request: Request) -> Answer {
-        let relay = self.helpers.iter_mut().find(|helper| helper.is_linked());
-        match &mut self.ports {
-            Some(ports) => ports.answer(request, relay),
-            None => Answer::Failed(
-                Error::new("cannot change the ports of the box").because("it has no link to the gateway"),
-            ),
+    pub(super) fn change(&mut self, request: Request) -> Answer {
+        let Some(living) = &mut self.living else {
+            let error = Error::new("cannot change the ports or the networks of the box");
+            return Answer::Failed(error.because("it has no link to the gateway"));
+        };
+        match request {
+            Request::Connect(network) => living.answer_connect(&network, named(&mut self.helpers, RESOLVER)),
+            Request::Disconnect(name) => living.answer_disconnect(&name, named(&mut self.helpers, RESOLVER)),
+            request => living.answer_ports(request, named(&mut self.helpers, RELAY)),
         }
     }
 
@@ -121,11 +124,10 @@ impl<'a> Duties<'a> {
         {
             files.look(now);
         }
-        if let (Some(publisher), Some(ports)) = (&mut self.publisher, &mut self.ports)
+        if let (Some(publisher), Some(living)) = (&mut self.publisher, &mut self.living)
             && (woken.contains(&Duty::Listeners) || publisher.timeout(now).is_some_and(|left| left.is_zero()))
         {
-            let relay = self.helpers.iter_mut().find(|helper| helper.is_linked());
-            problems.extend(publisher.attend(ports, relay, now));
+            problems.extend(publisher.attend(living, named(&mut self.helpers, RELAY), now));
         }
         problems
     }
@@ -139,6 +141,10 @@ impl<'a> Duties<'a> {
             files.child_ended(pid, status);
         }
     }
+}
+
+fn named<'h, 'a>(helpers: &'h mut [Helper<'a>], name: &str) -> Option<&'h mut Helper<'a>> {
+    helpers.iter_mut().find(|helper| helper.name() == name)
 }
 
 /// The box's own files, which lie over the host's.

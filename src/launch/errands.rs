@@ -1,6 +1,7 @@
 //! What the helpers of a box are for: the relay to its published ports, and its resolver.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::apply::names::Questions;
 use crate::error::{Context, Result};
@@ -19,11 +20,17 @@ const MEMORY_OF_RELAY: u64 = 256 << 20;
 /// Every question and connection it takes at a time, with the longest answers.
 const MEMORY_OF_RESOLVER: u64 = 64 << 20;
 
+/// What the relay is called.
+pub(super) const RELAY: &str = "netbox-relay";
+
+/// What the resolver is called.
+pub(super) const RESOLVER: &str = "netbox-resolver";
+
 /// The gateway, as far as helpers need it.
 #[derive(Debug, Clone)]
-pub struct Place<'a> {
+pub struct Place {
     /// Its network namespace.
-    pub network: BorrowedFd<'a>,
+    pub network: Arc<OwnedFd>,
     /// How the box is attached to it.
     pub attachment: Attachment,
 }
@@ -33,7 +40,7 @@ pub struct Place<'a> {
 /// # Errors
 /// When published ports cannot be watched.
 pub fn helpers<'a>(
-    place: Option<Place<'a>>,
+    place: Option<Place>,
     waiting: &'a Waiting,
     questions: Option<&'a Questions>,
     servers: &'a [Nameserver],
@@ -50,19 +57,19 @@ pub fn helpers<'a>(
 }
 
 /// The relay from the host's loopback to the published ports of the box.
-fn relay<'a>(waiting: &'a Waiting, place: &Place<'a>) -> Errand<'a> {
-    let network = place.network;
+fn relay<'a>(waiting: &'a Waiting, place: &Place) -> Errand<'a> {
+    let network = Arc::clone(&place.network);
     let (slot, Reached { ipv4, ipv6 }) = (place.attachment.slot, place.attachment.inside());
     let target = Target { ipv4, ipv6 };
     Errand {
-        name: "netbox-relay",
+        name: RELAY,
         activity: Box::new(|| waiting.activity().into_iter().collect()),
-        linked: true,
+        linked: Box::new(|| true),
         user: user_of(slot),
         memory: MEMORY_OF_RELAY,
         prepare: Box::new(move || {
             // The sockets that it opens belong to the gateway. The listeners stay the host's.
-            namespace::enter_network(network).context(|| "cannot enter the gateway")?;
+            namespace::enter_network(network.as_fd()).context(|| "cannot enter the gateway")?;
             waiting.for_relay().context(|| "cannot keep the published ports")
         }),
         // One that cannot run leaves its clients to time out; the box itself is not concerned.
@@ -77,27 +84,30 @@ fn relay<'a>(waiting: &'a Waiting, place: &Place<'a>) -> Errand<'a> {
 fn resolver<'a>(questions: &'a Questions, asks: Asks<'a>, slot: u32) -> Errand<'a> {
     let sockets = [questions.udp.as_fd(), questions.tcp.as_fd()];
     Errand {
-        name: "netbox-resolver",
+        name: RESOLVER,
         activity: Box::new(move || sockets.to_vec()),
-        linked: false,
+        // One that knows of no network is ended when there is something to tell it.
+        linked: Box::new(|| !questions.members.borrow().is_empty()),
         user: user_of(slot),
         memory: MEMORY_OF_RESOLVER,
         prepare: Box::new(move || {
-            let directories = questions.members.iter().map(|members| members.directory.as_fd());
+            let members = questions.members.borrow();
+            let directories = members.iter().map(|members| members.directory.as_fd());
             let kept = sockets.into_iter().chain(directories);
             let kept = kept.map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<_>>();
             kept.context(|| "cannot keep what is to be answered")
         }),
-        serve: Box::new(move |kept, _| {
+        serve: Box::new(move |kept, keeper| {
             let mut kept = kept.into_iter();
             if let (Some(udp), Some(tcp)) = (kept.next(), kept.next()) {
-                let members = kept.zip(&questions.members).map(|(directory, of)| Members {
+                let known = questions.members.borrow();
+                let members = kept.zip(&*known).map(|(directory, of)| Members {
                     directory,
                     network: of.network.clone(),
                     subnets: of.subnets.clone(),
                 });
                 // Nobody is told: the box asks again, and this is started again.
-                drop(resolver::serve(udp, tcp, asks, members.collect()));
+                drop(resolver::serve((udp, tcp), asks, members.collect(), keeper));
             }
         }),
     }

@@ -30,7 +30,7 @@ pub struct Errand<'a> {
     /// What starts it: descriptors that become readable. The helper watches them from then on.
     pub activity: Box<dyn Fn() -> Vec<BorrowedFd<'a>> + 'a>,
     /// Whether the keeper talks to it while it runs.
-    pub linked: bool,
+    pub linked: Box<dyn Fn() -> bool + 'a>,
     /// The user that it runs as.
     pub user: u32,
     /// The memory that it may have, in bytes.
@@ -67,11 +67,6 @@ impl<'a> Helper<'a> {
     /// Whether it runs.
     pub(super) const fn is_running(&self) -> bool {
         self.running.is_some()
-    }
-
-    /// Whether the keeper talks to it.
-    pub(super) const fn is_linked(&self) -> bool {
-        self.errand.linked
     }
 
     /// What it is called.
@@ -120,6 +115,16 @@ impl<'a> Helper<'a> {
         }
     }
 
+    /// Tells it something that it answers, if it runs. One that the keeper does not talk to is ended instead: it is started again,
+    /// knowing better, when it is next asked for.
+    pub(super) fn tell_or_end(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) {
+        if self.link.is_none() {
+            return self.kill();
+        }
+        self.tell(message, descriptors);
+        self.await_answer();
+    }
+
     /// Waits for its answer, if it runs. One that does not give it in time is killed.
     pub(super) fn await_answer(&mut self) {
         let Some(link) = &self.link else { return };
@@ -148,7 +153,7 @@ impl<'a> Helper<'a> {
         self.started = Some(now);
         let keeper = nix::unistd::getpid();
         let cannot = || format!("cannot start {}", self.errand.name);
-        let (link, other) = self.errand.linked.then(Channel::pair).transpose().context(cannot)?.unzip();
+        let (link, other) = (self.errand.linked)().then(Channel::pair).transpose().context(cannot)?.unzip();
         match process::fork().context(cannot)? {
             Side::Parent(pid) => {
                 self.running = Some(pid);

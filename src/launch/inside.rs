@@ -132,7 +132,8 @@ fn become_command(inside: &mut Inside<'_>, keeper: &Channel) -> Result<Infallibl
 /// of one's own there are none. To make it takes 45 µs, so it is made in a crowd only; it is returned, to be closed by
 /// somebody who has time.
 fn set(inside: &Inside<'_>, keeper: &Channel) -> Result<Option<OwnedFd>> {
-    let settings = settings::of_box(&inside.privileges, inside.identity.gid);
+    let settings =
+        settings::of_box_with(inside.request.net.count_links(), &inside.privileges, inside.identity.gid);
     // The channel is of the host's network namespace, where the keeper made it. A new pid namespace has got a new /proc.
     let in_crowd =
         || !inside.request.unshare.pid && netns_cookie(keeper.as_fd()).is_ok_and(|host| crowd(host) >= CROWD);

@@ -9,6 +9,7 @@ use crate::apply::host::Host;
 use crate::apply::lease::Lease;
 use crate::apply::state::State;
 use crate::error::Result;
+use crate::plan::network::Member;
 use crate::plan::record::Attachment;
 use crate::plan::topology::box_link;
 use crate::serve::watch::Watch;
@@ -28,6 +29,8 @@ pub struct Remains {
     pub lease: Lease,
     /// The gateway that the box hung off.
     pub gateway: Option<Gateway>,
+    /// The networks that it was in.
+    pub networks: Vec<Member>,
     /// What it listened to the host with: the kernel makes whoever closes such a socket wait, as it does with `host`.
     pub watch: Option<Watch>,
     /// Whether the host's side of the gateway was taken down: it was the last box.
@@ -39,15 +42,15 @@ pub struct Remains {
 /// Sees the box's link and its connections off. Problems here have nobody to be told to; what is not undone keeps the
 /// slot, and the next netbox sweeps it.
 pub fn linger(remains: Remains) {
-    let Remains { mut host, mut state, lease, gateway, watch, was_last, all_undone } = remains;
+    let Remains { mut host, mut state, lease, gateway, networks, watch, was_last, all_undone } = remains;
     let Some(mut gateway) = gateway else {
         if all_undone {
-            lease.give_back(&mut state);
+            lease.give_back(&mut state, &networks);
         }
         return;
     };
     let topology = gateway.record.topology;
-    let attachment = Attachment::at_most(topology, lease.slot, lease.networks.clone());
+    let attachment = Attachment::at_most(topology, lease.slot, networks);
     let mut clean = all_undone;
     clean &= forget_connections(&mut state, &mut host, &gateway, &attachment, &lease).is_ok();
     if was_last {
@@ -62,7 +65,7 @@ pub fn linger(remains: Remains) {
         }
     }
     if clean {
-        lease.give_back(&mut state);
+        lease.give_back(&mut state, &attachment.networks);
     }
     drop((host, watch));
 }

@@ -9,48 +9,25 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::unistd::Pid;
 
 use crate::apply::census::census;
-use crate::apply::host::Host;
-use crate::apply::lease::{Lease, Shared};
+use crate::apply::lease::Shared;
 use crate::apply::ports::PortChange;
 use crate::apply::reserve::{self, Held};
-use crate::apply::state::State;
 use crate::error::{Context, Error, Result};
 use crate::kernel::channel::MOST_DESCRIPTORS;
 use crate::kernel::namespace;
-use crate::kernel::nft::Nft;
 use crate::kernel::sock_diag::TcpConnections;
 use crate::plan::ports::{Fate, addition, removal};
-use crate::plan::record::{Attachment, BoxRecord, PortMap};
-use crate::serve::relay::{ToRelay, Waiting, name_for_relay};
+use crate::plan::record::PortMap;
+use crate::serve::relay::{ToRelay, name_for_relay};
 use crate::spec::PortRequest;
 
 use super::control::message::{Answer, Request};
 use super::helper::Helper;
+use super::living::Living;
 
-/// What it takes.
-#[derive(Debug)]
-pub struct Ports<'a> {
-    /// The state directory.
-    pub state: &'a mut State,
-    /// The host.
-    pub host: &'a mut Host,
-    /// The socket to the gateway's rules.
-    pub gateway: &'a mut Nft,
-    /// What the box holds in the state directory.
-    pub lease: &'a Lease,
-    /// The box's first process.
-    pub first: Pid,
-    /// How the box is attached.
-    pub attachment: Attachment,
-    /// What is written down of the box.
-    pub record: &'a mut BoxRecord,
-    /// What holds its ports.
-    pub waiting: &'a Waiting,
-}
-
-impl Ports<'_> {
+impl Living<'_> {
     /// Does what another netbox command asks. `relay`: the box's, running or not.
-    pub(super) fn answer(&mut self, request: Request, relay: Option<&mut Helper<'_>>) -> Answer {
+    pub(super) fn answer_ports(&mut self, request: Request, relay: Option<&mut Helper<'_>>) -> Answer {
         let done = match request {
             Request::AddPorts(specs) => read(&specs).and_then(|specs| self.add(&addition(&specs)?, relay)),
             Request::RemovePorts(specs) => read(&specs).and_then(|specs| {
@@ -148,16 +125,16 @@ impl Ports<'_> {
         let old = self.record.ports.clone();
         self.record.other_ports.clone_from(&new);
         self.lease.write(self.record).inspect_err(|_| self.record.other_ports.clear())?;
-        let change = PortChange { attachment: &self.attachment, old: &old, new: &new, fate };
-        let inside = || connections_of(self.first);
-        let changed = change.carry_out(&locked, host, self.gateway, inside);
+        let change = PortChange { attachment: self.attachment, old: &old, new: &new, fate };
+        let inside = || connections_of(self.first.pid);
+        let changed = change.carry_out(&locked, host, &mut self.gateway.nft, inside);
         let changed = changed.map_err(|failure| (failure.error, failure.undone));
         let changed = changed.and_then(|()| {
             self.record.ports = new.clone();
             self.record.other_ports.clear();
             self.lease.write(self.record).map_err(|error| {
                 let back = PortChange { old: &new, new: &old, ..change };
-                (error, back.carry_out(&locked, host, self.gateway, inside).is_ok())
+                (error, back.carry_out(&locked, host, &mut self.gateway.nft, inside).is_ok())
             })
         });
         changed.map_err(|(error, undone)| {

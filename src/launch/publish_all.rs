@@ -19,7 +19,7 @@ use crate::plan::record::PortMap;
 use crate::spec::port::{HostPort, PortRequest};
 
 use super::helper::Helper;
-use super::ports::Ports;
+use super::living::Living;
 
 /// When to look after a call: it is let go on before it is carried out, and its process may not be given a processor at once.
 const LOOKS: [Duration; 4] =
@@ -88,7 +88,7 @@ impl Publisher {
     /// Lets calls go on, looks if it is time to, and publishes what listens. Returns what could not be done. `relay`: the box's.
     pub(super) fn attend(
         &mut self,
-        ports: &mut Ports<'_>,
+        ports: &mut Living<'_>,
         mut relay: Option<&mut Helper<'_>>,
         now: Instant,
     ) -> Vec<String> {

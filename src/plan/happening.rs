@@ -1,11 +1,15 @@
 //! What happens to boxes, as `netbox monitor` tells it. The form is stable.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use serde::Serialize;
 
+use super::network::Member;
 use super::record::{BoxRecord, PortMap};
+use crate::spec::network::NetworkName;
 
 /// One thing that happened to a box.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Happening {
     /// It started.
@@ -18,15 +22,28 @@ pub enum Happening {
         #[serde(flatten)]
         port: PortMap,
     },
+    /// It has joined a network or left one.
+    Network {
+        /// Which of the two.
+        change: Change,
+        /// The network.
+        network: NetworkName,
+        /// The box's address there.
+        ipv4: Ipv4Addr,
+        /// Its IPv6 address, where it has one.
+        ipv6: Option<Ipv6Addr>,
+        /// Its interface there.
+        interface: String,
+    },
     /// It ended.
     End,
 }
 
-/// What became of a port.
+/// What became of a port or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// It is published.
+    /// It is published; the box is in it.
     Added,
     /// It was, and is not now.
     Removed,
@@ -40,6 +57,10 @@ impl Happening {
             Self::Start => ("start", String::new()),
             Self::Port { change: Change::Added, port } => ("port", format!("added {port}")),
             Self::Port { change: Change::Removed, port } => ("port", format!("removed {port}")),
+            Self::Network { change, network, ipv4, interface, .. } => {
+                let word = if *change == Change::Added { "added" } else { "removed" };
+                ("network", format!("{word} {network} {ipv4} on {interface}"))
+            }
             Self::End => ("end", String::new()),
         }
     }
@@ -63,7 +84,26 @@ pub fn between(before: Option<&BoxRecord>, now: Option<&BoxRecord>) -> Vec<Happe
     }
     all.extend(only(old, &now.ports, Change::Removed));
     all.extend(only(&now.ports, old, Change::Added));
+    if let Some(before) = before {
+        all.extend(networks(before, now, Change::Removed));
+        all.extend(networks(now, before, Change::Added));
+    }
     all
+}
+
+/// The networks that a box is in, as it is described here, and is not in as it is described there.
+fn networks(here: &BoxRecord, there: &BoxRecord, change: Change) -> Vec<Happening> {
+    let of = |record: &BoxRecord| record.attachment.clone().map(|own| own.networks).unwrap_or_default();
+    let other = of(there);
+    let only = of(here).into_iter().filter(|member| !other.contains(member));
+    let tell = |member: Member| Happening::Network {
+        change,
+        ipv4: member.address,
+        ipv6: member.address6(),
+        network: member.name,
+        interface: member.interface,
+    };
+    only.map(tell).collect()
 }
 
 #[cfg(test)]
@@ -91,6 +131,7 @@ mod tests {
             ports: ports.iter().map(|number| port(*number)).collect(),
             mounts: None,
             other_ports: Vec::new(),
+            joining: None,
             exported: None,
             rights: None,
             detached: false,

@@ -4,10 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 
+use super::network::Member;
 use super::record::{BoxRecord, PortMap};
 use super::topology::{Mac, Topology};
 use super::wiring::BoxLink;
 use super::wiring::written;
+use crate::spec::name::BoxName;
+use crate::spec::network::NetworkName;
 
 /// One box.
 #[derive(Debug, Serialize)]
@@ -30,7 +33,9 @@ pub struct Inspected {
     pub namespaces: Namespaces,
     /// Its way to the host, from end to end.
     pub interfaces: Interfaces,
-    /// Its addresses.
+    /// The networks with names that it is in.
+    pub networks: Vec<InNetwork>,
+    /// Its addresses, those of its way out.
     pub addresses: Addresses,
     /// Its next hops.
     pub gateways: Addresses,
@@ -44,6 +49,39 @@ pub struct Inspected {
     pub ports: Vec<PortMap>,
     /// What has gone over its link.
     pub counters: Option<Traffic>,
+}
+
+/// A box's place in a network.
+#[derive(Debug, Clone, Serialize)]
+pub struct InNetwork {
+    /// The network.
+    pub name: NetworkName,
+    /// The box's interface there.
+    pub interface: String,
+    /// Its address.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 address, where it has one.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Its hardware address.
+    pub mac: String,
+    /// What the network's other boxes find it by, besides its name and its id.
+    pub aliases: Vec<BoxName>,
+    /// Whether its way out leads through there.
+    pub way_out: bool,
+}
+
+impl From<&Member> for InNetwork {
+    fn from(member: &Member) -> Self {
+        Self {
+            name: member.name.clone(),
+            interface: member.interface.clone(),
+            ipv4: member.address,
+            ipv6: member.address6(),
+            mac: written(member.mac),
+            aliases: member.aliases.clone(),
+            way_out: member.link == 0,
+        }
+    }
 }
 
 /// The processes that a box is made of, but for the command's own children.
@@ -149,6 +187,7 @@ impl Inspected {
             net: record.net,
             namespaces: seen.namespaces,
             interfaces: seen.interfaces,
+            networks: attachment.into_iter().flat_map(|own| &own.networks).map(InNetwork::from).collect(),
             addresses: Addresses {
                 ipv4: link.as_ref().map(|link| link.address),
                 ipv6: six.map(|six| six.address),
@@ -190,6 +229,7 @@ mod tests {
             ports: Vec::new(),
             mounts: None,
             other_ports: Vec::new(),
+            joining: None,
             exported: None,
             rights: None,
             detached: false,

@@ -16,8 +16,8 @@ use super::routed;
 use super::topology::{MOST_LINKS, MOST_PORTS, Mac, Topology, eth};
 use crate::error::{Error, Result};
 use crate::spec::mtu::{LEAST_MTU6, MTU};
-use crate::spec::name::BoxId;
-use crate::spec::network::{NetworkName, NewNetwork};
+use crate::spec::name::{BoxId, BoxName};
+use crate::spec::network::{Join, NetworkName, NewNetwork};
 use crate::spec::routed::{OutsideRoute, is_outside};
 use crate::spec::subnet::{New6, PREFIXES, is_host};
 
@@ -304,6 +304,8 @@ pub struct Member {
     pub link: u32,
     /// The name of the box's end of that link.
     pub interface: String,
+    /// What the network's other boxes find the box by, besides its name and its id.
+    pub aliases: Vec<BoxName>,
     /// The index of its bridge in the gateway.
     pub bridge: u32,
     /// The range of its addresses.
@@ -347,14 +349,15 @@ pub struct Seat {
 }
 
 impl Member {
-    /// A box's place in `network`, whose bridge has this index in a gateway with this MTU.
+    /// A box's place in `network`, as it joined it, whose bridge has this index in a gateway with this MTU.
     #[must_use]
-    pub fn new(network: &Network, seat: &Seat, bridge: u32, mtu: u32) -> Self {
+    pub fn new(network: &Network, seat: &Seat, join: &Join, bridge: u32, mtu: u32) -> Self {
         Self {
             network: network.id,
             name: network.name.clone(),
             link: seat.link,
-            interface: eth(seat.link),
+            interface: join.interface_at(seat.link),
+            aliases: join.aliases.clone(),
             bridge,
             subnet: network.subnet,
             gateway: network.gateway,
@@ -379,6 +382,7 @@ impl Member {
             name: NetworkName::parse(network.as_str()).ok()?,
             link,
             interface: eth(link),
+            aliases: Vec::new(),
             bridge,
             subnet,
             gateway,

@@ -91,12 +91,11 @@ impl Attachment {
         Self { topology, slot, address6, snat: request.snat, networks: Vec::new() }
     }
 
-    /// Puts it into its networks, if any.
+    /// To be called when it is in its networks, if any: it has IPv6 outside where it has it on its way out.
     ///
     /// # Errors
     /// When it is to send with an IPv6 address, and has none.
-    pub fn join(&mut self, networks: Vec<Member>) -> Result<()> {
-        self.networks = networks;
+    pub fn look_at_ipv6(&mut self) -> Result<()> {
         let lacks_six = self.way_out().is_some_and(|member| member.ipv6.is_none());
         self.address6 = self.address6.filter(|_| !lacks_six);
         if let (Some(source @ IpAddr::V6(_)), None) = (self.snat, self.address6) {
@@ -141,6 +140,14 @@ impl Attachment {
     #[must_use]
     pub fn outside(&self) -> Reached {
         Reached { ipv4: self.pool_address(), ipv6: self.address6 }
+    }
+
+    /// What it is attached to, in the words of `--net`.
+    #[must_use]
+    pub fn net(&self) -> String {
+        let own = self.way_out().is_none().then_some("nat");
+        let networks = self.networks.iter().map(|member| member.name.as_str());
+        own.into_iter().chain(networks).collect::<Vec<_>>().join(",")
     }
 
     /// Its links, each by its number.
@@ -239,7 +246,7 @@ pub struct BoxRecord {
     pub keeper_pid: i32,
     /// The command.
     pub box_pid: i32,
-    /// `nat`, `none`, `host`, the name of a network, or whose it is: `netns:…`, `box:…`.
+    /// `nat`, `none`, `host`, the names of networks with commas between them, or whose it is: `netns:…`, `box:…`.
     pub net: String,
     /// `root`.
     pub privilege: String,
@@ -254,6 +261,9 @@ pub struct BoxRecord {
     /// While they are being changed, those that it had or is to have: whoever takes the box down takes both down. Else none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_ports: Vec<PortMap>,
+    /// A network that it is just about to get a seat in, which is not yet among its attachment's: whoever takes it down looks there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joining: Option<BoxId>,
     /// Its mount namespace; `None` for a box that shares the host's.
     pub mounts: Option<MountIdentity>,
     /// The inode of its network namespace in nsfs; `None` for a box that shares the host's.
@@ -363,7 +373,7 @@ mod tests {
         let snat = |text: &str| RunRequest { snat: text.parse().ok(), ..Default::default() };
         let of = |request| {
             let mut attachment = Attachment::new(topology(Ipv6::Closed), 0, &request);
-            attachment.join(Vec::new()).map(|()| attachment)
+            attachment.look_at_ipv6().map(|()| attachment)
         };
         let error = of(snat("2001:db8::1")).unwrap_err();
         assert_eq!(error.exit_status(), 125);

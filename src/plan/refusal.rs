@@ -122,7 +122,8 @@ pub fn in_network(request: &RunRequest, network: &Network) -> Result<()> {
 /// # Errors
 /// Each with its remedy.
 pub fn unsupported(request: &RunRequest) -> Result<()> {
-    if request.seat().1 == Some(GATEWAY_MAC) {
+    let macs = request.net.links().map(|(_, join)| join.mac);
+    if macs.chain([request.mac]).any(|mac| mac == Some(GATEWAY_MAC)) {
         return Err(Error::new("cannot give the box the hardware address that was asked for")
             .because("it is that of the gateway, at the other end of the box's link")
             .hint("any other will do: no two boxes share a link"));

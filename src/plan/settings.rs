@@ -140,8 +140,7 @@ pub fn of_host_link(link: &str, ipv6: Ipv6) -> Vec<Setting> {
 }
 
 /// Those of a box, in whose own network the command may use any port, and ping without a raw socket (promise N5).
-#[must_use]
-pub fn of_box(privileges: &Privileges, gid: u32) -> Vec<Setting> {
+fn of_box(privileges: &Privileges, gid: u32) -> Vec<Setting> {
     let ping = Setting {
         // In a user namespace that does not map them all (icmp(7)): at least the command's own group.
         otherwise: Some(format!("{gid} {gid}")),
@@ -151,6 +150,29 @@ pub fn of_box(privileges: &Privileges, gid: u32) -> Vec<Setting> {
     let may_bind = privileges.held.contains(Capability::NET_BIND_SERVICE);
     let ports = (!may_bind).then(|| Setting::new(["ipv4", "ip_unprivileged_port_start"], "0"));
     ports.into_iter().chain([ping]).collect()
+}
+
+/// Those of a box with several links, which is not to be a router between them: its network may have inherited that the host is one
+/// (net.core.devconf_inherit_init_net).
+#[must_use]
+pub fn of_several_links() -> [Setting; 2] {
+    [
+        Setting::new(["ipv4", "ip_forward"], "0"),
+        Setting::new(["ipv6", "conf", "all", "forwarding"], "0").or_absent(),
+    ]
+}
+
+/// IPv6 is on for a link of a box.
+#[must_use]
+pub fn ipv6_of_link(link: &str) -> Setting {
+    Setting::of_link("ipv6", link, "disable_ipv6", "0").or_absent()
+}
+
+/// All of a box, with as many links.
+#[must_use]
+pub fn of_box_with(links: usize, privileges: &Privileges, gid: u32) -> Vec<Setting> {
+    let several = (links > 1).then(of_several_links);
+    of_box(privileges, gid).into_iter().chain(several.into_iter().flatten()).collect()
 }
 
 /// The two switches of forwarding that an interface has.

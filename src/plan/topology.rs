@@ -44,8 +44,7 @@ const FIRST_LINK_INDEX: u32 = 0x0001_0000;
 /// So far apart are the indexes of the gateway's ends of a box's veths: more than there are slots.
 const LINK_STRIDE: u32 = 1 << (32 - POOL_PREFIX);
 
-/// How many networks a box can be in, and how many links it can have.
-pub const MOST_LINKS: u32 = 16;
+pub use crate::spec::joins::{MOST_LINKS, eth};
 
 /// The index of the first bridge in the gateway: between those that the kernel chooses and those of the boxes' links.
 pub const FIRST_BRIDGE_INDEX: u32 = 0x8000;
@@ -271,13 +270,7 @@ pub fn box_link(id: &str, link: u32) -> String {
     }
 }
 
-/// The box's end of one of its veths, where nobody calls it otherwise.
-#[must_use]
-pub fn eth(link: u32) -> String {
-    format!("eth{link}")
-}
-
-/// Its index.
+/// The index of the box's end of one of its veths.
 #[must_use]
 pub const fn eth_index(link: u32) -> u32 {
     ETH_INDEX + link

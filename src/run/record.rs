@@ -33,6 +33,7 @@ impl Keeper<'_> {
             attachment: self.attachment.clone(),
             ports: self.waiting.ports(),
             other_ports: Vec::new(),
+            joining: None,
             mounts,
             network,
             rights: Some(Rights::new(self.start.identity, &self.start.privileges)),

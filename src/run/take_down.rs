@@ -32,7 +32,8 @@ impl Keeper<'_> {
                 }
                 // After the maps: the port must not be somebody else's while a rule still leads to the box.
                 drop(std::mem::take(&mut self.waiting));
-                problems.extend(lease.end(&locked));
+                let networks = self.attachment.as_ref().map_or(&[][..], |attachment| &attachment.networks);
+                problems.extend(lease.end(&locked, networks));
                 let found = census(locked.slots());
                 let own = self.gateway.as_ref().filter(|_| found.users == 0);
                 if let Some(newest) = own.and_then(|own| gateway::newest(&locked, &own.record)) {
@@ -47,6 +48,7 @@ impl Keeper<'_> {
         }
         let all_undone = problems.is_empty();
         let (gateway, watch) = (self.gateway.take(), self.watch);
-        Some(Remains { host, state, lease, gateway, watch, was_last, all_undone })
+        let networks = self.attachment.take().map(|attachment| attachment.networks).unwrap_or_default();
+        Some(Remains { host, state, lease, gateway, networks, watch, was_last, all_undone })
     }
 }

@@ -54,12 +54,14 @@ impl Filters {
         Ok(())
     }
 
-    /// Whether a box is to be listed: a part of its name, the beginning of its id, and its network as a whole.
+    /// Whether a box is to be listed: a part of its name, the beginning of its id, and one of its networks as a whole.
     #[must_use]
     pub fn fit(&self, name: &str, id: &str, net: &str) -> bool {
         fits(&self.names, |part| name.contains(part.as_str()))
             && fits(&self.ids, |start| id.starts_with(start.as_str()))
-            && fits(&self.nets, |wanted| wanted.as_str() == net)
+            && fits(&self.nets, |wanted| {
+                wanted.as_str() == net || net.split(',').any(|one| one == wanted.as_str())
+            })
     }
 
     /// Whether one that fits may have ended: such are asked for by the filters themselves.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::joins::Joins;
 use super::netns::NetnsName;
 use super::network::Join;
 use super::reference::BoxRef;
@@ -23,8 +24,8 @@ pub enum Net {
     Netns(NetnsRef),
     /// That of another box.
     Box(OtherBox),
-    /// One that it shares with other boxes, behind netbox's router.
-    Network(Join),
+    /// Some that it shares with other boxes, behind netbox's router.
+    Networks(Joins),
 }
 
 impl Net {
@@ -35,40 +36,56 @@ impl Net {
             Self::Nat => "nat",
             Self::None => "none",
             Self::Host => "host",
-            Self::Network(join) => join.name.as_str(),
+            Self::Networks(joins) => joins.as_str(),
             Self::Netns(netns) => &netns.word,
             Self::Box(other) => &other.word,
         }
     }
 
-    /// The network that has a name.
-    #[must_use]
-    pub const fn network(&self) -> Option<&Join> {
-        match self {
-            Self::Network(join) => Some(join),
-            _ => None,
+    /// What several `--net` say together.
+    ///
+    /// # Errors
+    /// As [`Joins::several`].
+    pub fn of(nets: &[Self]) -> Result<Self> {
+        match nets {
+            [] => Ok(Self::default()),
+            [one] => Ok(one.clone()),
+            several => Joins::several(several.to_vec()).map(Self::Networks),
         }
     }
 
-    /// Those that have names.
+    /// The networks with names, each with the number of the box's link that leads there.
+    pub fn links(&self) -> impl Iterator<Item = (u32, &Join)> {
+        let joins = if let Self::Networks(joins) = self { Some(joins) } else { None };
+        joins.into_iter().flat_map(Joins::links)
+    }
+
+    /// How many links a box has to the gateway.
     #[must_use]
-    pub const fn networks(&self) -> &[Join] {
+    pub fn count_links(&self) -> usize {
         match self {
-            Self::Network(join) => std::slice::from_ref(join),
-            _ => &[],
+            Self::Nat => 1,
+            Self::Networks(joins) => joins.count(),
+            Self::None | Self::Host | Self::Netns(_) | Self::Box(_) => 0,
         }
+    }
+
+    /// The network with a name that the box's way out leads through.
+    #[must_use]
+    pub fn way_out(&self) -> Option<&Join> {
+        if let Self::Networks(joins) = self { joins.way_out() } else { None }
     }
 
     /// Whether a box in it hangs off the gateway.
     #[must_use]
     pub const fn is_behind_gateway(&self) -> bool {
-        matches!(self, Self::Nat | Self::Network(_))
+        matches!(self, Self::Nat | Self::Networks(_))
     }
 
     /// Whether it is made for the box.
     #[must_use]
     pub const fn is_own(&self) -> bool {
-        matches!(self, Self::Nat | Self::None | Self::Network(_))
+        matches!(self, Self::Nat | Self::None | Self::Networks(_))
     }
 }
 
@@ -90,7 +107,7 @@ impl FromStr for Net {
             return OtherBox::parse(other).map(Self::Box);
         }
         let word = [Self::Nat, Self::None, Self::Host].into_iter().find(|net| net.as_str() == text);
-        word.map_or_else(|| text.parse().map(Self::Network), Ok).map_err(|error: Error| {
+        word.map_or_else(|| text.parse().map(|join| Self::Networks(Joins::one(join))), Ok).map_err(|error: Error| {
             match error.remedy() {
                 Some(_) => error,
                 None => error.hint(

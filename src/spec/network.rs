@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{parse_ip, parse_ip6, parse_mac};
 use super::name::BoxName;
+use super::reference::BoxRef;
 use super::routed::{self, OutsideRoute};
 use super::subnet::{self, New6};
 use crate::error::{Error, Result};
@@ -68,7 +69,7 @@ impl From<NetworkName> for String {
     }
 }
 
-/// How a box joins a network: `--net NETWORK[:ip=…,ip6=…,mac=…]`.
+/// How a box joins a network: `--net NETWORK[:ip=…,ip6=…,mac=…,alias=…,ifname=…]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
     /// The network.
@@ -79,6 +80,18 @@ pub struct Join {
     pub ip6: Option<Ipv6Addr>,
     /// The hardware address that it is to have.
     pub mac: Option<[u8; 6]>,
+    /// What the network's other boxes find it by besides.
+    pub aliases: Vec<BoxName>,
+    /// What its interface there is to be called.
+    pub interface: Option<String>,
+}
+
+impl Join {
+    /// Into this network, with nothing chosen.
+    #[must_use]
+    pub const fn new(name: NetworkName) -> Self {
+        Self { name, ip: None, ip6: None, mac: None, aliases: Vec::new(), interface: None }
+    }
 }
 
 impl FromStr for Join {
@@ -89,12 +102,12 @@ impl FromStr for Join {
             Some((name, options)) => (name, Some(options)),
             None => (text, None),
         };
-        let mut join = Self { name: NetworkName::parse(name)?, ip: None, ip6: None, mac: None };
+        let mut join = Self::new(NetworkName::parse(name)?);
         for option in options.into_iter().flat_map(|options| options.split(',')) {
             let invalid = |cause: String| {
-                Error::usage(format!("invalid network {text:?}"))
-                    .because(cause)
-                    .hint("a network is given as NAME[:ip=ADDRESS,ip6=ADDRESS,mac=ADDRESS]")
+                Error::usage(format!("invalid network {text:?}")).because(cause).hint(
+                    "a network is given as NAME[:ip=ADDRESS,ip6=ADDRESS,mac=ADDRESS,alias=NAME,ifname=NAME]",
+                )
             };
             let twice = || invalid(format!("{option:?} is the second of its kind"));
             match option.split_once('=') {
@@ -113,7 +126,12 @@ impl FromStr for Join {
                         return Err(twice());
                     }
                 }
-                _ => return Err(invalid(format!("{option:?} is none of ip=…, ip6=… and mac=…"))),
+                Some((key, value)) if join.add_name(option, key, value)? => {}
+                _ => {
+                    return Err(invalid(format!(
+                        "{option:?} is none of ip=…, ip6=…, mac=…, alias=… and ifname=…"
+                    )));
+                }
             }
         }
         Ok(join)
@@ -165,6 +183,20 @@ pub enum NetworkRequest {
     Remove(Vec<NetworkName>),
     /// Remove all that no box uses.
     Prune,
+    /// Take a box that runs into one.
+    Connect {
+        /// Which box.
+        of: BoxRef,
+        /// The network, and what the box is to have there.
+        join: Join,
+    },
+    /// Take a box that runs out of one.
+    Disconnect {
+        /// Which box.
+        of: BoxRef,
+        /// The network.
+        network: NetworkName,
+    },
 }
 
 /// Reads a label: `--label KEY[=VALUE]`.

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::mtu::LEAST_MTU6;
 use super::{
     BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, Hostname,
-    InsidePort, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec, SearchDomain,
+    InsidePort, Join, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec, SearchDomain,
     SignalNumber, UnpublishSpec, Unshare, UserSpec, Which, address,
 };
 use crate::error::{Error, Result};
@@ -242,39 +242,33 @@ impl RunRequest {
 
     /// Whether the box is to have a certain address of the pool.
     #[must_use]
-    pub const fn has_address(&self) -> bool {
+    pub fn has_address(&self) -> bool {
         self.pool_ip().is_some() || self.pool_ip6().is_some()
     }
 
     /// The address of the pool that it is to have.
     #[must_use]
-    pub const fn pool_ip(&self) -> Option<Ipv4Addr> {
-        match self.net {
-            Net::Network(_) => None,
-            Net::Nat | Net::None | Net::Host | Net::Netns(_) | Net::Box(_) => self.ip,
-        }
+    pub fn pool_ip(&self) -> Option<Ipv4Addr> {
+        self.ip.filter(|_| self.net.way_out().is_none())
     }
 
     /// The IPv6 address of the pool that it is to have.
     #[must_use]
-    pub const fn pool_ip6(&self) -> Option<Ipv6Addr> {
-        match self.net {
-            Net::Network(_) => None,
-            Net::Nat | Net::None | Net::Host | Net::Netns(_) | Net::Box(_) => self.ip6,
+    pub fn pool_ip6(&self) -> Option<Ipv6Addr> {
+        self.ip6.filter(|_| self.net.way_out().is_none())
+    }
+
+    /// How it joins the networks with names that it is to be in, each with the number of the link that leads there. What `--ip`,
+    /// `--ip6` and `--mac` say is about its way out.
+    #[must_use]
+    pub fn joins(&self) -> Vec<(u32, Join)> {
+        let mut joins: Vec<_> = self.net.links().map(|(link, join)| (link, join.clone())).collect();
+        if let Some((0, join)) = joins.first_mut() {
+            join.ip = join.ip.or(self.ip);
+            join.ip6 = join.ip6.or(self.ip6);
+            join.mac = join.mac.or(self.mac);
         }
-    }
-
-    /// The IPv6 address of its network that it is to have.
-    #[must_use]
-    pub fn seat6(&self) -> Option<Ipv6Addr> {
-        self.net.network().and_then(|join| join.ip6.or(self.ip6))
-    }
-
-    /// The address of its network that it is to have, and the hardware address.
-    #[must_use]
-    pub fn seat(&self) -> (Option<Ipv4Addr>, Option<[u8; 6]>) {
-        let (ip, mac) = self.net.network().map_or((None, None), |join| (join.ip, join.mac));
-        (ip.or(self.ip), mac.or(self.mac))
+        joins
     }
 
     /// The option that leaves the box without IPv6.
@@ -306,7 +300,7 @@ impl RunRequest {
             Err(Error::usage(format!("{one} and {other} contradict each other")).because(cause))
         };
         let other = format!("--net {}", self.net);
-        if let Some(join) = self.net.network() {
+        if let Some(join) = self.net.way_out() {
             let net = format!("--net {}", join.name);
             let of_the_network = [
                 (
@@ -330,7 +324,7 @@ impl RunRequest {
             }
         }
         let without_link = match self.net {
-            Net::Nat | Net::Network(_) => None,
+            Net::Nat | Net::Networks(_) => None,
             Net::None => Some(("--net none", "the box has no network")),
             Net::Host => Some(("--net host", "the box has the network of the host")),
             Net::Netns(_) => Some((&*other, "the network is taken as it is")),

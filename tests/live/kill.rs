@@ -26,6 +26,7 @@ live_tests![
     everybody_killed_at_a_detached_start,
     everybody_killed_in_a_network,
     the_keeper_killed_that_makes_a_bridge,
+    everybody_killed_in_two_networks,
     a_further_command_killed_at_every_call,
     a_further_command_killed_below_a_warden,
     a_warden_killed_at_every_call,
@@ -169,6 +170,19 @@ fn everybody_killed_in_a_network() {
     world.end();
 }
 
+const IN_TWO_NETWORKS: &[&str] =
+    &["--net", "db:ip=10.9.0.7,alias=store", "--net", "web:ip=10.9.1.7,mac=02:00:5e:00:00:07,alias=site"];
+
+/// L2: in the second, too.
+fn everybody_killed_in_two_networks() {
+    let mut world = World::with(Start::BesideAnother, IN_TWO_NETWORKS);
+    kill_role(&mut world, Role::Keeper, 7, 13);
+    let calls = world.calls();
+    let points = points(&calls, Role::Keeper, Side::Entry, 3, 13);
+    kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
+    world.end();
+}
+
 /// L2: the box is known to have ended, or never was; where its id was told, it is known.
 fn everybody_killed_at_a_detached_start() {
     // One off: what waits for the start, the launcher, the keeper, the first process.
@@ -204,7 +218,7 @@ fn everybody_killed_at_a_detached_start() {
 
 /// L2.
 fn the_keeper_killed_that_makes_a_bridge() {
-    in_world(World::with(Start::NoGateway, IN_A_NETWORK), Role::Keeper, 5, 17);
+    in_world(World::with(Start::NoGateway, IN_TWO_NETWORKS), Role::Keeper, 5, 17);
 }
 
 const IN_ONE_OF_SEVERAL_MACHINES: &[&str] = &["--net", "routed:ip=10.9.0.7"];

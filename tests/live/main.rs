@@ -13,6 +13,7 @@ mod lab;
 mod tracer;
 
 mod addresses;
+mod connected;
 mod connections;
 mod control;
 mod detach;
@@ -99,6 +100,7 @@ fn main() -> std::process::ExitCode {
         machines::TESTS,
         networks::TESTS,
         networks6::TESTS,
+        connected::TESTS,
         kill::TESTS,
         fail::TESTS,
     ])

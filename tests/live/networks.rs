@@ -67,11 +67,11 @@ pub(crate) fn member(lab: &Lab, network: &str, words: &[&str]) -> RunningBox {
     lab.start(&["--net", network], words)
 }
 
-fn at(running: &RunningBox, port: u16) -> SocketAddr {
+pub(crate) fn at(running: &RunningBox, port: u16) -> SocketAddr {
     SocketAddr::from((running.address, port))
 }
 
-fn wan() -> SocketAddr {
+pub(crate) fn wan() -> SocketAddr {
     SocketAddr::from((WAN, ECHO))
 }
 
@@ -552,7 +552,7 @@ fn names_of_other_networks_are_not_told() {
     }
 }
 
-fn resolver(running: &RunningBox) -> SocketAddr {
+pub(crate) fn resolver(running: &RunningBox) -> SocketAddr {
     let text = fs::read_to_string(format!("/proc/{}/root/etc/resolv.conf", running.pid)).expect("a file");
     let address = text.lines().find_map(|line| line.strip_prefix("nameserver ")).expect("a name server");
     SocketAddr::new(address.parse().expect("an address"), 53)

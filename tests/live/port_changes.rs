@@ -366,7 +366,7 @@ fn a_port_that_is_taken_changes_nothing() {
 }
 
 /// The elements of the host's maps and the gateway's, as text.
-fn probe_rules(lab: &Lab) -> [String; 2] {
+pub(crate) fn probe_rules(lab: &Lab) -> [String; 2] {
     if !peers() {
         return Default::default();
     }

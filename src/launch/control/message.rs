@@ -34,6 +34,10 @@ pub enum Request {
     AddPorts(Vec<String>),
     /// To give up ports that are published, as `netbox port rm` has them. The answer is [`Answer::Ports`]: what they were.
     RemovePorts(Vec<String>),
+    /// To take the box into a further network, as `--net` has it. The answer is [`Answer::Done`].
+    Connect(String),
+    /// To take it out of the network of that name. The answer is [`Answer::Done`].
+    Disconnect(String),
     /// The command of [`Request::Exec`] and all its descendants are gone.
     Goodbye,
 }
@@ -49,6 +53,8 @@ pub enum Answer {
     Over,
     /// It is done.
     Ports(Vec<PortMap>),
+    /// To [`Request::Connect`] and [`Request::Disconnect`].
+    Done,
     /// It could not be done, and nothing was changed.
     Failed(Error),
     /// The keeper does not know the language.

@@ -124,7 +124,7 @@ impl Control {
         self.deaf_until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Does what is asked. `mounts`: the box's mount namespace, if it has one of its own. `duties`: what changes ports.
+    /// Does what is asked. `mounts`: the box's mount namespace, if it has one of its own. `duties`: what changes ports and networks.
     pub(super) fn attend(&mut self, woken: &[Woken], mounts: Option<MountIdentity>, duties: &mut Duties<'_>) {
         for who in woken {
             match who {
@@ -193,7 +193,12 @@ impl Control {
                 }
                 Err(error) => Answer::Failed(error),
             },
-            Ok(request @ (Request::AddPorts(_) | Request::RemovePorts(_))) => duties.change_ports(request),
+            Ok(
+                request @ (Request::AddPorts(_)
+                | Request::RemovePorts(_)
+                | Request::Connect(_)
+                | Request::Disconnect(_)),
+            ) => duties.change(request),
             Ok(Request::Goodbye) => {
                 client.role = Role::Idle;
                 return false;

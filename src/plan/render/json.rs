@@ -15,7 +15,7 @@ use crate::plan::environment::Changes;
 use crate::plan::gateway::GatewayPlan;
 use crate::plan::record::PortMap;
 use crate::plan::ruleset;
-use crate::plan::topology::{ETH, OUT, Topology, box_link};
+use crate::plan::topology::{OUT, Topology, box_link};
 use crate::plan::wiring;
 use crate::spec::hostname::Hostname;
 use crate::spec::name::BoxName;
@@ -67,7 +67,7 @@ struct Addresses<'a> {
     gateway_ipv4: Ipv4Addr,
     gateway_ipv6: Option<Ipv6Addr>,
     resolver_ipv4: Ipv4Addr,
-    box_link: &'static str,
+    box_link: String,
     box_peer: String,
     gateway_link: &'static str,
     host_link: String,
@@ -152,7 +152,7 @@ fn addresses<'a>(plan: &'a GatewayPlan, one: &BoxPlan<'_>) -> Addresses<'a> {
         gateway_ipv4: one.link.gateway,
         gateway_ipv6: one.link.ipv6.map(|six| six.gateway),
         resolver_ipv4: Topology::resolver_address(one.attachment.slot),
-        box_link: ETH,
+        box_link: one.link.interface.clone(),
         box_peer: box_link(one.id, 0),
         gateway_link: OUT,
         host_link: topology.host_link(),

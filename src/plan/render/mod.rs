@@ -172,7 +172,7 @@ fn box_steps(plan: &RunPlan<'_>) -> Vec<Step> {
     }
     steps.extend(mounts::before_settings(request, can_be_root).iter().map(Step::mount));
     if request.has_own_network() {
-        let of_box = settings::of_box(plan.privileges, plan.identity.gid);
+        let of_box = settings::of_box_with(request.net.count_links(), plan.privileges, plan.identity.gid);
         steps.extend(of_box.iter().map(|setting| Step::set(Place::Box, setting)));
     }
     steps.extend(mounts::after_settings(request, can_be_root).iter().map(Step::mount));

@@ -114,6 +114,13 @@ pub fn itself(address: IpAddr) -> Element {
     Element::of_set(set, [Datum::from(address), Datum::from(address)])
 }
 
+/// Gateway: the box at `address` has other links than that of its way out.
+#[must_use]
+pub fn several(address: IpAddr) -> Element {
+    let set = if address.is_ipv4() { "several4" } else { "several6" };
+    Element::of_set(set, [Datum::from(address)])
+}
+
 /// Gateway: the network behind this bridge has no way out.
 #[must_use]
 pub fn internal(bridge: &str) -> Element {

@@ -162,6 +162,16 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         let itself = Lookup(&[OutputInterface, SourceAddress6], "boxes6");
         Rule::from([itself, Snat(gateway.into())])
     }));
+    // What another box sends to a published port of one in several networks: that one may know a shorter way back, past the
+    // gateway, where nobody would know the answer.
+    postnat.push(Rule::from([
+        iifname_not(OUT),
+        Lookup(&[DestinationAddress], "several4"),
+        Snat(topology.gateway_address().into()),
+    ]));
+    postnat.extend(topology.gateway_address6().map(|gateway| {
+        Rule::from([iifname_not(OUT), Lookup(&[DestinationAddress6], "several6"), Snat(gateway.into())])
+    }));
     postnat.push(Rule::from([
         oifname(OUT),
         Lookup(&[SourceAddress, DestinationAddress], ROUTED4.name),
@@ -177,6 +187,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Set::of("asks4", &[Type::Ipv4, Type::Ipv4]),
         Set::of("selves4", &[Type::Ipv4, Type::Ipv4]),
         Set::of("internal", &[Type::Ifname]),
+        Set::of("several4", &[Type::Ipv4]),
         Set::of("pub4", PUBLISHED_AT),
         Set::of("pub4b", PUBLISHED_AT),
         ROUTED4,
@@ -186,6 +197,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         sets.extend([
             Set::of("boxes6", &[Type::Ifname, Type::Ipv6]),
             Set::of("hosts6", &[Type::Ipv6]),
+            Set::of("several6", &[Type::Ipv6]),
             Set::of("selves6", &[Type::Ipv6, Type::Ipv6]),
             Set::of("pub6", PUBLISHED_AT6),
             Set::of("pub6b", PUBLISHED_AT6),

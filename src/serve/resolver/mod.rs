@@ -21,9 +21,10 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-pub use self::members::Members;
+pub use self::members::{FromResolver, Members, ToResolver};
 use self::ports::Ports;
 use crate::host::names::HostResolver;
+use crate::kernel::channel::Channel;
 use crate::kernel::memory::{REST, release_program};
 use crate::plan::question::{Question, Transport};
 use crate::spec::names::Nameserver;
@@ -51,7 +52,7 @@ struct Desk {
     /// Whether anybody is.
     asks: bool,
     /// Who is not asked for outside.
-    members: Vec<Members>,
+    members: RefCell<Vec<Members>>,
     questions: Arc<Semaphore>,
     ports: Rc<Ports>,
     asked: Notify,
@@ -61,7 +62,7 @@ impl Desk {
     /// The reply to a question, as the box gets it.
     async fn reply(&self, question: Question, transport: Transport) -> Vec<u8> {
         self.asked.notify_one();
-        if let Some(answer) = self.members.iter().find_map(|members| members.answer(&question)) {
+        if let Some(answer) = self.members.borrow().iter().find_map(|members| members.answer(&question)) {
             return question.delivered(answer, transport);
         }
         if !self.asks {
@@ -84,11 +85,17 @@ async fn rest(desk: Rc<Desk>) {
     }
 }
 
-/// Serves for as long as this process lives. Both sockets must not block. `members`: the boxes of the box's networks.
+/// Serves for as long as this process lives. Both sockets must not block. `members`: the boxes of the box's networks, which `keeper`
+/// may replace by others.
 ///
 /// # Errors
 /// When there is no memory or descriptor left to begin with.
-pub fn serve(udp: OwnedFd, tcp: OwnedFd, asks: Asks<'_>, members: Vec<Members>) -> io::Result<Infallible> {
+pub fn serve(
+    (udp, tcp): (OwnedFd, OwnedFd),
+    asks: Asks<'_>,
+    members: Vec<Members>,
+    keeper: Option<Channel>,
+) -> io::Result<Infallible> {
     let instead = if let Asks::These(servers) = asks { servers } else { &[] };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let local = tokio::task::LocalSet::new();
@@ -97,11 +104,14 @@ pub fn serve(udp: OwnedFd, tcp: OwnedFd, asks: Asks<'_>, members: Vec<Members>) 
             host: RefCell::default(),
             instead: instead.to_vec(),
             asks: !matches!(asks, Asks::Nobody),
-            members,
+            members: RefCell::new(members),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             ports: Rc::default(),
             asked: Notify::new(),
         });
+        if let Some(keeper) = keeper {
+            tokio::task::spawn_local(members::listen_to(keeper, Rc::clone(&desk)));
+        }
         let listener = TcpListener::from_std(StdListener::from(tcp))?;
         tokio::task::spawn_local(client::connections(listener, Rc::clone(&desk)));
         tokio::task::spawn_local(rest(Rc::clone(&desk)));

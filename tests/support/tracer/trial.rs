@@ -99,8 +99,8 @@ impl World {
         Self::with(start, &[])
     }
 
-    /// The run that is struck has these options. Where it is in a network, that is there, and the other box is in it too, unless
-    /// other machines reach it: then what it needs is made by the run that is struck.
+    /// The run that is struck has these options. Where it is in networks, they are there, and the other box is in all of them too, unless
+    /// other machines reach them: then what it needs is made by the run that is struck.
     pub(crate) fn with(start: Start, options: &'static [&'static str]) -> Self {
         Self::made(start, options, &[], None)
     }
@@ -120,13 +120,14 @@ impl World {
             true => Lab::before(Shape::OwnLan, use_names),
             false => Lab::new(Shape::OwnLan),
         };
-        let joins = options.windows(2).find(|pair| pair[0] == "--net");
-        let network = joins.map(|pair| pair[1].split(':').next().unwrap_or_default());
-        let is_routed = network == Some(ROUTED);
-        if let Some(name) = network {
+        let joins = options.windows(2).filter(|pair| pair[0] == "--net");
+        let networks: Vec<_> = joins.map(|pair| pair[1].split(':').next().unwrap_or_default()).collect();
+        let is_routed = networks == [ROUTED];
+        for (number, name) in networks.iter().enumerate() {
+            let subnet = format!("10.9.{number}.0/24");
             let options: &[&str] = if is_routed { &OF_ROUTED } else { &[] };
-            let create =
-                ["network", "create", name, "--ipv6", "--subnet", "10.9.0.0/24", "--subnet", "fd09::/64"];
+            let subnet6 = format!("fd09:{number}::/64");
+            let create = ["network", "create", name, "--ipv6", "--subnet", &subnet, "--subnet", &subnet6];
             let made = lab.netbox(&[&create, options].concat()).output();
             assert!(made.expect("netbox can be started").status.success());
         }
@@ -135,8 +136,12 @@ impl World {
             Ipv4Addr::from(u32::from(first.address) & !(SLOTS + RESERVED))
         };
         lab.assert_clean_within(LIMIT);
-        let its_network = network.filter(|_| !is_routed).unwrap_or("nat");
-        let of_other = [&["--name", OTHER, "-p", "9090:80", "--net", its_network], of_other].concat();
+        let nets = networks.iter().filter(|_| !is_routed).flat_map(|name| ["--net", name]);
+        let of_other: Vec<_> = ["--name", OTHER, "-p", "9090:80"]
+            .into_iter()
+            .chain(nets)
+            .chain(of_other.iter().copied())
+            .collect();
         let other =
             (start == Start::BesideAnother).then(|| lab.start(&of_other, &["listen", "tcp", "0.0.0.0:80"]));
         if other.is_some() && is_routed {
