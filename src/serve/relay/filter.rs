@@ -2,11 +2,11 @@
 
 use socket2::SockFilter;
 
-use super::Port;
+use super::Target;
 
-/// A socket filter that lets in what the relay carries ([`Port::is_relayed`]) of either family. Anything else that comes to the socket of
+/// A socket filter that lets in what the relay carries ([`Port::is_relayed`](super::Port::is_relayed)) of either family. Anything else that comes to the socket of
 /// a published port is a broadcast or a multicast, or the host's rules are gone: it must not cost the keeper anything.
-pub(super) fn relayed_datagrams(port: Port) -> Vec<SockFilter> {
+pub(super) fn relayed_datagrams(target: Target) -> Vec<SockFilter> {
     // From linux/filter.h and linux/bpf_common.h. Offsets from SKF_AD_OFF on are about the packet, those from SKF_NET_OFF on
     // begin at the IP header.
     const LOAD_WORD: u16 = 0x20;
@@ -21,7 +21,7 @@ pub(super) fn relayed_datagrams(port: Port) -> Vec<SockFilter> {
     let load = |size, offset| SockFilter::new(size, 0, 0, offset);
     let equal = |value, then, otherwise| SockFilter::new(JUMP_IF_EQUAL, then, otherwise, value);
     let end = |length| SockFilter::new(RETURN, 0, 0, length);
-    if port.target.ipv6.is_none() {
+    if target.ipv6.is_none() {
         // 127.0.0.0/8: the destination is at 16 (RFC 791). ff00::/8: it is at 24 (RFC 8200).
         return vec![
             load(LOAD_WORD, AD_PROTOCOL),

@@ -5,6 +5,7 @@
 //! where the box is one hop away. It starts with the first connection or datagram.
 
 mod filter;
+pub mod host;
 mod tcp;
 mod udp;
 mod waiting;
@@ -41,20 +42,23 @@ pub struct Target {
     pub ipv6: Option<Ipv6Addr>,
 }
 
-/// A port of the box.
+/// Where what comes to a socket is carried to.
 #[derive(Debug, Clone, Copy)]
-struct Port {
-    target: Target,
-    port: u16,
+enum Port {
+    /// A port of the box.
+    OfBox(Target, u16),
+    /// A port of the host's loopback.
+    OfHost(u16),
 }
 
 impl Port {
-    /// Whether what is sent to this address of the host's is carried: no rule translates it. The rest comes only while the
-    /// host's rules are flushed, when the fence is closed.
+    /// Whether what is sent to this address is carried. Of the host's addresses those that no rule translates: the rest comes only
+    /// while the host's rules are flushed, when the fence is closed. A socket for a port of the host has one address.
     fn is_relayed(self, asked: IpAddr) -> bool {
+        let Self::OfBox(target, _) = self else { return true };
         match asked.to_canonical() {
             IpAddr::V4(asked) => asked.is_loopback(),
-            IpAddr::V6(asked) => match self.target.ipv6 {
+            IpAddr::V6(asked) => match target.ipv6 {
                 Some(_) => asked.is_loopback() || asked.is_unicast_link_local(),
                 None => !asked.is_multicast(),
             },
@@ -63,10 +67,13 @@ impl Port {
 
     /// Where to connect to, in order: a server in the box may know one family only, whichever the client asks by.
     fn places(self, asked: IpAddr) -> impl Iterator<Item = SocketAddr> {
-        let Target { ipv4, ipv6 } = self.target;
-        let (v4, v6) = (Some(IpAddr::V4(ipv4)), ipv6.map(IpAddr::V6));
+        let (v4, v6, port) = match self {
+            Self::OfBox(Target { ipv4, ipv6 }, port) => (ipv4, ipv6, port),
+            Self::OfHost(port) => (Ipv4Addr::LOCALHOST, None, port),
+        };
+        let (v4, v6) = (Some(IpAddr::V4(v4)), v6.map(IpAddr::V6));
         let order = if asked.to_canonical().is_ipv4() { [v4, v6] } else { [v6, v4] };
-        order.into_iter().flatten().map(move |address| SocketAddr::new(address, self.port))
+        order.into_iter().flatten().map(move |address| SocketAddr::new(address, port))
     }
 }
 
@@ -152,7 +159,7 @@ struct Served {
 
 impl Relay {
     fn begin(&mut self, map: PortMap, socket: OwnedFd) -> io::Result<()> {
-        let target = Port { target: self.target, port: map.box_port };
+        let target = Port::OfBox(self.target, map.box_port);
         let (closing, closed) = oneshot::channel();
         let task = match map.protocol {
             Protocol::Tcp => {
@@ -192,7 +199,7 @@ mod tests {
 
     fn port(ipv6: Option<&str>) -> Port {
         let ipv6 = ipv6.map(|address| address.parse().unwrap());
-        Port { target: Target { ipv4: Ipv4Addr::new(10, 0, 0, 16), ipv6 }, port: 80 }
+        Port::OfBox(Target { ipv4: Ipv4Addr::new(10, 0, 0, 16), ipv6 }, 80)
     }
 
     #[test]
@@ -229,6 +236,14 @@ mod tests {
             (Some("fd00::16"), "::ffff:127.0.0.1", &["10.0.0.16:80", "[fd00::16]:80"]),
         ] {
             assert_eq!(places(ipv6, asked), expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_port_of_the_host_is_carried_to_its_loopback_alone() {
+        for asked in ["169.254.64.16", "::1"] {
+            let places: Vec<_> = Port::OfHost(5432).places(asked.parse().unwrap()).collect();
+            assert_eq!(places, ["127.0.0.1:5432".parse().unwrap()], "{asked}");
         }
     }
 }

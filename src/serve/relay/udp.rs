@@ -1,4 +1,4 @@
-//! UDP datagrams: each client has a flow to the box, which is a socket of its own, and ends when it has been idle.
+//! UDP datagrams: each client has a flow to the port, which is a socket of its own, and ends when it has been idle.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -101,7 +101,9 @@ pub(super) async fn receive(
     mut closed: oneshot::Receiver<Fate>,
 ) {
     // Not before: it takes the kernel longer than all the rest of holding a port. Without it there is more to be read.
-    let _ = SockRef::from(&socket).attach_filter(&relayed_datagrams(target));
+    if let Port::OfBox(target, _) = target {
+        let _ = SockRef::from(&socket).attach_filter(&relayed_datagrams(target));
+    }
     // Which address was asked: of loopback addresses there are many. An IPv4 socket does not know the second.
     let _ = setsockopt(&socket, sockopt::Ipv4PacketInfo, &true);
     let _ = setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true);
@@ -157,7 +159,7 @@ fn client_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
 }
 
-/// Sends a datagram to the box. One that cannot be sent is lost, as datagrams are.
+/// Sends a datagram on. One that cannot be sent is lost, as datagrams are.
 fn pass_on(
     flows: &Arc<Flows>,
     listener: &Arc<UdpSocket>,
@@ -190,7 +192,7 @@ fn pass_on(
     }
 }
 
-/// A socket of the gateway's, in which this thread is.
+/// A socket of the network that this thread is in.
 fn connected_to(place: SocketAddr) -> Option<Arc<UdpSocket>> {
     let socket = Socket::new(Domain::for_address(place), Type::DGRAM.nonblocking(), None).ok()?;
     socket.connect(&place.into()).ok()?;
@@ -202,7 +204,7 @@ fn send(socket: &UdpSocket, datagram: &[u8]) -> nix::Result<usize> {
     nix::sys::socket::send(socket.as_raw_fd(), datagram, MsgFlags::MSG_DONTWAIT)
 }
 
-/// Carries the box's answers, until the flow was idle for long enough. `again`: where else in the box somebody may be
+/// Carries the answers, until the flow was idle for long enough. `again`: where else in the box somebody may be
 /// listening, if nobody does at the first place, and what to say there.
 async fn answers(
     flows: Arc<Flows>,
@@ -254,7 +256,7 @@ async fn answers(
     flows.table().remove(&conversation);
 }
 
-/// Sends the next answer of the box to the client. One whose client is gone, or has no room, is lost.
+/// Sends the next answer to the client. One whose client is gone, or has no room, is lost.
 fn pass_back(
     flows: &Flows,
     listener: &UdpSocket,
