@@ -8,7 +8,7 @@
 //! watches over it, and takes it down when the command or the launcher ends. The keeper forks the **box's first
 //! process**, which makes its namespaces, waits until they are connected, drops every privilege and becomes the command.
 //! While the command runs, the keeper starts **helpers** without any privilege when they are first needed: the relay to
-//! published ports, and the box's resolver.
+//! published ports, that to the host's, and the box's resolver.
 //!
 //! Whoever dies, one is left: the keeper takes down after a launcher; the launcher sweeps after a keeper; the
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
@@ -22,6 +22,7 @@ use crate::apply::census::census;
 use crate::apply::export;
 use crate::apply::gateway::{self, Gateway};
 use crate::apply::host::Host;
+use crate::apply::host_ports::HostPort;
 use crate::apply::kept::KeptBox;
 use crate::apply::lease::{Lease, Shared};
 use crate::apply::names::{self, BoxFile, Questions};
@@ -61,6 +62,7 @@ use crate::serve::relay::Waiting;
 use crate::serve::watch::Watch;
 use crate::spec::request::RunRequest;
 
+mod host_ports;
 mod record;
 mod take_down;
 
@@ -229,6 +231,7 @@ struct Keeper<'a> {
     waiting: Waiting,
     files: Vec<BoxFile>,
     questions: Option<Questions>,
+    host_ports: Vec<HostPort>,
     watch: Option<Watch>,
     publisher: Option<Publisher>,
     control: Control,
@@ -251,6 +254,7 @@ impl<'a> Keeper<'a> {
             waiting: Waiting::default(),
             files: Vec::new(),
             questions: None,
+            host_ports: Vec::new(),
             watch: None,
             publisher: None,
             control: Control::default(),
@@ -269,6 +273,7 @@ impl<'a> Keeper<'a> {
         export::check(self.start.request.export_netns.as_ref())?;
         self.join_the_others()?;
         self.provide_names()?;
+        self.listen_for_host()?;
         self.add_link()?;
         self.first.configure(self.facts(), &self.files)?;
         self.write_record()?;
@@ -280,6 +285,7 @@ impl<'a> Keeper<'a> {
         if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {
             attach::settle(gateway, attachment)?;
         }
+        self.open_host_ports()?;
         self.map_ports()?;
         launcher_is_there(self.launcher)?;
         let told = self.start.request.json_status_fd.and(self.lease.as_ref());
@@ -431,7 +437,8 @@ impl<'a> Keeper<'a> {
             attachment: attachment.clone(),
         });
         self.watch = place.as_ref().map(|place| Watch::new(place.attachment.slot));
-        let helpers = errands::helpers(place, waiting, self.questions.as_ref(), &start.request.dns)?;
+        let (questions, dns) = (self.questions.as_ref(), &start.request.dns);
+        let helpers = errands::helpers(place, waiting, questions, &self.host_ports, dns)?;
         let files = Some(&files[..]).filter(|files| !files.is_empty());
         let files = files.map(|files| Files::new(files, first.process.pid));
         let gateway = self.gateway.as_mut();

@@ -123,6 +123,9 @@ fn every_option_of_run() {
     assert_eq!(shown, ["10.99.0.16", "fd00::10", "10.99.0.0/24"]);
     assert_eq!(request.snat.unwrap().to_string(), "2001:db8::1");
     assert!(run(&["--no-ipv6", "ls"]).no_ipv6);
+    let opened = run(&["--host-port", "5432", "--host-port=123:1123/udp", "--host-port", "5432/tcp", "ls"]);
+    let opened: Vec<_> = opened.host_ports.iter().map(ToString::to_string).collect();
+    assert_eq!(opened, ["5432:5432/tcp", "123:1123/udp"]);
     let shown: Vec<_> = request.dns.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["192.0.2.53", "fe80::1%eth0"]);
     let domains: Vec<_> = request.dns_search.iter().flatten().map(SearchDomain::as_str).collect();
@@ -434,6 +437,12 @@ fn wrong_usage_names_what_is_wrong() {
         (&["run", "--add-host", "db", "ls"], &["\"db\"", "no address"]),
         (&["run", "--add-host", "db:host-gateway", "ls"], &["db:host-gateway", "no service of the host"]),
         (&["run", "--net", "none", "--dns", "::1", "ls"], &["--net none", "--dns"]),
+        (&["run", "--host-port", "0", "ls"], &["--host-port", "\"0\"", "no port is 0"]),
+        (&["run", "--host-port", "80/sctp", "ls"], &["\"80/sctp\"", "SCTP"]),
+        (&["run", "--host-port", "53", "ls"], &["the box's resolver", "53:5353"]),
+        (&["run", "--host-port", "80", "--host-port", "81:80", "ls"], &["80:80/tcp", "81:80/tcp"]),
+        (&["run", "--net", "none", "--host-port", "80", "ls"], &["--net none", "--host-port"]),
+        (&["run", "--net", "box:web", "--host-port", "80", "ls"], &["--net box:web", "--host-port"]),
         (&["run", "--net", "host", "--add-host", "a:::1", "ls"], &["--net host", "--add-host"]),
         (&["run", "--name", "../x", "ls"], &["\"../x\""]),
         (&["run", "--name", "-rf", "ls"], &["\"-rf\"", "start with a letter"]),
@@ -484,6 +493,7 @@ fn wrong_bytes_are_wrong_usage() {
         "--dns",
         "--dns-search",
         "--add-host",
+        "--host-port",
         "--name",
         "-u",
         "--hostname",

@@ -45,6 +45,7 @@ fn request() -> RunRequest {
         mtu: Some(1400),
         snat: Some("192.0.2.1".parse().unwrap()),
         workdir: Some("/srv".into()),
+        host_ports: vec!["5432".parse().unwrap(), "123:1123/udp".parse().unwrap()],
         ..RunRequest::default()
     }
 }
@@ -63,6 +64,7 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
     let end = LinkEnd::new(&attachment, &request());
     let let_in = attach::gateway_elements(&attachment, "example0", &[]);
     let all = attach::gateway_elements(&attachment, "example0", &ports);
+    let to_host = attach::opened(&attachment, &request().host_ports);
     let one = BoxPlan {
         id: "example0",
         networks: Vec::new(),
@@ -70,7 +72,7 @@ fn said(ipv6: Ipv6, of: fn(&RunPlan<'_>) -> String) -> String {
         link: BoxLink::new(&attachment, end.mtu),
         end,
         ports: &ports,
-        published: all.into_iter().filter(|element| !let_in.contains(element)).collect(),
+        published: all.into_iter().filter(|element| !let_in.contains(element)).chain(to_host).collect(),
         let_in,
         published_on_host: attach::host_elements(&attachment, &ports),
         attachment,

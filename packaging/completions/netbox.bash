@@ -1200,7 +1200,7 @@ _netbox() {
             return 0
             ;;
         netbox__subcmd__run)
-            opts="-p -P -u -d -w -e -q -i -t -h --publish --publish-all --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --export-netns --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --detach --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
+            opts="-p -P -u -d -w -e -q -i -t -h --publish --publish-all --host-port --network --net --mtu --ip --ip6 --pool --snat --mac --no-ipv6 --dns --dns-search --add-host --hostname --export-netns --unshare-mount --unshare-pid --unshare-uts --unshare-ipc --user --cap-add --cap-drop --allow-new-privs --name --detach --workdir --env --clear-env --timeout --keep-fd --dry-run --json-status-fd --json --quiet --verbose --rm --interactive --tty --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1211,6 +1211,10 @@ _netbox() {
                     return 0
                     ;;
                 -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host-port)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -13,6 +13,7 @@ use crate::plan::record::{Attachment, PortMap, Reached};
 use crate::plan::ruleset::{self, Element, Family, PublishedPort};
 use crate::plan::topology::{TABLE, Topology, box_link};
 use crate::plan::wiring::LinkEnd;
+use crate::spec::host_port::HostPortSpec;
 
 use super::connections;
 use super::gateway::Gateway;
@@ -70,6 +71,23 @@ pub fn open_ports(
     connections::renew(&gateway.nft, ports)
 }
 
+/// Lets the box reach these ports of the host's. Its record names them already, as with the others.
+///
+/// # Errors
+/// Those of nf_tables.
+pub fn open_host_ports(
+    _locked: &Locked<'_>,
+    gateway: &mut Gateway,
+    attachment: &Attachment,
+    ports: &[HostPortSpec],
+) -> Result<()> {
+    let mut batch = Batch::new();
+    for element in opened(attachment, ports) {
+        batch.put_element(Family::Inet, TABLE, &element);
+    }
+    gateway.nft.commit(batch).map_err(Error::from)
+}
+
 /// Shuts the box out again.
 ///
 /// # Errors
@@ -81,6 +99,7 @@ pub fn shut_out(
     slot: u32,
     networks: &[Member],
     ports: &[PortMap],
+    host_ports: &[HostPortSpec],
 ) -> Result<(), NftError> {
     let topology = gateway.record.topology;
     let mut batch = Batch::new();
@@ -90,6 +109,9 @@ pub fn shut_out(
         // Whether it had an IPv6 address or not: deleting what is absent is no error.
         for (family, element) in elements(&attachment, id, ports) {
             batch.delete_element(family, TABLE, &element);
+        }
+        for element in opened(&attachment, host_ports) {
+            batch.delete_element(Family::Inet, TABLE, &element);
         }
     }
     // The kernel takes it out as well, some time after the last connection.
@@ -199,6 +221,13 @@ pub fn gateway_elements(attachment: &Attachment, id: &str, ports: &[PortMap]) ->
     elements.extend(networks.filter_map(six).flatten());
     elements.extend(in_gateway(attachment, ports));
     elements
+}
+
+/// The elements of the gateway's sets for the host's ports that a box may reach.
+#[must_use]
+pub fn opened(attachment: &Attachment, ports: &[HostPortSpec]) -> Vec<Element> {
+    let (address, resolver) = (attachment.address(), Topology::resolver_address(attachment.slot));
+    ports.iter().map(|port| ruleset::opened(address, resolver, *port)).collect()
 }
 
 /// The elements of the bridges' table for a box; none where it is in no network.

@@ -9,6 +9,7 @@ pub mod export;
 pub mod gateway;
 pub mod heal;
 pub mod host;
+pub mod host_ports;
 pub mod kept;
 pub mod lease;
 pub mod log;

@@ -14,6 +14,7 @@ use crate::kernel::slots::{SlotNote, SlotState};
 use crate::plan::network::{Member, Seat};
 use crate::plan::record::{Attachment, BoxRecord, MountIdentity, PortMap};
 use crate::plan::topology::box_link;
+use crate::spec::host_port::HostPortSpec;
 use crate::spec::name::BoxId;
 
 use super::census::{Census, census};
@@ -146,8 +147,9 @@ fn bury(site: &mut Site<'_>, slot: usize, note: &SlotNote, swept: &mut Swept) {
     let bridges = site.gateway.as_ref().map_or(&[][..], |gateway| &gateway.record.bridges);
     let networks: Vec<_> = seats.iter().filter_map(|seat| Member::of(seat, bridges)).collect();
     if let Some(gateway) = &mut site.gateway {
-        let gone = attach::shut_out(locked, gateway, &id, slot_number, &networks, others)
-            .and_then(|()| attach::shut_out(locked, gateway, &id, slot_number, &networks, ports));
+        let host_ports = record.as_ref().map_or(&[][..], |record| &record.host_ports);
+        let gone = attach::shut_out(locked, gateway, &id, slot_number, &networks, others, host_ports)
+            .and_then(|()| attach::shut_out(locked, gateway, &id, slot_number, &networks, ports, &[]));
         note_problem(&mut problems, "cannot remove its rules", tolerate_no_table(gone));
         for link in links_of(&seats) {
             let removed = gateway.route.remove_link(&box_link(&id, link));
@@ -210,7 +212,8 @@ pub fn withdraw(record: &BoxRecord, host: &Host) -> Vec<String> {
 }
 
 /// Takes the ports and the addresses of a box that ends out of the rules, on the host and in the gateway. `ports`: those that it
-/// has, and what its record names beside them. Returns what could not be undone.
+/// has, and what its record names beside them. `host_ports`: those of the host's that
+/// it reaches. Returns what could not be undone.
 pub fn close(
     locked: &Locked<'_>,
     host: &mut Host,
@@ -218,6 +221,7 @@ pub fn close(
     lease: &Lease,
     attachment: &Attachment,
     ports: [&[PortMap]; 2],
+    host_ports: &[HostPortSpec],
 ) -> Vec<String> {
     let mut problems = Vec::new();
     let [ports, others] = ports;
@@ -232,8 +236,10 @@ pub fn close(
         note_problem(&mut problems, "cannot remove the port maps", tolerate_no_table(unmapped));
     }
     let networks = &attachment.networks;
-    let shut_out = attach::shut_out(locked, gateway, id, lease.slot, networks, ports).and_then(|()| {
-        others.map_or(Ok(()), |others| attach::shut_out(locked, gateway, id, lease.slot, networks, others))
+    let shut_out = attach::shut_out(locked, gateway, id, lease.slot, networks, ports, host_ports);
+    let shut_out = shut_out.and_then(|()| {
+        let shut = |others| attach::shut_out(locked, gateway, id, lease.slot, networks, others, &[]);
+        others.map_or(Ok(()), shut)
     });
     note_problem(&mut problems, "cannot remove the box's rules in the gateway", tolerate_no_table(shut_out));
     for member in networks {

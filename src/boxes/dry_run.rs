@@ -146,6 +146,7 @@ fn attached<'a>(
     // A port that the kernel will choose has no element yet.
     let is_known = |element: &Element| !element.key.contains(&Datum::Port(0));
     let published = all.into_iter().filter(|element| !let_in.contains(element) && is_known(element));
+    let to_host = attach::opened(&attachment, &request.host_ports);
     let on_host = attach::host_elements(&attachment, ports);
     Ok(BoxPlan {
         id: EXAMPLE,
@@ -155,7 +156,7 @@ fn attached<'a>(
         attachment,
         end,
         ports,
-        published: published.collect(),
+        published: published.chain(to_host).collect(),
         let_in,
         published_on_host: on_host.into_iter().filter(is_known).collect(),
     })

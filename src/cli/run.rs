@@ -10,7 +10,7 @@ use super::{Stop, text};
 use crate::error::{Error, Result};
 use crate::spec::{
     BoxName, CapabilityList, EnvSetting, Export, Hostname, Net, PublishSpec, Request, RunRequest,
-    SearchDomain, Unshare, UserSpec, address, descriptor, merge, mtu, search_list, timeout,
+    SearchDomain, Unshare, UserSpec, address, descriptor, merge, merge_host_ports, mtu, search_list, timeout,
 };
 
 pub(super) const NAME: &str = "run";
@@ -29,6 +29,10 @@ struct RunArgs {
     /// Publish every port that the box listens on, on free ports of the host, for as long as it does
     #[arg(short = 'P', long, help_heading = "Network")]
     publish_all: bool,
+
+    /// Let the box reach this port of the host's 127.0.0.1, as host.netbox.internal: PORT[:BOXPORT][/tcp|udp]
+    #[arg(long, value_name = "SPEC", allow_hyphen_values = true, help_heading = "Network")]
+    host_port: Vec<OsString>,
 
     /// The box's network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`,
     /// box:NAME (another box's), netns:NAME or netns:PATH (a network namespace that is there). More than once for a box
@@ -224,6 +228,7 @@ impl TryFrom<RunArgs> for RunRequest {
             net: nets(&args.net)?,
             publish: merge(&publish)?,
             publish_all: args.publish_all,
+            host_ports: merge_host_ports(&all("--host-port", &args.host_port)?)?,
             mtu: parsed("--mtu", args.mtu, mtu::parse)?,
             ip: parsed("--ip", args.ip, address::parse_ip)?,
             ip6: parsed("--ip6", args.ip6, address::parse_ip6)?,

@@ -1,12 +1,15 @@
-//! What the helpers of a box are for: the relay to its published ports, and its resolver.
+//! What the helpers of a box are for: the relay to its published ports, that to the host's ports, and its resolver.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::apply::host_ports::HostPort;
 use crate::apply::names::Questions;
 use crate::error::{Context, Result};
 use crate::kernel::namespace;
 use crate::plan::record::{Attachment, Reached};
+use crate::plan::topology::Topology;
 use crate::serve::relay::{self, Target, Waiting};
 use crate::serve::resolver::{self, Asks, Members};
 use crate::spec::names::Nameserver;
@@ -43,6 +46,7 @@ pub fn helpers<'a>(
     place: Option<Place>,
     waiting: &'a Waiting,
     questions: Option<&'a Questions>,
+    host_ports: &'a [HostPort],
     servers: &'a [Nameserver],
 ) -> Result<Vec<Helper<'a>>> {
     let Some(place) = place else { return Ok(Vec::new()) };
@@ -52,8 +56,11 @@ pub fn helpers<'a>(
         _ if servers.is_empty() => Asks::AsTheHost,
         _ => Asks::These(servers),
     };
-    let resolver = questions.map(|questions| resolver(questions, asks, place.attachment.slot));
-    Ok([relay(waiting, &place)].into_iter().chain(resolver).map(Helper::new).collect())
+    let slot = place.attachment.slot;
+    let gate = (!host_ports.is_empty()).then(|| Topology::resolver_address(slot));
+    let resolver = questions.map(|questions| resolver(questions, asks, gate, slot));
+    let to_host = gate.map(|_| relay_to_host(host_ports, slot));
+    Ok([relay(waiting, &place)].into_iter().chain(resolver).chain(to_host).map(Helper::new).collect())
 }
 
 /// The relay from the host's loopback to the published ports of the box.
@@ -80,8 +87,27 @@ fn relay<'a>(waiting: &'a Waiting, place: &Place) -> Errand<'a> {
     }
 }
 
+/// The relay from the box in `slot` to the host's loopback. It stays in the host's network; the listeners are the gateway's.
+fn relay_to_host(ports: &[HostPort], slot: u32) -> Errand<'_> {
+    Errand {
+        name: "netbox-hostport",
+        activity: Box::new(|| ports.iter().map(|port| port.socket.as_fd()).collect()),
+        linked: Box::new(|| false),
+        user: user_of(slot),
+        memory: MEMORY_OF_RELAY,
+        prepare: Box::new(|| {
+            let kept = ports.iter().map(|port| port.socket.as_fd().try_clone_to_owned());
+            kept.collect::<std::io::Result<_>>().context(|| "cannot keep the ports that lead to the host")
+        }),
+        // Nobody is told: the box tries again, and this is started again.
+        serve: Box::new(|sockets, _| {
+            drop(relay::host::serve(ports.iter().map(|port| port.spec).zip(sockets)));
+        }),
+    }
+}
+
 /// The resolver of the box in `slot`. It stays in the host's network and mounts, so that it asks as the host does now.
-fn resolver<'a>(questions: &'a Questions, asks: Asks<'a>, slot: u32) -> Errand<'a> {
+fn resolver<'a>(questions: &'a Questions, asks: Asks<'a>, gate: Option<Ipv4Addr>, slot: u32) -> Errand<'a> {
     let sockets = [questions.udp.as_fd(), questions.tcp.as_fd()];
     Errand {
         name: RESOLVER,
@@ -107,7 +133,7 @@ fn resolver<'a>(questions: &'a Questions, asks: Asks<'a>, slot: u32) -> Errand<'
                     subnets: of.subnets.clone(),
                 });
                 // Nobody is told: the box asks again, and this is started again.
-                drop(resolver::serve((udp, tcp), asks, members.collect(), keeper));
+                drop(resolver::serve((udp, tcp), asks, gate, members.collect(), keeper));
             }
         }),
     }

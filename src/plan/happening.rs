@@ -130,6 +130,7 @@ mod tests {
             attachment: None,
             ports: ports.iter().map(|number| port(*number)).collect(),
             mounts: None,
+            host_ports: Vec::new(),
             other_ports: Vec::new(),
             joining: None,
             exported: None,

@@ -9,6 +9,7 @@ use super::record::{BoxRecord, PortMap};
 use super::topology::{Mac, Topology};
 use super::wiring::BoxLink;
 use super::wiring::written;
+use crate::spec::host_port::HostPortSpec;
 use crate::spec::name::BoxName;
 use crate::spec::network::NetworkName;
 
@@ -47,6 +48,8 @@ pub struct Inspected {
     pub resolver: Option<IpAddr>,
     /// Its published ports, as in `ps --json`.
     pub ports: Vec<PortMap>,
+    /// Ports of the host's that it reaches, likewise.
+    pub host_ports: Vec<HostPortSpec>,
     /// What has gone over its link.
     pub counters: Option<Traffic>,
 }
@@ -202,6 +205,7 @@ impl Inspected {
             mac: seen.end.and_then(|(_, mac)| mac).map(written),
             resolver: attachment.map(|attachment| Topology::resolver_address(attachment.slot).into()),
             ports: record.ports,
+            host_ports: record.host_ports,
             counters: seen.traffic,
         }
     }
@@ -228,6 +232,7 @@ mod tests {
             attachment: Some(Attachment::at_most(topology, 2, Vec::new())),
             ports: Vec::new(),
             mounts: None,
+            host_ports: Vec::new(),
             other_ports: Vec::new(),
             joining: None,
             exported: None,

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 
 use super::record::{Attachment, BoxRecord, PortMap};
+use crate::spec::host_port::HostPortSpec;
 
 /// One box.
 #[derive(Debug, Serialize)]
@@ -31,6 +32,8 @@ pub struct Listed {
     pub ipv6: Option<Ipv6Addr>,
     /// Its published ports. One without an address is there twice, with `0.0.0.0` and with `::`.
     pub ports: Vec<PortMap>,
+    /// Ports of the host's that it reaches.
+    pub host_ports: Vec<HostPortSpec>,
 }
 
 impl From<BoxRecord> for Listed {
@@ -47,6 +50,7 @@ impl From<BoxRecord> for Listed {
             ipv4: record.attachment.as_ref().map(Attachment::address),
             ipv6: record.attachment.as_ref().and_then(Attachment::own_address6),
             ports: record.ports,
+            host_ports: record.host_ports,
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod facts;
 pub mod gateway;
 pub mod happening;
+pub mod host_name;
 pub mod identity;
 pub mod inspection;
 pub mod ipv6;

@@ -12,6 +12,7 @@ use super::ipv6;
 use super::network::Member;
 use super::routed::Routed;
 use super::topology::Topology;
+use crate::spec::host_port::HostPortSpec;
 use crate::spec::name::BoxId;
 use crate::spec::port::Protocol;
 use crate::spec::request::RunRequest;
@@ -258,6 +259,9 @@ pub struct BoxRecord {
     pub attachment: Option<Attachment>,
     /// Its published ports.
     pub ports: Vec<PortMap>,
+    /// Ports of the host's that it reaches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPortSpec>,
     /// While they are being changed, those that it had or is to have: whoever takes the box down takes both down. Else none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_ports: Vec<PortMap>,

@@ -104,6 +104,7 @@ pub fn in_network(request: &RunRequest, network: &Network) -> Result<()> {
     let outward = [
         (!request.publish.is_empty(), "-p/--publish"),
         (request.publish_all, "-P/--publish-all"),
+        (!request.host_ports.is_empty(), "--host-port"),
         (!request.dns.is_empty(), "--dns"),
         (request.snat.is_some(), "--snat"),
     ];

@@ -32,6 +32,7 @@ impl Keeper<'_> {
             started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             attachment: self.attachment.clone(),
             ports: self.waiting.ports(),
+            host_ports: request.host_ports.clone(),
             other_ports: Vec::new(),
             joining: None,
             mounts,

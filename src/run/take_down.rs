@@ -28,7 +28,8 @@ impl Keeper<'_> {
                 if let (Some(gateway), Some(attachment)) = (&mut self.gateway, &self.attachment) {
                     let others = self.record.as_ref().map_or(&[][..], |record| &record.other_ports);
                     let ports = self.waiting.ports();
-                    problems.extend(close(&locked, &mut host, gateway, &lease, attachment, [&ports, others]));
+                    let (all, host_ports) = ([&ports[..], others], &self.start.request.host_ports);
+                    problems.extend(close(&locked, &mut host, gateway, &lease, attachment, all, host_ports));
                 }
                 // After the maps: the port must not be somebody else's while a rule still leads to the box.
                 drop(std::mem::take(&mut self.waiting));

@@ -127,8 +127,8 @@ impl FromStr for ExtraHost {
         host_name(name).map_err(|cause| invalid(&cause))?;
         if address == "host-gateway" {
             return Err(Error::usage(format!("invalid host {text:?} for --add-host"))
-                .because("a box reaches no service of the host by any address")
-                .hint("what the host serves has to be given to the box by an address outside"));
+                .because("a box reaches no service of the host by any address that it could stand for")
+                .hint("--host-port PORT lets the box reach a port of the host's, as host.netbox.internal"));
         }
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
         let address = bare.parse().map_err(|_| invalid(&format!("{bare:?} is not an IP address")))?;

@@ -9,9 +9,9 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, Hostname,
-    InsidePort, Join, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec, SearchDomain,
-    SignalNumber, UnpublishSpec, Unshare, UserSpec, Which, address,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, HostPortSpec,
+    Hostname, InsidePort, Join, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec,
+    SearchDomain, SignalNumber, UnpublishSpec, Unshare, UserSpec, Which, address,
 };
 use crate::error::{Error, Result};
 
@@ -165,6 +165,8 @@ pub struct RunRequest {
     pub publish: Vec<PortRequest>,
     /// Whether every port is published that the box listens on.
     pub publish_all: bool,
+    /// Ports of the host's loopback that it may reach, each once.
+    pub host_ports: Vec<HostPortSpec>,
     /// The MTU of its link in bytes; `None` for the uplink's.
     pub mtu: Option<u32>,
     /// Whether it gets no IPv6 address.
@@ -334,6 +336,7 @@ impl RunRequest {
             let of_a_link = [
                 (!self.publish.is_empty(), "-p/--publish"),
                 (self.publish_all, "-P/--publish-all"),
+                (!self.host_ports.is_empty(), "--host-port"),
                 (self.mtu.is_some(), "--mtu"),
                 (self.no_ipv6, "--no-ipv6"),
                 (self.ip.is_some(), "--ip"),
@@ -408,6 +411,7 @@ mod tests {
     #[test]
     fn contradictions() {
         let publish = || merge(&["80".parse().unwrap()]).unwrap();
+        let host_ports = || vec!["80".parse().unwrap()];
         for (request, words) in [
             (
                 RunRequest { net: Net::None, publish: publish(), ..Default::default() },
@@ -438,6 +442,30 @@ mod tests {
             (
                 RunRequest { net: Net::Host, publish_all: true, ..Default::default() },
                 ["--net host", "-P/--publish-all"],
+            ),
+            (
+                RunRequest { net: Net::None, host_ports: host_ports(), ..Default::default() },
+                ["--net none", "--host-port"],
+            ),
+            (
+                RunRequest { net: Net::Host, host_ports: host_ports(), ..Default::default() },
+                ["--net host", "--host-port"],
+            ),
+            (
+                RunRequest {
+                    net: "netns:blue".parse().unwrap(),
+                    host_ports: host_ports(),
+                    ..Default::default()
+                },
+                ["--net netns:blue", "--host-port"],
+            ),
+            (
+                RunRequest {
+                    net: "box:web".parse().unwrap(),
+                    host_ports: host_ports(),
+                    ..Default::default()
+                },
+                ["--net box:web", "--host-port"],
             ),
             (RunRequest { net: Net::None, no_ipv6: true, ..Default::default() }, ["--net none", "--no-ipv6"]),
             (

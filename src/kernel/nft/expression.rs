@@ -112,6 +112,10 @@ impl Encoder<'_> {
                 self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
                 self.compare(CmpOperator::Equal, port.to_be_bytes().to_vec());
             }
+            Statement::FromPort(port) => {
+                self.load_payload(Register::Reg1, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2);
+                self.compare(CmpOperator::Equal, port.to_be_bytes().to_vec());
+            }
             Statement::EchoRequest(family) => {
                 let (protocol, kind) = match family {
                     Nfproto::Ipv4 => (IPPROTO_ICMP, ICMP_ECHO_REQUEST),

@@ -17,6 +17,7 @@ use crate::plan::record::PortMap;
 use crate::plan::ruleset;
 use crate::plan::topology::{OUT, Topology, box_link};
 use crate::plan::wiring;
+use crate::spec::host_port::HostPortSpec;
 use crate::spec::hostname::Hostname;
 use crate::spec::name::BoxName;
 
@@ -32,6 +33,7 @@ struct Document<'a> {
     topology: Option<Addresses<'a>>,
     mtu: Option<u32>,
     ports: &'a [PortMap],
+    host_ports: &'a [HostPortSpec],
     host: Part,
     gateway: Part,
     r#box: Part,
@@ -122,6 +124,7 @@ pub fn to_json(plan: &RunPlan<'_>) -> serde_json::Result<String> {
         topology: attached.map(|(gateway, one)| addresses(gateway, one)),
         mtu: attached.map(|(_, one)| one.end.mtu),
         ports: attached.map(|(_, one)| one.ports).unwrap_or_default(),
+        host_ports: &plan.request.host_ports,
         host: Part { steps: taken(&steps, Place::Host), nftables: rules(host_rules)? },
         gateway: Part { steps: taken(&steps, Place::Gateway), nftables: rules(in_gateway)? },
         r#box: Part { steps: taken(&steps, Place::Box), nftables: None },

@@ -67,7 +67,7 @@ pub struct BoxPlan<'a> {
     pub let_in: Vec<Element>,
     /// The elements of the sets and maps of the bridges' table for its port of one.
     pub at_port: Vec<Element>,
-    /// The elements of the gateway's sets and maps for its ports.
+    /// The elements of the gateway's sets and maps for its ports, and for those of the host's that it reaches.
     pub published: Vec<Element>,
     /// The elements of the host's maps for its ports, and for the address that it sends with.
     pub published_on_host: Vec<Element>,

@@ -7,6 +7,7 @@ use crate::plan::privileges::OF_ROOT;
 use crate::plan::ruleset;
 use crate::plan::topology::{Topology, box_link};
 use crate::spec::capability::Capabilities;
+use crate::spec::host_port::{HOST_NAME, HostPortSpec};
 
 /// The plan: the steps in their order, then both rulesets, then the command.
 #[must_use]
@@ -34,6 +35,13 @@ fn write_plan(out: &mut String, plan: &RunPlan<'_>) -> fmt::Result {
             "# the resolver: {resolver} port 53 in the gateway, for {} alone",
             box_link(one.id, 0)
         )?;
+        for port in &plan.request.host_ports {
+            let HostPortSpec { protocol, host_port, box_port } = port;
+            writeln!(
+                out,
+                "# {HOST_NAME}:{box_port}/{protocol} ({resolver}) of the box, relayed to 127.0.0.1:{host_port} of the host"
+            )?;
+        }
         for port in one.ports {
             writeln!(out, "# {port} of {address}")?;
         }

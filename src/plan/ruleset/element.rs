@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::{AWAY4, AWAY6, HOME4, HOME6, ROUTED4, SNAT4, SNAT6, SUBNETS4};
 use crate::plan::topology::Mac;
+use crate::spec::host_port::HostPortSpec;
 
 /// The type of a value in a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub struct Element {
 }
 
 pub(super) const PUBLISHED_AT: &[Type] = &[Type::Ipv4, Type::Proto, Type::Port];
+pub(super) const OPENED: &[Type] = &[Type::Ipv4, Type::Ipv4, Type::Proto, Type::Port];
 pub(super) const PUBLISHED_AT6: &[Type] = &[Type::Ipv6, Type::Proto, Type::Port];
 pub(super) const SERVICE6: &[Type] = &[Type::Ipv6, Type::Port];
 pub(super) const RANGE: &[Type] = &[Type::Port];
@@ -105,6 +107,13 @@ pub fn conns(link: &str, mark: u32) -> Element {
 #[must_use]
 pub fn asks(address: Ipv4Addr, resolver: Ipv4Addr) -> Element {
     Element::of_set("asks4", [Datum::Ipv4(address), Datum::Ipv4(resolver)])
+}
+
+/// Gateway: the box at `address` may reach this port of the host's, at `resolver`, which is the address of its own resolver.
+#[must_use]
+pub fn opened(address: Ipv4Addr, resolver: Ipv4Addr, port: HostPortSpec) -> Element {
+    let (protocol, number) = (Datum::Proto(port.protocol.number()), Datum::Port(port.box_port));
+    Element::of_set("opened4", [Datum::Ipv4(address), Datum::Ipv4(resolver), protocol, number])
 }
 
 /// Gateway: the box of a network that has `address` may tell of errors in connections of its own.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::element::{PUBLISHED_AT, PUBLISHED_AT6};
+use super::element::{OPENED, PUBLISHED_AT, PUBLISHED_AT6};
 use super::statement::{daddr, iifname, iifname_not, oifname, oifname_not, saddr};
 use super::{
     AWAY4, AWAY6, ChainType, Direction, Family, Field, HOME4, HOME6, HookPoint, Map, Nfproto, ROUTED4, Rule,
@@ -13,8 +13,8 @@ use super::{
 use crate::plan::network::BRIDGE_PREFIX;
 use crate::plan::topology::{OUT, RESOLVERS, TABLE, Topology};
 use Statement::{
-    Accept, Drop, EchoRequest, Established, Jump, L4Protocol, Lookup, Loopback, Notrack, RejectProhibited,
-    RejectWithReset, Related, Return, Snat, ToPort, TranslatedDestination,
+    Accept, Drop, EchoRequest, Established, FromPort, Jump, L4Protocol, Lookup, Loopback, Notrack,
+    RejectProhibited, RejectWithReset, Related, Return, Snat, ToPort, TranslatedDestination,
 };
 
 /// The port of name servers (RFC 1035, 4.2).
@@ -77,7 +77,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
     }
     pre.push(Rule::from([Loopback(Direction::In), Jump("received")]));
     let received = vec![Rule::from([closed6, Drop]), Rule::from([Accept])];
-    let answers = vec![Rule::from([saddr(RESOLVERS), Notrack])];
+    let answers = vec![Rule::from([saddr(RESOLVERS), FromPort(DNS), Notrack])];
     // What the host sends to a box of a network, by the address of the pool that it knows of it. Boxes' way to published
     // ports: translated here, or the fence around the host would reject it.
     let home = |family, key, map: Map| Statement::Dnat { family, key, map: map.name, keeps_port: true };
@@ -146,6 +146,11 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Rule::from([EchoRequest(Nfproto::Ipv4), Accept]),
         // Each box's own: its sockets take only what comes by the box's link or, in a network, its bridge.
         Rule::from([ToPort(DNS), Lookup(&[SourceAddress, DestinationAddress], "asks4"), Accept]),
+        // The host's ports that were opened to this box (`--host-port`), at the same address.
+        Rule::from([
+            Lookup(&[SourceAddress, DestinationAddress, Protocol, DestinationPort], "opened4"),
+            Accept,
+        ]),
     ];
     if pool6.is_some() {
         tohost.push(Rule::from([EchoRequest(Nfproto::Ipv6), Accept]));
@@ -185,6 +190,7 @@ pub fn gateway(topology: &Topology, connections: u32) -> Vec<Table> {
         Set::of("boxes4", &[Type::Ifname, Type::Ipv4]),
         Set::of("hosts4", &[Type::Ipv4]),
         Set::of("asks4", &[Type::Ipv4, Type::Ipv4]),
+        Set::of("opened4", OPENED),
         Set::of("selves4", &[Type::Ipv4, Type::Ipv4]),
         Set::of("internal", &[Type::Ifname]),
         Set::of("several4", &[Type::Ipv4]),

@@ -216,6 +216,7 @@ fn statement(statement: &Statement) -> Vec<stmt::Statement<'static>> {
         Statement::FrameOf(Nfproto::Ipv6) => equals(meta(MetaKey::Protocol), text("ip6")),
         Statement::L4Protocol(protocol) => equals(meta(MetaKey::L4proto), datum(&Datum::Proto(*protocol))),
         Statement::ToPort(port) => equals(payload("th", "dport"), Expression::Number((*port).into())),
+        Statement::FromPort(port) => equals(payload("th", "sport"), Expression::Number((*port).into())),
         Statement::EchoRequest(Nfproto::Ipv4) => equals(payload("icmp", "type"), text("echo-request")),
         Statement::EchoRequest(Nfproto::Ipv6) => equals(payload("icmpv6", "type"), text("echo-request")),
         Statement::LinkIcmpv6 => {

@@ -16,7 +16,7 @@ mod text;
 pub use bridge::{bridge, port, port6};
 pub use element::{
     Datum, Element, Type, asks, boxes4, boxes6, conns, host_address, internal, itself, known_outside_as,
-    leaves_as, reached_by, routed_subnet, several, switched, switched6,
+    leaves_as, opened, reached_by, routed_subnet, several, switched, switched6,
 };
 pub use gateway::gateway;
 pub use host::host;

@@ -32,6 +32,8 @@ pub enum Statement {
     L4Protocol(u8),
     /// `th dport`: the destination port of TCP, UDP and SCTP.
     ToPort(u16),
+    /// `th sport`: the source port, likewise.
+    FromPort(u16),
     /// `icmp type echo-request`, `icmpv6 type echo-request`: a ping.
     EchoRequest(Nfproto),
     /// `icmpv6 type >= mld-listener-query`: all of ICMPv6 but errors and pings, that is, what hosts and routers of one link tell

@@ -172,6 +172,7 @@ impl fmt::Display for Statement {
             Self::FrameOf(Nfproto::Ipv6) => f.write_str("meta protocol ip6"),
             Self::L4Protocol(protocol) => write!(f, "meta l4proto {}", Datum::Proto(*protocol)),
             Self::ToPort(port) => write!(f, "th dport {port}"),
+            Self::FromPort(port) => write!(f, "th sport {port}"),
             Self::EchoRequest(Nfproto::Ipv4) => f.write_str("icmp type echo-request"),
             Self::EchoRequest(Nfproto::Ipv6) => f.write_str("icmpv6 type echo-request"),
             Self::LinkIcmpv6 => f.write_str("icmpv6 type >= mld-listener-query"),

@@ -12,7 +12,7 @@ mod upstream;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
-use std::net::{TcpListener as StdListener, UdpSocket as StdSocket};
+use std::net::{Ipv4Addr, TcpListener as StdListener, UdpSocket as StdSocket};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use self::ports::Ports;
 use crate::host::names::HostResolver;
 use crate::kernel::channel::Channel;
 use crate::kernel::memory::{REST, release_program};
+use crate::plan::host_name;
 use crate::plan::question::{Question, Transport};
 use crate::spec::names::Nameserver;
 
@@ -51,6 +52,8 @@ struct Desk {
     instead: Vec<Nameserver>,
     /// Whether anybody is.
     asks: bool,
+    /// Where the box reaches the host's ports, where it was given any.
+    gate: Option<Ipv4Addr>,
     /// Who is not asked for outside.
     members: RefCell<Vec<Members>>,
     questions: Arc<Semaphore>,
@@ -62,6 +65,10 @@ impl Desk {
     /// The reply to a question, as the box gets it.
     async fn reply(&self, question: Question, transport: Transport) -> Vec<u8> {
         self.asked.notify_one();
+        // Before the others of its network: none of them can take the name.
+        if let Some(answer) = self.gate.and_then(|gate| host_name::answer(&question, gate)) {
+            return question.delivered(answer, transport);
+        }
         if let Some(answer) = self.members.borrow().iter().find_map(|members| members.answer(&question)) {
             return question.delivered(answer, transport);
         }
@@ -85,14 +92,15 @@ async fn rest(desk: Rc<Desk>) {
     }
 }
 
-/// Serves for as long as this process lives. Both sockets must not block. `members`: the boxes of the box's networks, which `keeper`
-/// may replace by others.
+/// Serves for as long as this process lives. Both sockets must not block. `gate`: where the box reaches the host's ports, where
+/// it was given any. `members`: the boxes of the box's networks, which `keeper` may replace by others.
 ///
 /// # Errors
 /// When there is no memory or descriptor left to begin with.
 pub fn serve(
     (udp, tcp): (OwnedFd, OwnedFd),
     asks: Asks<'_>,
+    gate: Option<Ipv4Addr>,
     members: Vec<Members>,
     keeper: Option<Channel>,
 ) -> io::Result<Infallible> {
@@ -104,6 +112,7 @@ pub fn serve(
             host: RefCell::default(),
             instead: instead.to_vec(),
             asks: !matches!(asks, Asks::Nobody),
+            gate,
             members: RefCell::new(members),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             ports: Rc::default(),
