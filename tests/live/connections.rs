@@ -20,7 +20,7 @@ live_tests![
 ];
 
 /// As src/plan/gateway.rs has it.
-fn limit() -> u32 {
+pub(crate) fn limit() -> u32 {
     let max: u32 = read_sysctl("net/netfilter/nf_conntrack_max").parse().expect("a number");
     (max / 8).clamp(512, 8192)
 }

@@ -22,6 +22,7 @@ live_tests![
     the_process_below_the_init_killed_at_every_call,
     everybody_killed_around_a_user_namespace,
     everybody_killed_with_chosen_addresses,
+    everybody_killed_with_a_port_of_the_hosts,
     everybody_killed_with_a_network_that_has_a_name,
     everybody_killed_at_a_detached_start,
     everybody_killed_in_a_network,
@@ -139,6 +140,17 @@ fn everybody_killed_around_a_user_namespace() {
 /// L2: the address that was asked for is free for the next run, whatever was killed, and no source address stays.
 fn everybody_killed_with_chosen_addresses() {
     let options = &["--ip", "10.77.130.20", "--snat", "198.51.100.1"];
+    let mut world = World::with(Start::BesideAnother, options);
+    kill_role(&mut world, Role::Keeper, 7, 13);
+    let calls = world.calls();
+    let points = points(&calls, Role::Keeper, Side::Entry, 3, 11);
+    kill(&mut world, &points, &[Role::Keeper, Role::Launcher, Role::First]);
+    world.end();
+}
+
+/// L2: nor does a way to the host stay.
+fn everybody_killed_with_a_port_of_the_hosts() {
+    let options = &["--host-port", "9", "--host-port", "9:10/udp"];
     let mut world = World::with(Start::BesideAnother, options);
     kill_role(&mut world, Role::Keeper, 7, 13);
     let calls = world.calls();

@@ -24,6 +24,7 @@ mod fail;
 mod following;
 mod from;
 mod host_changes;
+mod host_ports;
 mod inspection;
 mod interference;
 mod ipv6;
@@ -73,6 +74,7 @@ fn main() -> std::process::ExitCode {
         publish::TESTS,
         publish_all::TESTS,
         names::TESTS,
+        host_ports::TESTS,
         netns::TESTS,
         joined::TESTS,
         ports::TESTS,

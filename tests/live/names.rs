@@ -100,7 +100,7 @@ fn resolved(lab: &Lab, options: &[&str], name: &str) -> Option<IpAddr> {
 }
 
 /// The box's resolver.
-fn resolver(running: &RunningBox) -> SocketAddr {
+pub(crate) fn resolver(running: &RunningBox) -> SocketAddr {
     let slot = u32::from(running.address) & ((1 << 14) - 1);
     SocketAddr::from((Ipv4Addr::from(u32::from(Ipv4Addr::new(169, 254, 64, 0)) + slot), 53))
 }
@@ -147,7 +147,7 @@ fn ask(to: SocketAddr, name: &str, room: Option<u16>) -> (Rcode, bool, u16) {
 }
 
 /// The processes with this name.
-fn processes(name: &str) -> Vec<u32> {
+pub(crate) fn processes(name: &str) -> Vec<u32> {
     let all = fs::read_dir("/proc").expect("the processes").flatten();
     all.filter_map(|entry| {
         let own = fs::read_to_string(entry.path().join("comm")).ok()?;
@@ -467,27 +467,32 @@ fn helpers_have_no_privileges() {
     assert!(relayed.reached(), "{relayed}");
     for name in ["netbox-resolver", "netbox-relay"] {
         let [pid] = processes(name)[..] else { panic!("one {name}") };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
-        };
-        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(field(set), "0000000000000000", "{name}: {set}");
-        }
-        assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1".to_owned(), "2".to_owned()), "{name}");
-        if nix::unistd::geteuid().is_root()
-            && fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t == "allow\n")
-        {
-            assert!(!field("Uid").split_whitespace().any(|id| id == "0"), "{name}: {}", field("Uid"));
-            assert_eq!(field("Groups"), "", "{name}");
-        }
-        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").flatten() {
-            let target = fs::read_link(entry.path()).unwrap_or_default().display().to_string();
-            let harmless =
-                ["socket:", "anon_inode:[event", "/dev/null"].iter().any(|kind| target.starts_with(kind));
-            assert!(harmless, "{name} has {target}");
-        }
+        assert_without_privileges(name, pid);
+    }
+}
+
+/// Of a helper with this name.
+pub(crate) fn assert_without_privileges(name: &str, pid: u32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(set), "0000000000000000", "{name}: {set}");
+    }
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1".to_owned(), "2".to_owned()), "{name}");
+    if nix::unistd::geteuid().is_root()
+        && fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t == "allow\n")
+    {
+        assert!(!field("Uid").split_whitespace().any(|id| id == "0"), "{name}: {}", field("Uid"));
+        assert_eq!(field("Groups"), "", "{name}");
+    }
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default().display().to_string();
+        let harmless =
+            ["socket:", "anon_inode:[event", "/dev/null"].iter().any(|kind| target.starts_with(kind));
+        assert!(harmless, "{name} has {target}");
     }
 }
 
