@@ -45,9 +45,8 @@ complete -c netbox -n "__fish_netbox_needs_command" -f -a "gc" -d 'Remove what b
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "gateway" -d 'Start a command in the gateway\'s network, to look at it'
 complete -c netbox -n "__fish_netbox_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c netbox -n "__fish_netbox_using_subcommand run" -s p -l publish -d 'Publish a port of the box on the host: [[IP:][HOSTPORT[-END]]:]BOXPORT[-END][/tcp|udp|sctp]' -r
-complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`, box:NAME (another box\'s), netns:NAME or netns:PATH (a network namespace that is there). More than once for a box in several networks: eth0, eth1, …, the first with the way out' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l host-port -d 'Let the box reach this port of the host\'s 127.0.0.1, as host.netbox.internal: PORT[:BOXPORT][/tcp|udp]' -r
-complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`, box:NAME (another box\'s), netns:NAME or netns:PATH (a network namespace that is there)' -r
+complete -c netbox -n "__fish_netbox_using_subcommand run" -l net -l network -d 'The box\'s network: nat (its own, behind a router), none (its own, unconnected), host, one of `netbox network`, box:NAME (another box\'s), netns:NAME or netns:PATH (a network namespace that is there). More than once for a box in several networks: eth0, eth1, …, the first with the way out' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l mtu -d 'The MTU of the box\'s link in bytes [default: the uplink\'s]' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip -d 'Give the box this address of the pool' -r
 complete -c netbox -n "__fish_netbox_using_subcommand run" -l ip6 -d 'Give the box this IPv6 address; the first box chooses the pool by it' -r
