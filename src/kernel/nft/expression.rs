@@ -3,27 +3,24 @@
 //! The same sequences as nft(8) makes, so that it can read them back into the same text.
 
 mod frame;
+mod single;
 mod tracking;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{DefaultNla, Emitable};
+use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, Immediate, Lookup, Meta, MetaKey, Operator as CmpOperator, Payload,
-    Register, Verdict, VerdictAttribute,
+    Lookup, MetaKey, Operator as CmpOperator, Register, Verdict, VerdictAttribute,
 };
 
-use super::message::NFTA_LIST_ELEM;
+use single::{NFTA_EXPR_DATA, NFTA_EXPR_NAME, number};
 use tracking::{
     DST_NAT, ESTABLISHED, IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, NEW, NFT_CT_STATE, NFT_CT_STATUS, RELATED,
 };
 
 use crate::kernel::netfilter::Draft;
 use crate::plan::ruleset::{Address, BLOCK, Direction, Family, Field, Nfproto, Operator, Rule, Statement};
-
-const NFTA_EXPR_NAME: u16 = 1;
-const NFTA_EXPR_DATA: u16 = 2;
 
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
@@ -326,69 +323,6 @@ impl Encoder<'_> {
         }
     }
 
-    fn match_meta(&mut self, key: MetaKey, operator: CmpOperator, data: Vec<u8>) {
-        self.load_meta(Register::Reg1, key);
-        self.compare(operator, data);
-    }
-
-    fn load_meta(&mut self, register: Register, key: MetaKey) {
-        self.push("meta", &[Meta::Key(key), Meta::DestinationRegister(register)]);
-    }
-
-    fn set_meta(&mut self, key: MetaKey) {
-        self.push("meta", &[Meta::Key(key), Meta::SourceRegister(Register::Reg1)]);
-    }
-
-    fn load_payload(&mut self, register: Register, base: u32, offset: u32, length: u32) {
-        self.push(
-            "payload",
-            &[
-                Payload::DestinationRegister(register),
-                Payload::Base(base),
-                Payload::Offset(offset),
-                Payload::Len(length),
-            ],
-        );
-    }
-
-    /// `register = (register & mask) ^ xor`, in the byte order that the register has. Both are of the same length.
-    fn mask(&mut self, register: Register, mask: Vec<u8>, xor: Vec<u8>) {
-        self.push(
-            "bitwise",
-            &[
-                Bitwise::SourceRegister(register),
-                Bitwise::DestinationRegister(register),
-                Bitwise::Length(u32::try_from(mask.len()).unwrap_or(u32::MAX)),
-                Bitwise::Mask(DataAttribute::Value(mask)),
-                Bitwise::Xor(DataAttribute::Value(xor)),
-            ],
-        );
-    }
-
-    fn compare(&mut self, operator: CmpOperator, data: Vec<u8>) {
-        self.push(
-            "cmp",
-            &[Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), Cmp::Data(DataAttribute::Value(data))],
-        );
-    }
-
-    fn immediate(&mut self, data: Vec<u8>) {
-        self.push(
-            "immediate",
-            &[Immediate::DestinationRegister(Register::Reg1), Immediate::Data(DataAttribute::Value(data))],
-        );
-    }
-
-    fn verdict(&mut self, verdict: Vec<VerdictAttribute>) {
-        self.push(
-            "immediate",
-            &[
-                Immediate::DestinationRegister(Register::Verdict),
-                Immediate::Data(DataAttribute::Verdict(verdict)),
-            ],
-        );
-    }
-
     /// Replaces the key by the value that the map has for it.
     fn look_up_value(&mut self, key: &[Field], map: &str) {
         self.load(key);
@@ -406,16 +340,6 @@ impl Encoder<'_> {
 
     fn reject(&mut self, kind: u32, code: u8) {
         self.push("reject", &[number(1, kind), DefaultNla::new(2, vec![code])]);
-    }
-
-    fn push<A: Emitable>(&mut self, name: &str, attributes: &[A]) {
-        self.list.nest(NFTA_LIST_ELEM, |expression| {
-            expression.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, |data| {
-                for attribute in attributes {
-                    data.put(attribute);
-                }
-            });
-        });
     }
 }
 
@@ -449,9 +373,4 @@ fn cmp_operator(operator: Operator) -> CmpOperator {
         Operator::Equal => CmpOperator::Equal,
         Operator::NotEqual => CmpOperator::NotEqual,
     }
-}
-
-/// An attribute that is a number, in network byte order as everywhere in nf_tables.
-fn number(kind: u16, value: u32) -> DefaultNla {
-    DefaultNla::new(kind, value.to_be_bytes().to_vec())
 }

@@ -5,22 +5,24 @@
 //! nft 1.0.6 reads a map to concatenated values from JSON as a set (so do `t4a` and `t4w` become sets there), and
 //! no table's comment. Both are written as the schema has them; netbox itself does not load this document.
 
+mod expression;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use ipnet::IpNet;
 use nftables::expr::{
-    BinaryOperation, CT, CTDir, Expression, Fib, FibFlag, FibResult, Map as MapExpression, Meta, MetaKey,
-    NamedExpression, Payload, PayloadField, Prefix, Range,
+    BinaryOperation, Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression, Prefix,
 };
-use nftables::schema::{self, NfCmd, NfListObject, NfObject, Nftables, SetFlag, SetType, SetTypeValue};
+use nftables::schema::{self, NfCmd, NfListObject, NfObject, Nftables, SetFlag};
 use nftables::stmt::{self, CTCount, JumpTarget, Mangle, Match, NAT, NATFamily, Reject, RejectType, SetOp};
 use nftables::types::{CTHProto, NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
 use serde_json::{Value, json};
 
+use self::expression::{concatenated, ct, datum, element, field, mapped, meta, named, payload, text, types};
 use super::{
-    Address, BLOCK, Chain, ChainType, Datum, Direction, Element, Family, Field, Hook, HookPoint, Nfproto,
-    Operator, Policy, Rule, Statement, Table, Type,
+    Address, Chain, ChainType, Datum, Direction, Element, Family, Hook, HookPoint, Nfproto, Operator, Policy,
+    Rule, Statement, Table,
 };
 
 /// The document that adds `tables` with `elements` in their sets and maps.
@@ -305,10 +307,6 @@ const fn nat_family(family: Nfproto) -> NATFamily {
     }
 }
 
-fn mapped(key: Expression<'static>, map: &str) -> Expression<'static> {
-    named(NamedExpression::Map(Box::new(MapExpression { key, data: text(format!("@{map}")) })))
-}
-
 fn to(family: NATFamily, addr: Expression<'static>) -> NAT<'static> {
     NAT { addr: Some(addr), family: Some(family), port: None, flags: None }
 }
@@ -317,119 +315,10 @@ fn reject(how: RejectType, code: Option<RejectCode>) -> stmt::Statement<'static>
     stmt::Statement::Reject(Some(Reject::new(Some(how), code)))
 }
 
-fn field(field: &Field) -> Expression<'static> {
-    match field {
-        Field::InputInterface => meta(MetaKey::Iifname),
-        Field::OutputInterface => meta(MetaKey::Oifname),
-        Field::Mark => meta(MetaKey::Mark),
-        Field::EtherSource => payload("ether", "saddr"),
-        Field::ArpSenderEther => payload("arp", "saddr ether"),
-        Field::ArpSender => payload("arp", "saddr ip"),
-        Field::SourceAddress => payload("ip", "saddr"),
-        Field::DestinationAddress => payload("ip", "daddr"),
-        Field::SourceAddress6 => payload("ip6", "saddr"),
-        Field::DestinationAddress6 => payload("ip6", "daddr"),
-        Field::Opener => ct_of("ip saddr", CTDir::Original),
-        Field::Answerer => ct_of("ip saddr", CTDir::Reply),
-        Field::Opener6 => ct_of("ip6 saddr", CTDir::Original),
-        Field::Answerer6 => ct_of("ip6 saddr", CTDir::Reply),
-        Field::L4Protocol => meta(MetaKey::L4proto),
-        Field::DestinationPort => payload("th", "dport"),
-        Field::DestinationBlock => {
-            let mask = Expression::Number((!(BLOCK - 1)).into());
-            let and = BinaryOperation::AND(payload("th", "dport"), mask);
-            Expression::BinaryOperation(Box::new(and))
-        }
-        Field::TcpPort => payload("tcp", "dport"),
-        Field::UdpPort => payload("udp", "dport"),
-    }
-}
-
-fn element(element: &Element) -> Expression<'static> {
-    let key = concatenated(&element.key, datum);
-    if element.value.is_empty() {
-        return key;
-    }
-    Expression::List(vec![key, concatenated(&element.value, datum)])
-}
-
-fn datum(datum: &Datum) -> Expression<'static> {
-    match datum {
-        Datum::Port(port) => Expression::Number((*port).into()),
-        // A protocol with a name is named.
-        Datum::Proto(number) if Datum::Proto(*number).to_string() == number.to_string() => {
-            Expression::Number((*number).into())
-        }
-        Datum::Mark(number) => Expression::Number(*number),
-        Datum::Proto(_) | Datum::Ether(_) | Datum::Ipv4(_) | Datum::Ipv6(_) => text(datum.to_string()),
-        Datum::Ifname(name) => text(name.clone()),
-        Datum::Net(net) if net.prefix_len() == net.max_prefix_len() => text(net.addr().to_string()),
-        Datum::Net(net) => {
-            let addr = Box::new(text(net.network().to_string()));
-            named(NamedExpression::Prefix(Prefix { addr, len: net.prefix_len().into() }))
-        }
-        Datum::Ports(first, last) => {
-            let range = [*first, *last].map(|port| Expression::Number(port.into()));
-            Expression::Range(Box::new(Range { range }))
-        }
-    }
-}
-
-fn types(parts: &[Type]) -> SetTypeValue<'static> {
-    let types: Vec<_> = parts
-        .iter()
-        .map(|part| match part {
-            Type::Ifname => SetType::Ifname,
-            Type::Ether => SetType::EtherAddr,
-            Type::Mark => SetType::Mark,
-            Type::Ipv4 => SetType::Ipv4Addr,
-            Type::Ipv6 => SetType::Ipv6Addr,
-            Type::Proto => SetType::InetProto,
-            Type::Port => SetType::InetService,
-        })
-        .collect();
-    match types[..] {
-        [single] => SetTypeValue::Single(single),
-        _ => SetTypeValue::Concatenated(types.into()),
-    }
-}
-
-fn concatenated<T>(parts: &[T], one: fn(&T) -> Expression<'static>) -> Expression<'static> {
-    match parts {
-        [single] => one(single),
-        _ => named(NamedExpression::Concat(parts.iter().map(one).collect())),
-    }
-}
-
 const fn family(family: Family) -> NfFamily {
     match family {
         Family::Inet => NfFamily::INet,
         Family::Netdev => NfFamily::NetDev,
         Family::Bridge => NfFamily::Bridge,
     }
-}
-
-const fn named(expression: NamedExpression<'static>) -> Expression<'static> {
-    Expression::Named(expression)
-}
-
-fn text(text: impl Into<Cow<'static, str>>) -> Expression<'static> {
-    Expression::String(text.into())
-}
-
-const fn meta(key: MetaKey) -> Expression<'static> {
-    named(NamedExpression::Meta(Meta { key }))
-}
-
-fn ct(key: &'static str) -> Expression<'static> {
-    named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
-}
-
-fn ct_of(key: &'static str, dir: CTDir) -> Expression<'static> {
-    named(NamedExpression::CT(CT { key: key.into(), family: None, dir: Some(dir) }))
-}
-
-fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
-    let field = PayloadField { protocol: protocol.into(), field: field.into() };
-    named(NamedExpression::Payload(Payload::PayloadField(field)))
 }
