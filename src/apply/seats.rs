@@ -197,8 +197,12 @@ fn register_names(locked: &Locked<'_>, network: &Network, seat: &Seat, own: &Tak
                 let mut typed =
                     [own.name.as_str()].into_iter().chain(own.aliases.iter().map(BoxName::as_str));
                 let name = typed.find(|typed| typed.eq_ignore_ascii_case(name)).unwrap_or(name);
+                let cause = match found_by(locked, network, &path) {
+                    Some(owner) => format!("{owner} is found by that name, in large or small letters"),
+                    None => "another of its boxes is found by that name, in large or small letters".to_owned(),
+                };
                 let error = Error::new(format!("cannot call the box {name} in network {}", network.name))
-                    .because("another of its boxes is found by that name, in large or small letters");
+                    .because(cause);
                 return Err(match own.name.eq_ignore_ascii_case(name) {
                     true => error.hint("choose another --name"),
                     false => error.hint("choose another alias"),
@@ -212,6 +216,13 @@ fn register_names(locked: &Locked<'_>, network: &Network, seat: &Seat, own: &Tak
         }
     }
     Ok(())
+}
+
+/// The box that is found by a name, in words.
+fn found_by(locked: &Locked<'_>, network: &Network, path: &str) -> Option<String> {
+    let address = link(locked.root(), path)?;
+    let owner = find(locked.root(), &network.id, &address)?;
+    Some(format!("box {} ({address})", owner.name))
 }
 
 /// Takes the names back that other boxes find it by, before it gives its seat back: while its link is seen off nobody is to
