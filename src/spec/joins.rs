@@ -173,7 +173,7 @@ impl Join {
 /// Reads the name of an interface of a box.
 ///
 /// # Errors
-/// When the kernel would not take it (`dev_valid_name` of net/core/dev.c), or it has another meaning there (exit 2).
+/// When the kernel would not take it (`dev_valid_name` of net/core/dev.c), or it has another meaning there or here (exit 2).
 pub fn parse_interface(text: &str) -> Result<String> {
     let wrong = match text {
         "" => "it is empty",
@@ -181,6 +181,8 @@ pub fn parse_interface(text: &str) -> Result<String> {
         "." | ".." | "all" | "default" => "it would be no name in /proc/sys/net",
         _ if text.len() > LONGEST_INTERFACE => "it is longer than 15 bytes",
         _ if text.contains(['/', ':', '%']) => "it contains a slash, a colon or a percent sign",
+        // It would be another option of the network's from there on.
+        _ if text.contains(',') => "it contains a comma",
         _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
             "it contains what is neither a letter, a digit nor a sign"
         }
@@ -279,7 +281,8 @@ mod tests {
         for good in ["eth0", "lan-0.7", "a", "123456789012345", "eth1"] {
             assert_eq!(parse_interface(good).unwrap(), good);
         }
-        for bad in ["", "lo", ".", "..", "all", "a b", "a/b", "a:b", "e%d", "1234567890123456", "ä", "a\n"] {
+        for bad in ["", "lo", ".", "..", "all", "a b", "a/b", "a:b", "a,b", "e%d", "1234567890123456", "ä", "a\n"]
+        {
             assert_eq!(parse_interface(bad).unwrap_err().exit_status(), 2, "{bad:?}");
         }
         for bad in ["db:ifname=a,ifname=b", "db:alias=", "db:alias=a b", "db:ifname=lo", "db:alias=-x"] {
