@@ -47,8 +47,9 @@ impl Living<'_> {
     fn connect(&mut self, join: &Join, resolver: Option<&mut Helper<'_>>) -> Result<()> {
         // Before the run lock, as who removes a network takes them.
         let kept = networks::keep(&join.name)?;
-        let link = self.free_link(&kept, join)?;
-        if let Err(error) = self.sit_down(&kept, join, link).and_then(|()| self.wire(link)) {
+        let (link, interface) = self.free_link(&kept, join)?;
+        let join = Join { interface: Some(interface), ..join.clone() };
+        if let Err(error) = self.sit_down(&kept, &join, link).and_then(|()| self.wire(link)) {
             // What cannot be undone stays written down, and goes with the box.
             let _ = self.part(link);
             return Err(error);
@@ -81,8 +82,8 @@ impl Living<'_> {
         self.part(link)
     }
 
-    /// The lowest number that none of its links has.
-    fn free_link(&self, kept: &Kept, join: &Join) -> Result<u32> {
+    /// The lowest number that none of its links has, and what its interface is to be called.
+    fn free_link(&self, kept: &Kept, join: &Join) -> Result<(u32, String)> {
         let name = &join.name;
         let cannot = || Error::new(format!("cannot connect box {} to network {name}", self.record.name));
         let networks = &self.attachment.networks;
@@ -95,14 +96,14 @@ impl Living<'_> {
         let link = (1..MOST_LINKS).find(|link| networks.iter().all(|member| member.link != *link));
         let link =
             link.ok_or_else(|| cannot().because(format!("a box is in {MOST_LINKS} networks at most")))?;
-        let interface = join.interface_at(link);
         let own = self.attachment.way_out().map_or(ETH, |member| member.interface.as_str());
-        if networks.iter().map(|member| member.interface.as_str()).chain([own]).any(|one| one == interface) {
-            return Err(cannot()
+        let taken: Vec<_> = networks.iter().map(|member| member.interface.as_str()).chain([own]).collect();
+        match join.free_interface(&taken) {
+            Ok(interface) => Ok((link, interface)),
+            Err(interface) => Err(cannot()
                 .because(format!("it has an interface {interface} already"))
-                .hint("--ifname chooses another name"));
+                .hint("--ifname chooses another name")),
         }
-        Ok(link)
     }
 
     /// A seat in the network, at a bridge that is there then; all of it written down.

@@ -128,6 +128,20 @@ impl Join {
         self.interface.clone().unwrap_or_else(|| eth(link))
     }
 
+    /// The name of the interface of a box that joins later, and has interfaces of these names: the one that was asked for, or the
+    /// first of eth1, eth2 and so on that is free.
+    ///
+    /// # Errors
+    /// The one that was asked for, where it is among them.
+    pub fn free_interface(&self, taken: &[&str]) -> Result<String, String> {
+        let is_free = |name: &String| !taken.contains(&name.as_str());
+        match self.interface.clone() {
+            Some(name) => Some(name.clone()).filter(is_free).ok_or(name),
+            // One more than there are links is enough.
+            None => (1..=MOST_LINKS).map(eth).find(is_free).ok_or_else(|| eth(MOST_LINKS)),
+        }
+    }
+
     /// Adds one of the options after a network's name. `false`: there is no such option.
     ///
     /// # Errors
@@ -274,6 +288,18 @@ mod tests {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         assert_eq!(several(&names).unwrap_err().exit_status(), 2);
         assert!(several(&names[..16]).is_ok());
+    }
+
+    #[test]
+    fn who_joins_later_gets_the_first_interface_that_is_free() {
+        let of = |text: &str, taken: &[&str]| text.parse::<Join>().unwrap().free_interface(taken);
+        assert_eq!(of("db", &["eth0"]), Ok("eth1".to_owned()));
+        // Those of its links are called what their users like.
+        assert_eq!(of("db", &["lan0"]), Ok("eth1".to_owned()));
+        assert_eq!(of("db", &["eth0", "eth2"]), Ok("eth1".to_owned()));
+        assert_eq!(of("db", &["eth2", "eth1", "eth0"]), Ok("eth3".to_owned()));
+        assert_eq!(of("db:ifname=lan0", &["eth0"]), Ok("lan0".to_owned()));
+        assert_eq!(of("db:ifname=eth0", &["eth0"]), Err("eth0".to_owned()));
     }
 
     #[test]
