@@ -199,7 +199,9 @@ fn register_names(locked: &Locked<'_>, network: &Network, seat: &Seat, own: &Tak
                 let name = typed.find(|typed| typed.eq_ignore_ascii_case(name)).unwrap_or(name);
                 let cause = match found_by(locked, network, &path) {
                     Some(owner) => format!("{owner} is found by that name, in large or small letters"),
-                    None => "another of its boxes is found by that name, in large or small letters".to_owned(),
+                    None => {
+                        "another of its boxes is found by that name, in large or small letters".to_owned()
+                    }
                 };
                 let error = Error::new(format!("cannot call the box {name} in network {}", network.name))
                     .because(cause);

@@ -307,7 +307,8 @@ mod tests {
         for good in ["eth0", "lan-0.7", "a", "123456789012345", "eth1"] {
             assert_eq!(parse_interface(good).unwrap(), good);
         }
-        for bad in ["", "lo", ".", "..", "all", "a b", "a/b", "a:b", "a,b", "e%d", "1234567890123456", "ä", "a\n"]
+        for bad in
+            ["", "lo", ".", "..", "all", "a b", "a/b", "a:b", "a,b", "e%d", "1234567890123456", "ä", "a\n"]
         {
             assert_eq!(parse_interface(bad).unwrap_err().exit_status(), 2, "{bad:?}");
         }
