@@ -13,7 +13,7 @@
 //! Whoever dies, one is left: the keeper takes down after a launcher; the launcher sweeps after a keeper; the
 //! kernel kills the command with its keeper; and when all die at once, the next netbox sweeps.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
@@ -35,7 +35,6 @@ use crate::host::{caller, source};
 use crate::kernel::call_watch::CallWatch;
 use crate::kernel::channel::Channel;
 use crate::kernel::inherited;
-use crate::kernel::namespace;
 use crate::kernel::process::{self, Side};
 use crate::kernel::signal::{self, OriginalMask, Signals};
 use crate::launch::control::Control;
@@ -395,9 +394,7 @@ impl<'a> Keeper<'a> {
         let Some(attachment) = &self.attachment else { return Ok(()) };
         let end = self.end(attachment);
         let (Some(gateway), Some(lease)) = (&mut self.gateway, &self.lease) else { return Ok(()) };
-        let network: OwnedFd = namespace::network_of_process(&self.first.process)
-            .context(|| "cannot open the box's network namespace")
-            .map_err(|error| self.first.explain(error))?;
+        let network = self.first.network().map_err(|error| self.first.explain(error))?;
         if let Some(host) = self.host.as_ref().filter(|_| self.start.request.publish_all) {
             let (network, host) = (network.as_fd(), host.network());
             self.publisher = Some(Publisher::new(network, host.as_fd(), attachment.addresses())?);
@@ -445,7 +442,7 @@ impl<'a> Keeper<'a> {
         let living = (|| {
             let (gateway, attachment, lease) = (gateway?, self.attachment.as_mut()?, lease?);
             let (state, host, record) = (self.state.as_mut()?, self.host.as_mut()?, self.record.as_mut()?);
-            let (first, members) = (&first.process, &self.questions.as_ref()?.members);
+            let (first, members) = (*first, &self.questions.as_ref()?.members);
             let no_ipv6 = start.request.no_ipv6;
             Some(Living { state, host, gateway, lease, first, attachment, record, waiting, no_ipv6, members })
         })();

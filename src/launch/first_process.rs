@@ -33,6 +33,8 @@ pub struct FirstProcess {
     stopped: Cell<bool>,
     /// See [`FirstProcess::wait_until_configured`].
     left: RefCell<Vec<OwnedFd>>,
+    /// See [`FirstProcess::network`].
+    network: OnceCell<u64>,
 }
 
 /// The first process of a pid namespace.
@@ -46,7 +48,25 @@ impl FirstProcess {
     /// `channel`: the end whose other end the process has; `news`: likewise, where it stays as init.
     fn new(process: Process, channel: Channel, news: Option<Channel>) -> Self {
         let init = news.map(|news| Init { news, command: OnceCell::new() });
-        Self { process, channel, init, stopped: Cell::new(false), left: RefCell::default() }
+        let (stopped, left, network) = (Cell::new(false), RefCell::default(), OnceCell::new());
+        Self { process, channel, init, stopped, left, network }
+    }
+
+    /// Its network namespace: the one in which it was when this was first called, before it became the command. A command can go
+    /// to another, of a user namespace of its own, where it has rights that no box has.
+    ///
+    /// # Errors
+    /// When it did; when it has ended.
+    pub fn network(&self) -> Result<OwnedFd> {
+        let cannot = || "cannot open the box's network namespace";
+        let network = namespace::network_of_process(&self.process).context(cannot)?;
+        // Not used again while the namespace lives.
+        let inode = rustix::fs::fstat(&network).map_err(io::Error::from).context(cannot)?.st_ino;
+        if *self.network.get_or_init(|| inode) != inode {
+            return Err(Error::new("cannot enter the box's network namespace")
+                .because("its command is not in the one that it was started in"));
+        }
+        Ok(network)
     }
 
     /// Starts it, in a process group of the keeper's own, and lets go of what the command inherits.

@@ -7,9 +7,10 @@ use crate::apply::host::Host;
 use crate::apply::lease::Lease;
 use crate::apply::names::MemberNames;
 use crate::apply::state::State;
-use crate::kernel::process::Process;
 use crate::plan::record::{Attachment, BoxRecord};
 use crate::serve::relay::Waiting;
+
+use super::first_process::FirstProcess;
 
 /// What it takes to change its ports ([`super::ports`]) and its networks ([`super::networks`]).
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct Living<'a> {
     /// What the box holds in the state directory.
     pub lease: &'a Lease,
     /// The box's first process.
-    pub first: &'a Process,
+    pub first: &'a FirstProcess,
     /// How the box is attached.
     pub attachment: &'a mut Attachment,
     /// What is written down of the box.

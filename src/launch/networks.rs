@@ -138,8 +138,7 @@ impl Living<'_> {
             let locked = self.state.lock()?;
             attach::let_in(&locked, self.gateway, id, self.attachment)?;
         }
-        let network = namespace::network_of_process(self.first)
-            .context(|| "cannot open the box's network namespace")?;
+        let network = self.first.network()?;
         let topology = self.attachment.topology;
         let (pair, wires) = to_member(id, slot, &member, &topology);
         let requests = wiring::link(&pair, &wires, network.as_fd());

@@ -126,7 +126,7 @@ impl Living<'_> {
         self.record.other_ports.clone_from(&new);
         self.lease.write(self.record).inspect_err(|_| self.record.other_ports.clear())?;
         let change = PortChange { attachment: self.attachment, old: &old, new: &new, fate };
-        let inside = || connections_of(self.first.pid);
+        let inside = || connections_of(self.first.process.pid);
         let changed = change.carry_out(&locked, host, &mut self.gateway.nft, inside);
         let changed = changed.map_err(|failure| (failure.error, failure.undone));
         let changed = changed.and_then(|()| {

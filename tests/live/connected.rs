@@ -28,6 +28,7 @@ live_tests![
     a_bridge_that_came_later_is_joined_as_it_is,
     names_come_and_go_with_the_network,
     what_cannot_be_connected_is_refused,
+    a_box_whose_command_has_left_its_network_is_not_connected,
     nothing_is_left_of_a_box_killed_in_two_networks,
     a_keeper_killed_amid_a_change_of_networks_leaves_nothing,
 ];
@@ -306,6 +307,22 @@ fn what_cannot_be_connected_is_refused() {
         &["box other", "10.9.1.8"],
     );
     assert_eq!(inspect(&lab, "back"), before.1);
+}
+
+/// I2: the link would be in a network in which the command may do what no box may.
+fn a_box_whose_command_has_left_its_network_is_not_connected() {
+    let lab = Lab::new(Shape::OwnLan);
+    two_networks(&lab);
+    let _other = lab.start(&["--net", "back"], &["sleep"]);
+    let script = "exec unshare -Un sh -c 'echo ready $$ -; exec sleep 1000'";
+    let options = ["run", "--name", "one", "--net", "front", "--", "sh", "-c", script];
+    let one = lab.start_command(&mut lab.netbox(&options));
+    let before = (gateway(&lab), inspect(&lab, "back"));
+    let cause = "its command is not in the one that it was started in";
+    refused(&lab, &["network", "connect", "back", "one"], 125, &["network namespace", cause]);
+    assert_gateway_is(&lab, &before.0);
+    assert_eq!(inspect(&lab, "back"), before.1);
+    one.end();
 }
 
 fn links_in(running: &RunningBox, work: impl FnOnce(u32)) {
