@@ -45,8 +45,7 @@ fn change(of: &BoxRef, request: Request, verb: &str, network: &NetworkName) -> R
             .hint("networks join boxes of --net nat and of other networks"));
     }
     let connection = control::connect(&found)?;
-    connection.say(request, &[])?;
-    match connection.hear()? {
+    match connection.ask(request)? {
         Some(Answer::Done) => Ok(()),
         Some(_) => Err(Error::new(format!("cannot understand the keeper of box {}", connection.name()))),
         None => Err(Error::new(format!("box {} has just ended", connection.name()))),

@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A keeper is never busy for so long: it was stopped, or waits for one that was.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// Nor with a change of its ports or networks, for which it may wait for one who removes a network.
+const CHANGE: Duration = Duration::from_secs(10);
+
 /// An open connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -154,7 +157,7 @@ impl Connection {
     ) -> Result<()> {
         let descriptors: Vec<_> = [agent, command].into_iter().chain(calls).collect();
         self.say(Request::Exec, &descriptors)?;
-        self.wait_for_answer(launcher)?;
+        self.wait_for_answer(Some(launcher), ANSWER)?;
         match self.hear()? {
             Some(Answer::Registered) => Ok(()),
             _ => Err(Error::new(format!("box {} has just ended", self.name))),
@@ -163,8 +166,19 @@ impl Connection {
 }
 
 impl Connection {
-    fn wait_for_answer(&self, launcher: BorrowedFd<'_>) -> Result<()> {
-        let end = Instant::now() + ANSWER;
+    /// Has the keeper change something of the box, and waits until it has. No longer than a keeper may take that is well: it does
+    /// not begin what nobody waits for any more.
+    ///
+    /// # Errors
+    /// What the keeper says went wrong; when the box ends, or the keeper does not answer.
+    pub fn ask(&self, request: Request) -> Result<Option<Answer>> {
+        self.say(request, &[])?;
+        self.wait_for_answer(None, CHANGE)?;
+        self.hear()
+    }
+
+    fn wait_for_answer(&self, launcher: Option<BorrowedFd<'_>>, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -172,18 +186,19 @@ impl Connection {
                     .because("it does not answer")
                     .hint("somebody may have stopped it: netbox inspect --format /0/pids/keeper shows which process it is"));
             }
-            let mut wanted =
-                [PollFd::new(self.as_fd(), PollFlags::POLLIN), PollFd::new(launcher, PollFlags::empty())];
+            let launcher = launcher.map(|launcher| PollFd::new(launcher, PollFlags::empty()));
+            let mut wanted: Vec<_> =
+                [PollFd::new(self.as_fd(), PollFlags::POLLIN)].into_iter().chain(launcher).collect();
             let limit = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
             match poll(&mut wanted, limit) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context(|| format!("cannot wait for box {}", self.name)),
             }
-            let [answered, launcher_gone] = wanted.map(|fd| fd.any().unwrap_or(false));
-            if answered {
+            let mut happened = wanted.iter().map(|fd| fd.any().unwrap_or(false));
+            if happened.next() == Some(true) {
                 return Ok(());
             }
-            if launcher_gone {
+            if happened.next() == Some(true) {
                 return Err(Error::new("who wanted this command is gone"));
             }
         }

@@ -50,8 +50,7 @@ fn with_link(of: &BoxRef) -> Result<Found> {
 
 fn change(found: &Found, request: Request) -> Result<Vec<PortMap>> {
     let connection = control::connect(found)?;
-    connection.say(request, &[])?;
-    match connection.hear()? {
+    match connection.ask(request)? {
         Some(Answer::Ports(ports)) => Ok(ports),
         Some(_) => Err(Error::new(format!("cannot understand the keeper of box {}", connection.name()))),
         None => Err(Error::new(format!("box {} has just ended", connection.name()))),

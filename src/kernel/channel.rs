@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
     socketpair,
@@ -130,6 +131,15 @@ impl Channel {
         }
         let message = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
         Ok(Some(Incoming { message, descriptors }))
+    }
+
+    /// Whether the other end is closed. What it has said before can be heard all the same.
+    #[must_use]
+    pub fn is_hung_up(&self) -> bool {
+        let mut wanted = [PollFd::new(self.as_fd(), PollFlags::empty())];
+        // What poll(2) cannot say now the next message will.
+        poll(&mut wanted, PollTimeout::ZERO).is_ok()
+            && wanted[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
     }
 
     /// What a peer has sent that need not be netbox, without waiting for it.

@@ -29,6 +29,7 @@ live_tests![
     names_come_and_go_with_the_network,
     what_cannot_be_connected_is_refused,
     a_box_whose_command_has_left_its_network_is_not_connected,
+    what_nobody_waits_for_any_more_is_not_changed,
     nothing_is_left_of_a_box_killed_in_two_networks,
     a_keeper_killed_amid_a_change_of_networks_leaves_nothing,
 ];
@@ -323,6 +324,22 @@ fn a_box_whose_command_has_left_its_network_is_not_connected() {
     assert_gateway_is(&lab, &before.0);
     assert_eq!(inspect(&lab, "back"), before.1);
     one.end();
+}
+
+/// A command that was interrupted, or lost patience, while the keeper was stopped leaves everything as it was.
+fn what_nobody_waits_for_any_more_is_not_changed() {
+    let lab = Lab::new(Shape::OwnLan);
+    two_networks(&lab);
+    let _one = lab.start(&["--name", "one", "--net", "front"], &["sleep"]);
+    let found = find(&BoxRef::parse("one").expect("a name")).expect("a living box");
+    let keeper = found.record.keeper_pid.cast_unsigned();
+    let given_up = control::connect(&found).expect("its keeper");
+    send(keeper, Signal::SIGSTOP);
+    given_up.say(control::Request::Connect("back".to_owned()), &[]).expect("to be heard later");
+    drop(given_up);
+    send(keeper, Signal::SIGCONT);
+    // Heard after it.
+    refused(&lab, &["network", "disconnect", "back", "one"], 125, &["it is not in it"]);
 }
 
 fn links_in(running: &RunningBox, work: impl FnOnce(u32)) {

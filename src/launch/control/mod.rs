@@ -198,7 +198,13 @@ impl Control {
                 | Request::RemovePorts(_)
                 | Request::Connect(_)
                 | Request::Disconnect(_)),
-            ) => duties.change(request),
+            ) => {
+                // Who gave up waiting, as for a keeper that was stopped, is to find everything as it was.
+                if client.channel.is_hung_up() {
+                    return false;
+                }
+                duties.change(request)
+            }
             Ok(Request::Goodbye) => {
                 client.role = Role::Idle;
                 return false;
