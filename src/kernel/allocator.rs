@@ -89,6 +89,18 @@ unsafe impl GlobalAlloc for InARow {
         })
     }
 
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let Some(block) = self.deal(layout) else {
+            // Not `alloc` and writing zeros: large blocks come from mmap(2) and take memory only where they are touched.
+            // SAFETY: the caller's promises, handed on.
+            return unsafe { System.alloc_zeroed(layout) };
+        };
+        // It may have been given back before.
+        // SAFETY: `deal` gave so many bytes of the row to this caller alone.
+        unsafe { block.write_bytes(0, layout.size()) };
+        block
+    }
+
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(offset) = self.offset(block) {
             // Not the last: used up.
@@ -166,6 +178,39 @@ mod tests {
         give_back(row, moved, 4001);
         give_back(row, second, 16);
         assert_eq!(take(row, 16, 8), second);
+    }
+
+    #[test]
+    fn zeroed_blocks_are_zero_though_their_bytes_were_used_before() {
+        let row = Box::leak(Box::new(InARow::new()));
+        let used = take(row, 64, 8);
+        // SAFETY: the block is this test's own, of 64 bytes.
+        unsafe { used.write_bytes(7, 64) };
+        give_back(row, used, 64);
+        // SAFETY: the size is not 0.
+        let zeroed = unsafe { row.alloc_zeroed(layout(64, 8)) };
+        assert_eq!(zeroed, used);
+        // SAFETY: the block is this test's own, of 64 bytes, all of them written.
+        assert!(unsafe { std::slice::from_raw_parts(zeroed, 64) }.iter().all(|&byte| byte == 0));
+    }
+
+    /// C3. The relay's connections have large buffers, of which most use little.
+    #[test]
+    fn a_large_zeroed_block_takes_no_memory_before_it_is_used() {
+        const LARGE: usize = 128 << 10;
+        let row = Box::leak(Box::new(InARow::new()));
+        take(row, SIZE, 8);
+        // A huge page would be there as a whole once the C library's own words before the block are written.
+        // SAFETY: numbers only.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+        // SAFETY: the size is not 0.
+        let block = unsafe { row.alloc_zeroed(layout(LARGE, 1)) };
+        let first =
+            std::ptr::NonNull::new(block.map_addr(|address| address.next_multiple_of(PAGE)).cast()).unwrap();
+        let mut there = [0; LARGE / PAGE - 1];
+        // SAFETY: whole pages within the block, and a byte for each of them.
+        let asked = unsafe { libc::mincore(first.as_ptr(), LARGE - PAGE, there.as_mut_ptr()) };
+        assert_eq!((asked, there), (0, [0; LARGE / PAGE - 1]));
     }
 
     #[test]
