@@ -17,8 +17,10 @@ use crate::spec::names::Nameserver;
 use super::confine::user_of;
 use super::helper::{Errand, Helper};
 
-/// Two buffers for each of its connections.
+/// Past it the relay would end, and all of its connections with it: the buffers of as many as it may have take less, and what
+/// the C library takes besides.
 const MEMORY_OF_RELAY: u64 = 256 << 20;
+const _: () = assert!(relay::BUFFERS as u64 <= MEMORY_OF_RELAY / 4 * 3, "all connections have memory");
 
 /// Every question and connection it takes at a time, with the longest answers.
 const MEMORY_OF_RESOLVER: u64 = 64 << 20;

@@ -28,6 +28,7 @@ use crate::plan::ports::Fate;
 use crate::plan::record::PortMap;
 use crate::spec::port::Protocol;
 
+pub use tcp::BUFFERS;
 pub use waiting::{Waiting, name_for_relay};
 
 /// Two copies in flight for each of so many connections; further ones wait in the socket's queue.

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
-use super::Port;
+use super::{CONNECTIONS, Port};
 use crate::plan::ports::Fate;
 
 /// How long to leave a listener alone when descriptors have run out.
@@ -18,6 +18,21 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// How many bytes one connection carries at once in one direction. Allocations of this size come from mmap(3) and so take
 /// memory only as far as they were ever filled: a connection of few bytes costs few pages.
 const AT_ONCE: usize = 128 << 10;
+
+/// The same, while so many others are carried that all of them could not have as much.
+const AT_ONCE_OF_MANY: usize = 16 << 10;
+
+/// So many connections are not many.
+const FEW: usize = 256;
+
+/// The memory that the buffers of all connections take at most, in bytes: two for each. One that has large ones was one of
+/// few when it began, and so they are few at any time.
+pub const BUFFERS: usize = 2 * (FEW * AT_ONCE + (CONNECTIONS - FEW) * AT_ONCE_OF_MANY);
+
+/// How many bytes a connection carries at once, when so many further ones would find a slot.
+const fn at_once(free: usize) -> usize {
+    if free >= CONNECTIONS - FEW { AT_ONCE } else { AT_ONCE_OF_MANY }
+}
 
 /// Carries every connection to `target`, until `closed`, with what then becomes of them. One that finds no free slot waits, and those behind it in the listener's
 /// queue.
@@ -42,8 +57,9 @@ pub(super) async fn accept(
                     slot = slots.clone().acquire_owned() => slot,
                 };
                 let Ok(slot) = slot else { break Fate::End };
+                let at_once = at_once(slots.available_permits());
                 connections.spawn(async move {
-                    carry(client, target).await;
+                    carry(client, target, at_once).await;
                     drop(slot);
                 });
             }
@@ -58,7 +74,7 @@ pub(super) async fn accept(
     }
 }
 
-async fn carry(mut client: TcpStream, target: Port) {
+async fn carry(mut client: TcpStream, target: Port, at_once: usize) {
     // A connection that ends without having been closed in order leaves nothing behind that retransmits and so keeps a
     // network namespace alive.
     let _ = client.set_zero_linger();
@@ -69,7 +85,7 @@ async fn carry(mut client: TcpStream, target: Port) {
     let Some(mut inner) = connect(target, asked).await else { return };
     let _ = inner.set_zero_linger();
     let _ = (client.set_nodelay(true), inner.set_nodelay(true));
-    if tokio::io::copy_bidirectional_with_sizes(&mut client, &mut inner, AT_ONCE, AT_ONCE).await.is_ok() {
+    if tokio::io::copy_bidirectional_with_sizes(&mut client, &mut inner, at_once, at_once).await.is_ok() {
         // Both sides said goodbye: what is still on its way must arrive.
         let linger = |stream: &TcpStream| SockRef::from(stream).set_linger(None);
         let _ = (linger(&client), linger(&inner));
@@ -84,4 +100,18 @@ async fn connect(target: Port, asked: IpAddr) -> Option<TcpStream> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_have_small_buffers_while_there_are_many() {
+        for (carried, expected) in
+            [(1, AT_ONCE), (FEW, AT_ONCE), (FEW + 1, AT_ONCE_OF_MANY), (CONNECTIONS, AT_ONCE_OF_MANY)]
+        {
+            assert_eq!(at_once(CONNECTIONS - carried), expected, "{carried}");
+        }
+    }
 }
