@@ -1,6 +1,6 @@
 //! TCP connections, carried both ways.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,15 +95,29 @@ async fn carry(mut client: TcpStream, target: Port, at_once: usize) {
 async fn connect(target: Port, asked: IpAddr) -> Option<TcpStream> {
     for place in target.places(asked) {
         let socket = if place.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        if let Ok(stream) = socket.ok()?.connect(place).await {
+        if let Some(stream) = connect_to(socket.ok()?, place).await {
             return Some(stream);
         }
     }
     None
 }
 
+/// A connection with somebody else.
+async fn connect_to(socket: TcpSocket, place: SocketAddr) -> Option<TcpStream> {
+    let stream = socket.connect(place).await.ok()?;
+    if stream.local_addr().ok()? == place {
+        // Nobody listens, and the port that the kernel chose for this end is that very one (RFC 9293, 3.5: a simultaneous open).
+        // Its service could not start, with or without TIME_WAIT.
+        let _ = stream.set_zero_linger();
+        return None;
+    }
+    Some(stream)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener as StdListener;
+
     use super::*;
 
     #[test]
@@ -113,5 +127,16 @@ mod tests {
         {
             assert_eq!(at_once(CONNECTIONS - carried), expected, "{carried}");
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_connected_with_himself() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let own = socket.local_addr().unwrap();
+        assert!(connect_to(socket, own).await.is_none());
+        // What was there for a moment is not in the way of who comes to listen.
+        let _listener = StdListener::bind(own).unwrap();
+        assert!(connect_to(TcpSocket::new_v4().unwrap(), own).await.is_some());
     }
 }

@@ -195,8 +195,16 @@ fn pass_on(
 /// A socket of the network that this thread is in.
 fn connected_to(place: SocketAddr) -> Option<Arc<UdpSocket>> {
     let socket = Socket::new(Domain::for_address(place), Type::DGRAM.nonblocking(), None).ok()?;
+    connect(socket, place).map(Arc::new)
+}
+
+/// `None` also where nobody has the port and the kernel chose it for this end: its service could not start, and datagrams would come
+/// back.
+fn connect(socket: Socket, place: SocketAddr) -> Option<UdpSocket> {
     socket.connect(&place.into()).ok()?;
-    UdpSocket::from_std(socket.into()).ok().map(Arc::new)
+    let socket = StdUdpSocket::from(socket);
+    let is_itself = socket.local_addr().ok()? == place;
+    UdpSocket::from_std(socket).ok().filter(|_| !is_itself)
 }
 
 /// At once: tokio would first wait to be told that a new socket can be written to.
@@ -308,4 +316,20 @@ fn send_from(
 ) -> io::Result<()> {
     sendmsg(listener.as_raw_fd(), parts, &[info], MsgFlags::MSG_DONTWAIT, Some(to))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_talks_to_himself() {
+        let socket = || Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), None).unwrap();
+        let own = socket();
+        own.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let place = own.local_addr().unwrap().as_socket().unwrap();
+        assert!(connect(own, place).is_none());
+        let _service = StdUdpSocket::bind(place).unwrap();
+        assert!(connect(socket(), place).is_some());
+    }
 }
