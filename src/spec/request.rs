@@ -9,9 +9,9 @@ use ipnet::Ipv4Net;
 
 use super::mtu::LEAST_MTU6;
 use super::{
-    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, HostPortSpec,
-    Hostname, InsidePort, Join, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest, PublishSpec,
-    SearchDomain, SignalNumber, UnpublishSpec, Unshare, UserSpec, Which, address,
+    BoxName, BoxRef, CapabilityList, EnvSetting, ExecRequest, Export, ExtraHost, Filters, HOST_NAME,
+    HostPortSpec, Hostname, InsidePort, Join, JsonPointer, Nameserver, Net, NetworkRequest, PortRequest,
+    PublishSpec, SearchDomain, SignalNumber, UnpublishSpec, Unshare, UserSpec, Which, address,
 };
 use crate::error::{Error, Result};
 
@@ -325,6 +325,12 @@ impl RunRequest {
                 return contradict(&format!("{net}:mac=…"), "--mac", "the box has one hardware address");
             }
         }
+        let is_the_hosts =
+            |extra: &&ExtraHost| extra.name.trim_end_matches('.').eq_ignore_ascii_case(HOST_NAME);
+        if let Some(extra) = self.add_host.iter().find(is_the_hosts).filter(|_| !self.host_ports.is_empty()) {
+            let option = format!("--add-host {}:{}", extra.name, extra.address);
+            return contradict(&option, "--host-port", "the box reaches the host's ports by that name");
+        }
         let without_link = match self.net {
             Net::Nat | Net::Networks(_) => None,
             Net::None => Some(("--net none", "the box has no network")),
@@ -466,6 +472,14 @@ mod tests {
                     ..Default::default()
                 },
                 ["--net box:web", "--host-port"],
+            ),
+            (
+                RunRequest {
+                    add_host: vec!["Host.netbox.internal.:192.0.2.7".parse().unwrap()],
+                    host_ports: host_ports(),
+                    ..Default::default()
+                },
+                ["--add-host Host.netbox.internal.:192.0.2.7", "--host-port"],
             ),
             (RunRequest { net: Net::None, no_ipv6: true, ..Default::default() }, ["--net none", "--no-ipv6"]),
             (
