@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
-use crate::lab::{DetachedBox, Lab, PROBE, Shape, live_tests, send, words};
+use crate::lab::{DetachedBox, Lab, PROBE, Shape, live_tests, send, wait_until, words};
 
 live_tests![
     output_is_kept_byte_for_byte_in_both_streams,
@@ -170,7 +170,8 @@ fn the_end_of_a_box_is_noted_on_a_full_disk() {
     let one = shell(&lab, "head -c 2000000 /dev/zero; exit 5");
     assert_eq!(one.ended()["exit_status"], 5);
     drop(one);
-    umount("/var/lib/netbox").expect("a mount");
+    // Its launcher may have it open for a moment yet.
+    wait_until("the file system can be unmounted", || umount("/var/lib/netbox").is_ok());
 }
 
 /// R3: the signal for it is the launcher's.
@@ -217,7 +218,7 @@ fn a_full_disk_does_not_stop_a_command() {
     let gaps = said.matches("output is missing here: No space left on device").count();
     assert!((1..=5).contains(&gaps), "{said}");
     drop(one);
-    umount("/var/lib/netbox").expect("a mount");
+    wait_until("the file system can be unmounted", || umount("/var/lib/netbox").is_ok());
     fs::remove_file("/run/lab/go").expect("the pipe");
 }
 

@@ -92,6 +92,15 @@ pub(crate) fn all_running() -> bool {
     replies.iter().all(|reply| u32_at(reply, 8) & UP == 0 || u32_at(reply, 8) & RUNNING != 0)
 }
 
+/// Whether the kernel has done with looking whether somebody else has one of the IPv6 addresses (`IFA_F_TENTATIVE`).
+pub(crate) fn no_address_is_tentative() -> bool {
+    const GET_ADDRESS: u16 = 22;
+    const TENTATIVE: u8 = 0x40;
+    // struct ifaddrmsg: family, length of the prefix, flags (their first eight bits), scope, link.
+    let replies = Netlink::route().dump(&Message::new(GET_ADDRESS, DUMP, &[0; 8])).expect("the addresses");
+    replies.iter().all(|reply| reply.get(2).is_some_and(|flags| flags & TENTATIVE == 0))
+}
+
 /// The MTU of a link, in bytes.
 pub(crate) fn mtu(name: &str) -> u32 {
     let request = Message::new(GET_LINK, ACK, &link(index(name), 0, 0));

@@ -323,5 +323,6 @@ fn attach(link: &str, (four, six): (Ipv4Addr, Ipv6Addr)) {
 /// ends of a link are up, and only then gives it its link-local address.
 fn settled_state() -> Snapshot {
     wait_until("both ends of every link are up", links::all_running);
+    wait_until("every address can be used", links::no_address_is_tentative);
     settled(Duration::from_millis(5), LIMIT, Snapshot::take)
 }
